@@ -1,0 +1,204 @@
+"""The retained announcement of a task: which model version is current and how to take part (FORMAT.md, section 7).
+
+One line of canonical JSON, so that `mosquitto_sub` shows an operator what devices see. A second line is
+reserved for the signature; readers without a key ignore it.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from edgeclient.wire.errors import WireError
+from edgeclient.wire.limits import MAX_ANNOUNCEMENT_BYTES, MAX_CHUNK_BYTES, MAX_SIZE, WIRE_VERSION
+from edgeclient.wire.topics import checked
+
+FORMAT: Final = 1
+MAX_BLOB_BYTES: Final = 1 << 42
+_MAX_EXACT: Final = 1 << 53
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Content that travels in retained chunks: SHA-256 (hex), size and chunk size in bytes."""
+
+    digest: str
+    size: int
+    chunk: int
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks it is cut into."""
+        return -(-self.size // self.chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the operator asks devices to train; a device's own configuration may only ask for less.
+
+    Attributes:
+        density: fraction of coordinates that an update keeps.
+        learning_rate: of the local optimiser.
+        local_epochs: passes over the local data per update.
+        batch_size: local examples per step.
+        max_staleness: updates from a base this many versions back are still admitted.
+    """
+
+    density: float = 0.01
+    learning_rate: float = 0.02
+    local_epochs: int = 1
+    batch_size: int = 16
+    max_staleness: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """What a device needs to know about a task.
+
+    Attributes:
+        task: task id.
+        version: current model version, from 0, only ever rising.
+        service: random per start of the aggregator; a new one means: say HELLO again.
+        parameters: the version's flat float32 parameters, little-endian.
+        bundle: the training bundle of the task.
+        layout: SHA-256 (hex) of the parameter layout.
+        size: n, number of parameters.
+        wire: wire versions that the aggregator speaks.
+        scale_bits: s; the aggregator sums in units of 2^-s.
+        value_limit: largest magnitude of an entry, a power of two; value_limit · 2^s fits int32.
+        policy: how to train.
+    """
+
+    task: str
+    version: int
+    service: str
+    parameters: Blob
+    bundle: Blob
+    layout: str
+    size: int
+    scale_bits: int = 26
+    value_limit: float = 16.0
+    wire: tuple[int, ...] = (WIRE_VERSION,)
+    policy: Policy = field(default_factory=Policy)
+
+
+def encode(announcement: Announcement) -> bytes:
+    """Canonical JSON (sorted keys, no spaces)."""
+    fields = {"format": FORMAT, **asdict(announcement)}
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def decode(data: bytes) -> Announcement:
+    """The announcement in `data`.
+
+    Raises:
+        WireError: not the JSON object of section 7, or a field outside its limits.
+    """
+    if len(data) > MAX_ANNOUNCEMENT_BYTES:
+        raise WireError("too-large", f"{len(data)} bytes, at most {MAX_ANNOUNCEMENT_BYTES} are allowed")
+    fields = _Fields(json_object(data.split(b"\n", 1)[0]), "announcement")
+    if fields.integer("format", 1, _MAX_EXACT) != FORMAT:
+        raise WireError("version", f"announcement format is not {FORMAT}")
+    wire = fields.take("wire", list)
+    if not all(type(version) is int for version in wire) or WIRE_VERSION not in wire:
+        raise WireError("version", f"the aggregator speaks wire versions {wire}, this side {WIRE_VERSION}")
+    scale_bits = fields.integer("scale_bits", 0, 60)
+    value_limit = fields.number("value_limit", 2.0**-30, 2.0**30)
+    if math.frexp(value_limit)[0] != 0.5 or value_limit * 2**scale_bits > 2**30:
+        raise WireError("range", f"value_limit {value_limit} with scale_bits {scale_bits}")
+    size = fields.integer("size", 1, MAX_SIZE)
+    parameters = _blob(fields.object("parameters"))
+    if parameters.size != 4 * size:
+        raise WireError("layout", f"{parameters.size} bytes of parameters for {size} float32 numbers")
+    return Announcement(
+        task=checked(fields.take("task", str)),
+        version=fields.integer("version", 0, 0xFFFF_FFFF),
+        service=fields.hexadecimal("service", 16),
+        parameters=parameters,
+        bundle=_blob(fields.object("bundle")),
+        layout=fields.hexadecimal("layout", 64),
+        size=size,
+        scale_bits=scale_bits,
+        value_limit=value_limit,
+        wire=tuple(wire),
+        policy=_policy(fields.object("policy")),
+    )
+
+
+def _blob(fields: "_Fields") -> Blob:
+    return Blob(
+        fields.hexadecimal("digest", 64),
+        fields.integer("size", 1, MAX_BLOB_BYTES),
+        fields.integer("chunk", 1, MAX_CHUNK_BYTES),
+    )
+
+
+def _policy(fields: "_Fields") -> Policy:
+    return Policy(
+        density=fields.number("density", 1e-9, 1.0),
+        learning_rate=fields.number("learning_rate", 0.0, 1e6),
+        local_epochs=fields.integer("local_epochs", 1, 1000),
+        batch_size=fields.integer("batch_size", 1, 1 << 20),
+        max_staleness=fields.integer("max_staleness", 0, 0xFFFF_FFFF),
+    )
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`; duplicate keys, NaN and deep nesting are refused.
+
+    Raises:
+        WireError: "json".
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise ValueError("a key stands twice")
+        return made
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise WireError("json", str(error) or "nested too deeply") from None
+    if not isinstance(value, dict):
+        raise WireError("json", f"a {type(value).__name__} where an object belongs")
+    return value
+
+
+class _Fields:
+    """A JSON object from outside; every look-up checks type and range. Unknown keys are left alone."""
+
+    def __init__(self, values: Mapping[str, Any], path: str) -> None:
+        self._values = values
+        self._path = path
+
+    def take(self, key: str, kind: type) -> Any:
+        value = self._values.get(key)
+        if type(value) is not kind:
+            raise WireError("json", f"{self._path}.{key} must be a {kind.__name__}, not {str(value)[:40]!r}")
+        return value
+
+    def object(self, key: str) -> "_Fields":
+        return _Fields(self.take(key, dict), f"{self._path}.{key}")
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        value: int = self.take(key, int)
+        if not low <= value <= high:
+            raise WireError("range", f"{self._path}.{key} is {value}, allowed are {low} to {high}")
+        return value
+
+    def number(self, key: str, low: float, high: float) -> float:
+        value = self._values.get(key)
+        if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]  # checked just before
+            raise WireError("range", f"{self._path}.{key} is {str(value)[:40]}, allowed are {low} to {high}")
+        return float(value)  # type: ignore[arg-type]  # as above
+
+    def hexadecimal(self, key: str, length: int) -> str:
+        value: str = self.take(key, str)
+        if len(value) != length or set(value) - set("0123456789abcdef"):
+            raise WireError("range", f"{self._path}.{key} must be {length} hexadecimal digits")
+        return value

@@ -1,0 +1,150 @@
+"""HELLO and RECEIPT: what device and aggregator say about frames (FORMAT.md, sections 5 and 6)."""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from edgeclient.wire.errors import WireError
+from edgeclient.wire.limits import MAX_RECEIPT_BYTES, MAX_RECEIPT_LIST, WIRE_VERSION
+from edgeclient.wire.reader import Reader, sealed, unsealed
+
+MAGIC: Final = b"EC"
+PREFIX_BYTES: Final = 4
+
+FRAME: Final = 1
+HELLO: Final = 2
+WITHDRAW: Final = 3  # reserved; its body comes with the withdrawal protocol
+RECEIPT: Final = 4
+
+_PREFIX: Final = struct.Struct("<2sBB")
+_HELLO: Final = struct.Struct("<2sBBQII")
+_RECEIPT: Final = struct.Struct("<2sBBQIIBHH")
+_CONFLICT: Final = 1
+
+
+class Refusal(IntEnum):
+    """Why the aggregator does not apply a frame that it can decode."""
+
+    LAYOUT = 1  # made for another parameter layout or size
+    STALE = 2  # its base version is older than the task allows
+    FUTURE = 3  # its base version does not exist yet
+    VALUE_LIMIT = 4  # an entry is larger than the announced limit
+    ADDRESS = 5  # made for another task or device than its topic says
+    CONFLICT = 6  # its identity was used before for other bytes
+    UPDATE = 7  # its part does not fit the update it names
+
+    @property
+    def reason(self) -> str:
+        """The label for logs and metrics."""
+        return self.name.lower().replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Said by a device at every connect.
+
+    Attributes:
+        epoch: random 64 bits of the device's store.
+        next_sequence: the first sequence the store has not assigned.
+        confirmed: every sequence below it is settled on the device.
+    """
+
+    epoch: int
+    next_sequence: int
+    confirmed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The aggregator's durable answer about one epoch of a device.
+
+    Attributes:
+        epoch: which epoch it speaks of.
+        watermark: every sequence below it is applied, unless listed in `refused`.
+        seen: one more than the highest sequence the ledger knows.
+        conflict: an identity came with different bytes; the device must mint a new epoch.
+        applied: sequences from the watermark on that are applied.
+        refused: sequences not applied, with the reason.
+    """
+
+    epoch: int
+    watermark: int
+    seen: int
+    conflict: bool = False
+    applied: tuple[int, ...] = ()
+    refused: tuple[tuple[int, Refusal], ...] = ()
+
+
+def kind(data: bytes) -> int:
+    """The message kind of any message of this protocol version."""
+    if len(data) < PREFIX_BYTES:
+        raise WireError("truncated", f"{len(data)} bytes are too few for a message")
+    magic, version, message_kind = _PREFIX.unpack_from(data)
+    if magic != MAGIC:
+        raise WireError("magic", f"starts with {magic!r}, not {MAGIC!r}")
+    if version != WIRE_VERSION:
+        raise WireError("version", f"wire version {version}, this side speaks {WIRE_VERSION}")
+    return int(message_kind)
+
+
+def check_prefix(data: bytes, wanted: int) -> None:
+    """WireError unless `data` begins as a message of the wanted kind."""
+    found = kind(data)
+    if found != wanted:
+        raise WireError("kind", f"message kind {found}, wanted {wanted}")
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """24 bytes."""
+    return sealed(_HELLO.pack(MAGIC, WIRE_VERSION, HELLO, hello.epoch, hello.next_sequence, hello.confirmed))
+
+
+def decode_hello(data: bytes) -> Hello:
+    """The HELLO in `data`, or WireError."""
+    check_prefix(data, HELLO)
+    reader = Reader(unsealed(data))
+    _, _, _, epoch, next_sequence, confirmed = reader.unpack(_HELLO.format)
+    reader.finish()
+    if confirmed > next_sequence:
+        raise WireError("range", f"confirmed {confirmed} of {next_sequence} sequences")
+    return Hello(epoch, next_sequence, confirmed)
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """Lists longer than the limit are cut: what is left out is told when the device asks again."""
+    applied = receipt.applied[:MAX_RECEIPT_LIST]
+    refused = receipt.refused[:MAX_RECEIPT_LIST]
+    watermark = receipt.watermark
+    if len(refused) < len(receipt.refused):  # an unlisted refusal must not pass for applied
+        watermark = min(watermark, receipt.refused[MAX_RECEIPT_LIST][0])
+    return sealed(
+        _RECEIPT.pack(
+            MAGIC, WIRE_VERSION, RECEIPT, receipt.epoch, watermark, receipt.seen,
+            _CONFLICT if receipt.conflict else 0, len(applied), len(refused),
+        )
+        + struct.pack(f"<{len(applied)}I", *applied)
+        + b"".join(struct.pack("<IB", sequence, refusal) for sequence, refusal in refused)
+    )  # fmt: skip
+
+
+def decode_receipt(data: bytes) -> Receipt:
+    """The receipt in `data`, or WireError."""
+    if len(data) > MAX_RECEIPT_BYTES:
+        raise WireError("too-large", f"{len(data)} bytes, at most {MAX_RECEIPT_BYTES} are allowed")
+    check_prefix(data, RECEIPT)
+    reader = Reader(unsealed(data))
+    _, _, _, epoch, watermark, seen, flags, applied_count, refused_count = reader.unpack(_RECEIPT.format)
+    if flags & ~_CONFLICT:
+        raise WireError("flags", f"reserved bits are set: {flags:#04x}")
+    applied = reader.unpack(f"<{applied_count}I")
+    refused = []
+    for _ in range(refused_count):
+        sequence, code = reader.unpack("<IB")
+        if code not in Refusal.__members__.values():
+            raise WireError("range", f"refusal code {code} is unknown")
+        refused.append((sequence, Refusal(code)))
+    reader.finish()
+    if watermark > seen or any(s >= seen for s in applied) or any(s >= seen for s, _ in refused):
+        raise WireError("range", f"a sequence lies beyond the {seen} that were seen")
+    return Receipt(epoch, watermark, seen, bool(flags & _CONFLICT), applied, tuple(refused))

@@ -1,0 +1,95 @@
+"""Reading bytes from outside: every step checks what is left, so that no structure can lie about size."""
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclient.wire.errors import WireError
+
+
+def sealed(body: bytes) -> bytes:
+    """`body` with its CRC-32 (little-endian) behind it."""
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def unsealed(data: bytes) -> bytes:
+    """The bytes before a correct CRC-32; WireError("truncated" | "checksum") otherwise."""
+    if len(data) < 4:
+        raise WireError("truncated", f"{len(data)} bytes are too few for a checksum")
+    body, stored = data[:-4], int.from_bytes(data[-4:], "little")
+    actual = zlib.crc32(body)
+    if actual != stored:
+        raise WireError("checksum", f"stored {stored:#010x}, bytes give {actual:#010x}")
+    return body
+
+
+class Reader:
+    """A cursor over bytes; every method raises WireError("truncated") rather than read past the end.
+
+    Example:
+        >>> reader = Reader(bytes([1, 0, 0x80, 0x01]))
+        >>> reader.unpack("<H"), reader.varint(limit=1000)
+        ((1,), 128)
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        end = self._at + count
+        if count < 0 or end > len(self._data):
+            raise WireError("truncated", f"{count} bytes wanted at offset {self._at} of {len(self._data)}")
+        part = self._data[self._at : end]
+        self._at = end
+        return part
+
+    def unpack(self, form: str) -> tuple[Any, ...]:
+        """The next fields, as `struct` names them."""
+        return struct.unpack(form, self.take(struct.calcsize(form)))
+
+    def varint(self, *, limit: int) -> int:
+        """An unsigned LEB128 number, at most `limit`, in its shortest form."""
+        value = 0
+        for shift in range(0, 63, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if shift and not byte:
+                    raise WireError("range", "a varint is not in its shortest form")
+                if value > limit:
+                    raise WireError("range", f"{value} is over the limit {limit}")
+                return value
+        raise WireError("range", "a varint is longer than 9 bytes")
+
+    def bits(self, count: int) -> npt.NDArray[np.uint8]:
+        """The next `count` bits (0 or 1 each), LSB first; the rest of the last byte must be zero."""
+        packed = np.frombuffer(self.take((count + 7) // 8), np.uint8)
+        unpacked = np.unpackbits(packed, bitorder="little")
+        if unpacked[count:].any():
+            raise WireError("trailing", "padding bits are not zero")
+        return unpacked[:count]
+
+    def finish(self) -> None:
+        """Assert that nothing is left."""
+        if self._at != len(self._data):
+            raise WireError("trailing", f"{len(self._data) - self._at} bytes after the end")
+
+
+def varint(value: int) -> bytes:
+    """`value` >= 0 as unsigned LEB128."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append((value & 0x7F) | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def packed_bits(bits: npt.NDArray[Any]) -> bytes:
+    """Bits LSB first, the last byte filled with zeros."""
+    return np.packbits(bits.astype(np.uint8, copy=False), bitorder="little").tobytes()
