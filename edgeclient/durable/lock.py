@@ -1,0 +1,25 @@
+"""One process at a time on one store."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class StoreError(Exception):
+    """The store cannot be used; the text says which file and what to do."""
+
+
+class Lock:
+    """An exclusive lock on a file, held until closed or the process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise StoreError(f"{path.parent} is in use by another edgeclient process: stop that one first") from None
+
+    def close(self) -> None:
+        """Let another process have the store."""
+        os.close(self._descriptor)
