@@ -1,0 +1,1 @@
+"""Ready configurations for boards, services and MQTT brokers, as package data."""

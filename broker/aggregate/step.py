@@ -1,0 +1,33 @@
+"""The server's optimiser: how the mean update moves the model."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Sgd:
+    """new = old + learning_rate · mean (FedAvg with learning rate 1, 1602.05629)."""
+
+    learning_rate: float = 1.0
+
+    def step(
+        self, parameters: npt.NDArray[np.float32], total: npt.NDArray[np.int64], total_weight: int, scale_bits: int
+    ) -> npt.NDArray[np.float32]:
+        """New parameters, float32 (n,).
+
+        Args:
+            parameters: current version (n,).
+            total: weighted sum in units of 2^-scale_bits (n,).
+            total_weight: sum of the weights of the updates in the batch, at least 1.
+            scale_bits: s.
+
+        Example:
+            >>> Sgd().step(np.zeros(1, np.float32), np.array([3 << 26]), total_weight=2, scale_bits=26)
+            array([1.5], dtype=float32)
+        """
+        mean = np.ldexp(total.astype(np.float64), -scale_bits) / total_weight
+        stepped = parameters.astype(np.float64) + self.learning_rate * mean
+        largest = float(np.finfo(np.float32).max)
+        return np.clip(stepped, -largest, largest).astype(np.float32)

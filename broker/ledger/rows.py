@@ -1,0 +1,99 @@
+"""What goes into the ledger and comes out, as values."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from edgeclient.wire.messages import Refusal
+
+
+class Verdict(StrEnum):
+    """What became of a frame."""
+
+    APPLIED = "applied"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A decoded frame that asks to be counted.
+
+    Attributes:
+        task: task id.
+        device: device id.
+        epoch: of the device's store.
+        sequence: within the epoch.
+        digest: 8 bytes that tell frames of one identity apart.
+        number: of the update that the frame is part of.
+        part: of `parts` frames.
+        parts: frames of the update.
+        base_version: model version it was trained from.
+        num_examples: as the device claims.
+        weight: what the update weighs if this is its first frame.
+        refusal: why it may not count, as judged at the door.
+        body: the frame's bytes.
+    """
+
+    task: str
+    device: str
+    epoch: int
+    sequence: int
+    digest: bytes
+    number: int
+    part: int
+    parts: int
+    base_version: int
+    num_examples: int
+    weight: int
+    refusal: Refusal | None
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The verdict on an entry, and the reason of a refusal."""
+
+    verdict: Verdict
+    refusal: Refusal | None = None
+
+    @property
+    def conflict(self) -> bool:
+        """Whether the device used an identity twice for different bytes."""
+        return self.refusal is Refusal.CONFLICT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contribution:
+    """An applied frame, as a batch member."""
+
+    id: int
+    device: str
+    epoch: int
+    sequence: int
+    leads: bool  # first frame of its update: counts for weights and triggers
+    weight: int
+    base_version: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A model version; `batch` is None for the initial one."""
+
+    number: int
+    digest: str
+    batch: int | None
+    created_s: float
+    updates: int
+    frames: int
+    total_weight: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What waits for the next batch: whole updates (by their first frame) and since when (Unix seconds)."""
+
+    updates: int
+    frames: int
+    opened_s: float | None

@@ -1,0 +1,56 @@
+"""Collecting a blob from its retained chunks: a pure state machine.
+
+At most 8 topics are subscribed at a time: a wildcard over retained chunks lost messages on every broker
+tried (facts/mqtt.md).
+"""
+
+from hashlib import sha256
+from typing import Final
+
+from edgeclient.wire.announcement import Blob
+from edgeclient.wire.errors import WireError
+
+AT_A_TIME: Final = 8
+
+
+class Fetch:
+    """One blob on its way.
+
+    Example:
+        >>> fetch = Fetch(Blob(sha256(b"abc").hexdigest(), size=3, chunk=2))
+        >>> fetch.wanted()
+        [0, 1]
+        >>> fetch.receive(1, b"c"), fetch.receive(0, b"ab")
+        (None, b'abc')
+    """
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob = blob
+        self._parts: dict[int, bytes] = {}
+
+    def wanted(self) -> list[int]:
+        """The next missing chunks, at most 8."""
+        missing = (chunk for chunk in range(self.blob.chunks) if chunk not in self._parts)
+        return [chunk for chunk, _ in zip(missing, range(AT_A_TIME), strict=False)]
+
+    def receive(self, chunk: int, payload: bytes) -> bytes | None:
+        """Take in a chunk; the whole content once it is complete and verified.
+
+        Raises:
+            WireError: "range" for a chunk that cannot be, "digest" when the whole is not what was
+                announced; then everything is asked for again.
+        """
+        if not 0 <= chunk < self.blob.chunks:
+            raise WireError("range", f"chunk {chunk} of {self.blob.chunks}")
+        expected = min(self.blob.chunk, self.blob.size - chunk * self.blob.chunk)
+        if len(payload) != expected:
+            raise WireError("range", f"chunk {chunk} has {len(payload)} bytes, not {expected}")
+        self._parts[chunk] = payload
+        if len(self._parts) < self.blob.chunks:
+            return None
+        content = b"".join(self._parts[i] for i in range(self.blob.chunks))
+        self._parts.clear()
+        actual = sha256(content).hexdigest()
+        if actual != self.blob.digest:
+            raise WireError("digest", f"announced {self.blob.digest[:16]}…, received {actual[:16]}…")
+        return content

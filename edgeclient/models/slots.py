@@ -1,0 +1,125 @@
+"""Two model slots and a pointer: a new version is written, verified and only then made active.
+
+A crash at any point leaves the old version active. A damaged active slot is noticed at start-up, and the
+model is fetched again.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclient import failpoint
+from edgeclient.wire import announcement, bundle
+from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.errors import WireError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """An activated version.
+
+    Attributes:
+        announcement: what it was announced as.
+        parameters: flat float32 (n,).
+        bundle_directory: the unpacked training bundle.
+    """
+
+    announcement: Announcement
+    parameters: npt.NDArray[np.float32]
+    bundle_directory: Path
+
+
+class Models:
+    """The model folder of one device and task."""
+
+    def __init__(self, directory: Path) -> None:
+        (directory / "bundles").mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+
+    def active(self) -> Model | None:
+        """The active version, verified; None when there is none or it is damaged."""
+        try:
+            slot = self._directory / f"slot.{int((self._directory / 'active').read_text())}"
+            announced = announcement.decode((slot / "announcement.json").read_bytes())
+            content = (slot / "parameters.f32").read_bytes()
+        except (OSError, ValueError, WireError):
+            return None
+        where = self.bundle(announced.bundle.digest)
+        if where is None or sha256(content).hexdigest() != announced.parameters.digest:
+            return None
+        return _model(announced, content, where)
+
+    def bundle(self, digest: str) -> Path | None:
+        """Where the bundle of this digest is unpacked, or None."""
+        path = self._directory / "bundles" / digest
+        return path if path.is_dir() else None
+
+    def install_bundle(self, digest: str, content: bytes) -> Path:
+        """Unpack a verified bundle; all of it or nothing.
+
+        Raises:
+            WireError: the content is no valid bundle.
+        """
+        files = bundle.decode(content).files
+        path = self._directory / "bundles" / digest
+        temporary = path.with_suffix(".new")
+        shutil.rmtree(temporary, ignore_errors=True)
+        for name, data in files.items():
+            _write(temporary / name, data)
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+        _sync(path.parent)
+        return path
+
+    def activate(self, announced: Announcement, content: bytes) -> Model:
+        """Make verified parameters the active version; its bundle is already installed.
+
+        Raises:
+            WireError: "layout" when the bundle describes other parameters than announced.
+        """
+        where = self.bundle(announced.bundle.digest)
+        assert where is not None, "the bundle comes first"
+        layout = bundle.read_manifest((where / "manifest.json").read_bytes()).layout
+        if (layout.digest, layout.size) != (announced.layout, announced.size):
+            raise WireError("layout", f"announced {announced.layout[:16]}…, the bundle has {layout.digest[:16]}…")
+        model = _model(announced, content, where)
+        pointer = self._directory / "active"
+        idle = "1" if pointer.exists() and pointer.read_text() == "0" else "0"
+        slot = self._directory / f"slot.{idle}"
+        failpoint.hit("models.before-slot")
+        _write(slot / "parameters.f32", content)
+        _write(slot / "announcement.json", announcement.encode(announced))
+        _sync(slot)
+        failpoint.hit("models.before-switch")
+        _write(pointer.with_suffix(".new"), idle.encode())
+        pointer.with_suffix(".new").replace(pointer)
+        _sync(self._directory)
+        return model
+
+
+def _model(announced: Announcement, content: bytes, where: Path) -> Model:
+    parameters = np.frombuffer(content, "<f4").astype(np.float32)
+    if not np.isfinite(parameters).all():
+        raise WireError("value", f"version {announced.version} has parameters that are NaN or infinite")
+    return Model(announced, parameters, where)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,167 @@
+"""Configuration: TOML in, frozen objects out, parsed once at the door.
+
+An unknown key is an error that names the file, the key and the nearest right one. Units are in the names.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import attrs
+import cattrs
+
+from edgeclient.wire.errors import WireError
+from edgeclient.wire.topics import checked
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A configuration cannot be used; one line that says which file, which key and what to do."""
+
+
+def within(low: float, high: float) -> Any:
+    """An attrs validator: low <= value <= high."""
+
+    def check(_: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"{attribute.name} is {value}, allowed are {low} to {high}")
+
+    return check
+
+
+def is_name(_: Any, attribute: "attrs.Attribute[Any]", value: str) -> None:
+    """An attrs validator: a device or task id."""
+    try:
+        checked(value)
+    except WireError as error:
+        raise ValueError(f"{attribute.name}: {error.detail}") from None
+
+
+@attrs.frozen
+class Mqtt:
+    """Where the MQTT broker is."""
+
+    host: str = "127.0.0.1"
+    port: int = attrs.field(default=1883, validator=within(1, 65535))
+    # A device that is silent this long counts as offline; half of it passes between pings.
+    keepalive_s: int = attrs.field(default=30, validator=within(5, 3600))
+
+
+@attrs.frozen
+class Data:
+    """Local examples: an .npz file, or `package.module:function` that yields batches."""
+
+    source: str
+    # Handed to the function as keyword arguments, or {x = "...", y = "..."}: array names in the file.
+    options: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Training:
+    """What this device grants a local round; the task may ask for less, never for more."""
+
+    threads: int = attrs.field(default=1, validator=within(1, 64))
+    max_epochs: int = attrs.field(default=10, validator=within(1, 1000))
+    max_density: float = attrs.field(default=0.05, validator=within(1e-9, 1.0))
+    accel: Literal["auto", "numpy", "numba"] = "auto"
+    seed: int = 0
+
+
+@attrs.frozen
+class Upload:
+    """How finished frames leave the device."""
+
+    # Frames without a receipt that may be under way at once: small, or a bad link livelocks.
+    window: int = attrs.field(default=4, validator=within(1, 64))
+    # A frame without a receipt is sent again after this time, doubling up to 8 s.
+    retry_after_s: float = attrs.field(default=2.0, validator=within(0.1, 300))
+    # Smaller frames survive bad links better: 16384 there.
+    max_frame_bytes: int = attrs.field(default=65536, validator=within(256, 65536))
+    # When so many frames are unsent, rounds send nothing more: their deltas wait in the residual.
+    max_outbox_frames: int = attrs.field(default=256, validator=within(1, 100_000))
+
+
+@attrs.frozen
+class Conditions:
+    """When training and sending would disturb the owner."""
+
+    # 1-minute load average per core above which training waits; 0 switches the check off.
+    max_load: float = attrs.field(default=1.5, validator=within(0, 1000))
+    # On battery, training and sending wait below this charge; boards without a battery are on mains.
+    min_battery_percent: int = attrs.field(default=30, validator=within(0, 100))
+
+
+@attrs.frozen
+class Device:
+    """A device's configuration file."""
+
+    device: str = attrs.field(validator=is_name)
+    task: str = attrs.field(validator=is_name)
+    directory: Path
+    data: Data
+    mqtt: Mqtt = Mqtt()
+    training: Training = Training()
+    upload: Upload = Upload()
+    conditions: Conditions = Conditions()
+    # Keeps a second account of what was trained, apart from the store; for tests and the demo.
+    audit: bool = False
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """The TOML file at `path` as `kind`; relative paths in it start from the file's folder.
+
+    Raises:
+        ConfigError: missing, not TOML, an unknown or missing key, a wrong type or value.
+    """
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return structure(values, kind, where=str(path), folder=path.parent)
+
+
+def structure(values: Mapping[str, Any], kind: type[T], *, where: str, folder: Path = Path()) -> T:
+    """`values` as `kind`; `where` names their origin in errors. See `load`."""
+    _check_keys(values, kind, where, "")
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(Path, lambda value, _: folder / _strict(value, str))
+    for exact in (str, int, bool):
+        converter.register_structure_hook(exact, _strict)
+    converter.register_structure_hook(float, lambda value, _: float(_strict(value, int, float)))
+    try:
+        return converter.structure(values, kind)
+    except Exception as error:  # noqa: BLE001 (cattrs groups whatever validators raise)
+        reason, _, place = cattrs.transform_error(error, path="", format_exception=_reason)[0].rpartition(" @ ")
+        raise ConfigError(": ".join(filter(None, [where, place.lstrip("."), reason]))) from None
+
+
+def _strict(value: Any, *kinds: type) -> Any:
+    if type(value) not in kinds:
+        raise ValueError(f"{value!r} is not {' or '.join(kind.__name__ for kind in kinds)}")
+    return value
+
+
+def _check_keys(values: Any, kind: type, where: str, prefix: str) -> None:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a table")
+    known = {field.name: field for field in attrs.fields(kind)}
+    for key, value in values.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown key {prefix}{key}: {hint}")
+        if isinstance(known[key].type, type) and attrs.has(known[key].type):
+            _check_keys(value, known[key].type, where, f"{prefix}{key}.")
+    for name, field in known.items():
+        if field.default is attrs.NOTHING and name not in values:
+            raise ConfigError(f"{where}: {prefix}{name} is missing")
+
+
+def _reason(error: BaseException, _: Any) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,52 @@
+"""What the board says about itself: three-valued, cheap, never an error.
+
+Readers take the file-system root as an argument, so that tests feed them trees.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Conditions at one moment; None where the board does not tell.
+
+    Attributes:
+        on_battery: running from a battery that is not charging.
+        battery_percent: charge, 0..100.
+        load_per_core: 1-minute load average over the number of cores.
+    """
+
+    on_battery: bool | None
+    battery_percent: int | None
+    load_per_core: float | None
+
+
+def observe(root: Path = Path("/")) -> Observed:
+    """Read the conditions; a board without a power supply entry is on mains."""
+    on_battery: bool | None = False
+    percent: int | None = None
+    supplies = root / "sys/class/power_supply"
+    for supply in sorted(supplies.glob("*")) if supplies.is_dir() else ():
+        if _text(supply / "type") == "Battery" and _text(supply / "scope") != "Device":
+            status = _text(supply / "status")
+            on_battery = None if status in {None, "Unknown"} else status == "Discharging"
+            capacity = _text(supply / "capacity")
+            percent = int(capacity) if capacity is not None and capacity.isdigit() else None
+    return Observed(on_battery, percent, _load_per_core(root))
+
+
+def _load_per_core(root: Path) -> float | None:
+    text = _text(root / "proc/loadavg")
+    try:
+        return float(text.split()[0]) / (os.cpu_count() or 1) if text else None
+    except (ValueError, IndexError):
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
