@@ -1,10 +1,9 @@
 """Content-addressed files: a name can only ever mean one content."""
 
-import os
 from hashlib import sha256
 from pathlib import Path
 
-from edgeclient import failpoint
+from edgeclient import files
 
 
 class RegistryError(Exception):
@@ -23,18 +22,7 @@ class Blobs:
         digest = sha256(content).hexdigest()
         path = self.path(digest)
         if not path.exists():
-            temporary = path.with_suffix(".new")
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            failpoint.hit("registry.before-rename")
-            temporary.replace(path)
-            descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            files.replace(path, content)
         return digest
 
     def get(self, digest: str) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient import failpoint
+from edgeclient import failpoint, files
 
 
 class Slots:
@@ -31,7 +31,7 @@ class Slots:
                 if self.size:
                     os.posix_fallocate(file.fileno(), 0, 4 * self.size)
                 os.fsync(file.fileno())
-        fsync_directory(self._paths[0].parent)
+        files.sync_directory(self._paths[0].parent)
 
     def read(self, slot: int) -> npt.NDArray[np.float32]:
         """A copy of a slot's numbers, (n,); shorter than n if the file is."""
@@ -52,12 +52,3 @@ class Slots:
 def checksum(residual: npt.NDArray[np.float32]) -> int:
     """CRC-32 over the little-endian bytes."""
     return zlib.crc32(residual.astype("<f4", copy=False).tobytes())
-
-
-def fsync_directory(directory: Path) -> None:
-    """Wait until the directory's entries are on the disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

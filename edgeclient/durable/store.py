@@ -132,6 +132,16 @@ class Store:
         )
         return [Stored(id_, State(state), sequence, body) for id_, state, sequence, body in rows]
 
+    def counts(self) -> dict[State, int]:
+        """How many frames are in each state."""
+        rows = self._db.execute("SELECT state, count(*) FROM frame GROUP BY state").fetchall()
+        return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
+
+    def oldest_queued(self) -> int | None:
+        """Id of the frame to send next, or None."""
+        (id_,) = self._db.execute("SELECT min(id) FROM frame WHERE state = 'queued'").fetchone()
+        return None if id_ is None else int(id_)
+
     def commit_round(
         self,
         bodies: Iterable[bytes],

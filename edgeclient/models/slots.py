@@ -4,7 +4,6 @@ A crash at any point leaves the old version active. A damaged active slot is not
 model is fetched again.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from hashlib import sha256
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient import failpoint
+from edgeclient import failpoint, files
 from edgeclient.wire import announcement, bundle
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.errors import WireError
@@ -65,15 +64,15 @@ class Models:
         Raises:
             WireError: the content is no valid bundle.
         """
-        files = bundle.decode(content).files
+        contents = bundle.decode(content).files
         path = self._directory / "bundles" / digest
         temporary = path.with_suffix(".new")
         shutil.rmtree(temporary, ignore_errors=True)
-        for name, data in files.items():
-            _write(temporary / name, data)
+        for name, data in contents.items():
+            files.replace(temporary / name, data)
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
-        _sync(path.parent)
+        files.sync_directory(path.parent)
         return path
 
     def activate(self, announced: Announcement, content: bytes) -> Model:
@@ -92,13 +91,10 @@ class Models:
         idle = "1" if pointer.exists() and pointer.read_text() == "0" else "0"
         slot = self._directory / f"slot.{idle}"
         failpoint.hit("models.before-slot")
-        _write(slot / "parameters.f32", content)
-        _write(slot / "announcement.json", announcement.encode(announced))
-        _sync(slot)
+        files.replace(slot / "parameters.f32", content)
+        files.replace(slot / "announcement.json", announcement.encode(announced))
         failpoint.hit("models.before-switch")
-        _write(pointer.with_suffix(".new"), idle.encode())
-        pointer.with_suffix(".new").replace(pointer)
-        _sync(self._directory)
+        files.replace(pointer, idle.encode())
         return model
 
 
@@ -107,19 +103,3 @@ def _model(announced: Announcement, content: bytes, where: Path) -> Model:
     if not np.isfinite(parameters).all():
         raise WireError("value", f"version {announced.version} has parameters that are NaN or infinite")
     return Model(announced, parameters, where)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,8 @@ from edgeclient.wire.limits import MAX_ANNOUNCEMENT_BYTES, MAX_CHUNK_BYTES, MAX_
 from edgeclient.wire.topics import checked
 
 FORMAT: Final = 1
+SCALE_BITS: Final = 26
+VALUE_LIMIT: Final = 16.0
 MAX_BLOB_BYTES: Final = 1 << 42
 _MAX_EXACT: Final = 1 << 53
 
@@ -77,8 +79,8 @@ class Announcement:
     bundle: Blob
     layout: str
     size: int
-    scale_bits: int = 26
-    value_limit: float = 16.0
+    scale_bits: int = SCALE_BITS
+    value_limit: float = VALUE_LIMIT
     wire: tuple[int, ...] = (WIRE_VERSION,)
     policy: Policy = field(default_factory=Policy)
 

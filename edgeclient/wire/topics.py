@@ -6,7 +6,8 @@ Example:
 """
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeAlias
 
 from edgeclient.wire.errors import WireError
 
@@ -14,6 +15,8 @@ PREFIX: Final = "edge/v1"
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DEVICE_KINDS: Final = frozenset({"up", "down", "status"})
+
+DeviceTopic: TypeAlias = Callable[[str, str], str]
 
 
 class Topic(NamedTuple):

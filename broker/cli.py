@@ -1,0 +1,269 @@
+"""The command `edgebroker`."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+from edgeclient.link.mqtt import Endpoint
+
+from broker import children, demo
+from broker.accounts import AccountError
+from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
+from broker.ledger.ledger import Ledger, LedgerError
+from broker.registry.blobs import RegistryError
+from broker.service import Service, add_task
+from broker.settings import Aggregator, Task
+from edgeclient import __version__
+from edgeclient.settings import ConfigError, load
+from edgeclient.wire.errors import WireError
+
+EXPECTED = (
+    ConfigError,
+    LedgerError,
+    RegistryError,
+    EmbeddedBrokerError,
+    WireError,
+    demo.DemoError,
+    AccountError,
+    OSError,
+)
+CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgebroker")
+def cli() -> None:
+    r"""The side beside the MQTT broker: counts every upload exactly once and makes new global models.
+
+    \b
+    Example:
+      edgebroker demo --seconds 60        see the whole loop on this machine
+    """
+
+
+@cli.command()
+@CONFIG
+def serve(config: Path) -> None:
+    r"""Aggregate all tasks of the ledger, until stopped.
+
+    CONFIG is a TOML file: where to keep ledger and models, and which MQTT broker to use or to start.
+
+    \b
+    Example broker.toml:
+      directory = "broker-data"
+      [embedded]                  # or [mqtt] with host and port of your own broker
+      host = "0.0.0.0"
+      port = 1883
+    \b
+    Example:
+      edgebroker task add har watch-har.bundle --config broker.toml
+      edgebroker serve broker.toml
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = load(config, Aggregator)
+    if not settings.ledger.exists():
+        raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
+    with ExitStack() as stack:
+        if settings.embedded is not None:
+            started = EmbeddedBroker(
+                settings.directory / "mqtt", host=settings.embedded.host, port=settings.embedded.port
+            )
+            embedded = stack.enter_context(started)
+            endpoint = Endpoint(settings.embedded.reached_at, embedded.port)
+        else:
+            assert settings.mqtt is not None
+            endpoint = Endpoint(settings.mqtt.host, settings.mqtt.port, settings.mqtt.keepalive_s)
+        evaluators: list[subprocess.Popen[bytes]] = []
+        stack.callback(lambda: children.end_all(evaluators))
+
+        def spawn(command: list[str]) -> subprocess.Popen[bytes]:
+            process = children.spawn(
+                command, log=settings.directory / "evaluate.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            evaluators.append(process)
+            return process
+
+        service = Service(settings, endpoint, spawn)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: service.stop())
+        click.echo(f"aggregating on mqtt://{endpoint.host}:{endpoint.port}, stop with Ctrl-C")
+        service.run()
+
+
+@cli.group()
+def task() -> None:
+    r"""Add and list tasks: one model, learned by one fleet.
+
+    \b
+    Example:
+      edgebroker task list --config broker.toml
+    """
+
+
+@task.command("add")
+@click.argument("name")
+@click.argument("bundle_file", metavar="BUNDLE", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The aggregator's file.")
+@click.option(
+    "--settings", "settings_file", type=click.Path(path_type=Path, dir_okay=False), help="TOML: goal, policy …"
+)
+def task_add(name: str, bundle_file: Path, config: Path, settings_file: Path | None) -> None:
+    r"""Make the parameters of a training BUNDLE version 0 of a new task NAME.
+
+    \b
+    Example:
+      edgebroker task add har watch-har.bundle --config broker.toml --settings har.toml
+    \b
+    Example har.toml:
+      goal = 8                    # updates per version
+      [policy]
+      density = 0.01              # fraction of coordinates that an update keeps
+    """
+    add_task(
+        load(config, Aggregator), name, bundle_file.read_bytes(), load(settings_file, Task) if settings_file else Task()
+    )
+    click.echo(f"task {name} added: devices may join once edgebroker serve runs")
+
+
+@task.command("list")
+@click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The aggregator's file.")
+@click.option("--json", "as_json_", is_flag=True, help="One JSON object.")
+def task_list(config: Path, *, as_json_: bool) -> None:
+    r"""List tasks with their current version.
+
+    \b
+    Example:
+      edgebroker task list --config broker.toml --json
+    """
+    with _reading(load(config, Aggregator)) as ledger:
+        rows = [
+            {"task": name, "version": last.number, "bundle": digest, "metrics": last.metrics}
+            for name, digest, _ in ledger.tasks()
+            for last in ledger.versions(name, last=1)
+        ]
+    if as_json_:
+        click.echo(json.dumps({"tasks": rows}))
+    for row in rows if not as_json_ else ():
+        click.echo(f"{row['task']}  version {row['version']}  {_metrics(row['metrics'])}")
+
+
+@cli.command()
+@CONFIG
+@click.option("--json", "as_json_", is_flag=True, help="One JSON object.")
+def status(config: Path, *, as_json_: bool) -> None:
+    r"""Show versions and what every device has contributed; works while `serve` runs.
+
+    \b
+    Example:
+      edgebroker status broker.toml --json
+    """
+    with _reading(load(config, Aggregator)) as ledger:
+        tasks: list[dict[str, Any]] = []
+        for name, _, _ in ledger.tasks():
+            versions = ledger.versions(name)
+            counts = ledger.frame_counts(name)
+            tasks.append(
+                {
+                    "task": name,
+                    "version": versions[-1].number,
+                    "metrics": versions[-1].metrics,
+                    "updates_waiting": ledger.pending(name).updates,
+                    "devices": {
+                        device: {"applied": applied, "refused": refused}
+                        for device, (applied, refused, _) in counts.items()
+                    },
+                }
+            )
+    if as_json_:
+        click.echo(json.dumps({"tasks": tasks}))
+        return
+    for each in tasks:
+        click.echo(
+            f"task {each['task']}: version {each['version']}, {each['updates_waiting']} updates wait for the next"
+        )
+        click.echo(f"  {_metrics(each['metrics'])}")
+        for device, count in each["devices"].items():
+            click.echo(f"  {device}: {count['applied']} frames applied, {count['refused']} refused")
+
+
+@cli.command("demo")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo-run"),
+    show_default=True,
+    help="Folder for logs, stores and the report; an earlier demo's is replaced.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(5, 3600), default=60.0, show_default=True, help="How long devices learn."
+)
+@click.option("--devices", type=click.IntRange(1, 16), default=16, show_default=True, help="Device processes.")
+@click.option(
+    "--density",
+    type=click.FloatRange(1e-4, 0.05),
+    default=0.01,
+    show_default=True,
+    help="Fraction of coordinates per update.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31),
+    default=0,
+    show_default=True,
+    help="Of batch order and of which device is killed.",
+)
+@click.option(
+    "--sabotage",
+    type=click.Choice(["drop", "double", "residual"]),
+    help="Break one promise on purpose; the report must notice.",
+)
+def demo_command(out: Path, *, seconds: float, devices: int, density: float, seed: int, sabotage: str | None) -> None:
+    r"""Run the whole loop on this machine: MQTT broker, aggregator and device processes on real sensor data.
+
+    Ten people wore a smartwatch while exercising; each wrist of eight of them is one device with only its
+    own data, the other two people are the test. At mid-run one device and the aggregator are killed.
+    Ends with report.json and report.html in --out. Exit code 1 when the account does not add up.
+
+    \b
+    Example:
+      edgebroker demo --seconds 60 --devices 16 --out demo-run
+    """
+    plan = demo.Plan(out, seconds=seconds, devices=devices, density=density, seed=seed, sabotage=sabotage)
+    sys.exit(0 if demo.run(plan) else 1)
+
+
+def _reading(settings: Aggregator) -> Ledger:
+    if not settings.ledger.exists():
+        raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
+    return Ledger(settings.ledger, read_only=True)
+
+
+def _metrics(metrics: Any) -> str:
+    return ", ".join(f"{key} {value:.4g}" for key, value in metrics.items()) or "not evaluated"
+
+
+def main() -> None:
+    """Entry point: errors that a user can act on are one line and an exit code."""
+    try:
+        code = cli.main(prog_name="edgebroker", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except EXPECTED as error:
+        click.echo(f"edgebroker: {error}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

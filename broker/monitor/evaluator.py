@@ -1,0 +1,74 @@
+"""Evaluates model versions in a child process, `edgeclient evaluate`: training code stays out of the aggregator."""
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The metrics of one version; empty when it could not be evaluated."""
+
+    version: int
+    metrics: dict[str, float]
+
+
+class Evaluator:
+    """One child that evaluates the versions of one task on one data source, in order.
+
+    Args:
+        bundle: the task's bundle file.
+        data: an .npz file or `package.module:function`.
+        spawn: starts a command with pipes for standard input and output.
+        on_result: called (in another thread) when a result waits; must only wake somebody up.
+
+    Example: `Evaluator(bundle, "held_out.npz", spawn).submit(3, registry.path(digest))`, later `results()`.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        data: str,
+        spawn: Callable[[list[str]], subprocess.Popen[bytes]],
+        on_result: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._results: queue.SimpleQueue[Evaluated] = queue.SimpleQueue()
+        self._submitted: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._on_result = on_result
+        command = [sys.executable, "-m", "edgeclient.cli", "evaluate"]
+        self.process = spawn([*command, "--bundle", str(bundle), "--data", data, "--follow", "--json"])
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._stdin: TextIO = open(self.process.stdin.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def submit(self, version: int, parameters: Path) -> None:
+        """Evaluate the flat float32 parameters in a file; a dead child loses the request, not the caller."""
+        self._submitted.put(version)
+        try:
+            self._stdin.write(f"{parameters}\n")
+            self._stdin.flush()
+        except OSError:
+            return
+
+    def results(self) -> list[Evaluated]:
+        """What has been evaluated since the last call."""
+        found = []
+        while not self._results.empty():
+            found.append(self._results.get_nowait())
+        return found
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            answer = json.loads(line)
+            metrics = {key: float(value) for key, value in answer.items() if isinstance(value, int | float)}
+            self._results.put(Evaluated(self._submitted.get(), metrics))
+            self._on_result()

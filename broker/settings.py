@@ -1,0 +1,89 @@
+"""Configuration of the broker side: the aggregator's file and a task's settings."""
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from edgeclient.settings import Mqtt, within
+from edgeclient.wire.announcement import Policy
+
+_ANNOUNCED = Policy()
+
+
+@attrs.frozen
+class Embedded:
+    """The MQTT broker that `edgebroker serve` starts itself."""
+
+    # 0.0.0.0 lets devices on the network in; there are no passwords on it yet (README: limits).
+    host: str = "127.0.0.1"
+    port: int = attrs.field(default=1883, validator=within(1, 65535))
+
+    @property
+    def reached_at(self) -> str:
+        """Where the aggregator beside it connects."""
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 (a comparison)
+
+
+@attrs.frozen
+class Aggregator:
+    """The file that `edgebroker serve` reads: exactly one of [mqtt] and [embedded]."""
+
+    # Ledger, model versions and the embedded broker's store live here.
+    directory: Path
+    # An MQTT broker that is already there.
+    mqtt: Mqtt | None = None
+    embedded: Embedded | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if (self.mqtt is None) == (self.embedded is None):
+            raise ValueError("give either an [embedded] broker to start or an [mqtt] broker to use")
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's database."""
+        return self.directory / "ledger.db"
+
+    @property
+    def registry(self) -> Path:
+        """The folder of model versions and bundles."""
+        return self.directory / "registry"
+
+
+@attrs.frozen
+class DevicePolicy:
+    """How devices are asked to train; see wire.announcement.Policy."""
+
+    density: float = attrs.field(default=_ANNOUNCED.density, validator=within(1e-9, 1.0))
+    learning_rate: float = attrs.field(default=_ANNOUNCED.learning_rate, validator=within(0, 1e6))
+    local_epochs: int = attrs.field(default=_ANNOUNCED.local_epochs, validator=within(1, 1000))
+    batch_size: int = attrs.field(default=_ANNOUNCED.batch_size, validator=within(1, 1 << 20))
+    max_staleness: int = attrs.field(default=_ANNOUNCED.max_staleness, validator=within(0, 0xFFFF_FFFF))
+
+    def announced(self) -> Policy:
+        """As it is announced."""
+        return Policy(**attrs.asdict(self))
+
+
+@attrs.frozen
+class Task:
+    """What `edgebroker task add` keeps of a task, from an optional TOML file."""
+
+    # A version is made of this many updates …
+    goal: int = attrs.field(default=64, validator=within(1, 4096))
+    # … or of what has come this long after the first of them.
+    deadline_s: float = attrs.field(default=600.0, validator=within(0.1, 1e7))
+    # Versions are at least this far apart.
+    min_interval_s: float = attrs.field(default=5.0, validator=within(0, 1e7))
+    # new = old + learning_rate · weighted mean of the updates.
+    learning_rate: float = attrs.field(default=1.0, validator=within(1e-6, 100))
+    # Every version is evaluated on this .npz file, when given.
+    evaluation: str = ""
+    # Frames of so many past versions stay in the ledger; negative keeps all, so that versions can be made again.
+    keep_frames_of_versions: int = 3
+    policy: DevicePolicy = DevicePolicy()
+
+
+def as_json(task: Task) -> dict[str, Any]:
+    """For the ledger; `structure` of edgeclient.settings reads it back."""
+    return attrs.asdict(task)

@@ -1,0 +1,90 @@
+"""An account of what was trained, kept apart from compression and the store, so that the law can be checked.
+
+Per epoch one file holds the sums of all deltas whose round the store has committed, and the delta of a
+round that is under way. A kill between the two is settled at the next start, by asking the store which
+round it committed last.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclient import files
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+
+class Auditor:
+    """The account of one epoch.
+
+    Args:
+        directory: made if missing.
+        epoch: of the store; every epoch has its own file.
+        size: n.
+        committed: token of the round that the store committed last.
+
+    Attributes:
+        trained: sum of the deltas, float64 (n,).
+        absolute: sum of their magnitudes, float64 (n,): what rounding errors scale with.
+        rounds: how many they were.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> auditor = Auditor(folder, epoch=7, size=2, committed="")
+        >>> auditor.begin("r0", np.array([1, -2], np.float32))
+        >>> again = Auditor(folder, epoch=7, size=2, committed="r0")  # killed after the store's commit
+        >>> again.trained, again.rounds
+        (array([ 1., -2.]), 1)
+    """
+
+    def __init__(self, directory: Path, *, epoch: int, size: int, committed: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / f"{epoch:016x}.npz"
+        self.trained: F64 = np.zeros(size)
+        self.absolute: F64 = np.zeros(size)
+        self.rounds = 0
+        self._pending: tuple[str, F32] | None = None
+        if self._path.exists():
+            with np.load(self._path, allow_pickle=False) as saved:
+                self.trained, self.absolute = saved["trained"], saved["absolute"]
+                self.rounds = int(saved["rounds"])
+                token = str(saved["token"])
+                self._pending = (token, saved["delta"]) if token else None
+        if self._pending is not None:
+            if self._pending[0] == committed:
+                self.confirm()
+            else:
+                self._pending = None
+                self._save()
+
+    def begin(self, token: str, delta: F32) -> None:
+        """A delta was trained and its round is about to be committed under this token."""
+        self._pending = (token, delta)
+        self._save()
+
+    def confirm(self) -> None:
+        """The round that was begun is committed."""
+        assert self._pending is not None, "begin comes first"
+        _, delta = self._pending
+        self.trained += delta
+        self.absolute += np.abs(delta)
+        self.rounds += 1
+        self._pending = None
+        self._save()
+
+    def _save(self) -> None:
+        token, delta = self._pending or ("", np.empty(0, np.float32))
+        content = io.BytesIO()
+        np.savez(
+            content,
+            trained=self.trained,
+            absolute=self.absolute,
+            rounds=np.int64(self.rounds),
+            token=np.str_(token),
+            delta=delta,
+        )
+        files.replace(self._path, content.getvalue())

@@ -1,0 +1,71 @@
+"""From the newest announcement to an active model: which chunks to ask for next, and what came of them."""
+
+from edgeclient.models.fetch import Fetch
+from edgeclient.models.slots import Model, Models
+from edgeclient.wire.announcement import Announcement
+
+
+class Follower:
+    """Follows the announcements of one task: the bundle first, once, then each version's parameters.
+
+    Attributes:
+        active: the model to train from, or None until the first is complete.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self.active: Model | None = models.active()
+        self._announced: Announcement | None = None
+        self._fetch: Fetch | None = None
+
+    def announce(self, announced: Announcement) -> None:
+        """Aim at this version, unless it is older than what is known: versions only rise."""
+        known = [each.version for each in (self._announced, self.active and self.active.announcement) if each]
+        if announced.version < max(known, default=0):
+            return
+        self._announced = announced
+        self._aim()
+
+    def wanted(self) -> list[tuple[str, int]]:
+        """(digest, chunk) of the chunks to subscribe to now."""
+        return [(self._fetch.blob.digest, chunk) for chunk in self._fetch.wanted()] if self._fetch else []
+
+    def receive(self, digest: str, chunk: int, payload: bytes) -> Model | None:
+        """Take in a chunk; the new model once one is active.
+
+        Raises:
+            WireError: the chunk or the content is not what was announced; the content is asked for again.
+        """
+        if self._fetch is None or self._announced is None or digest != self._fetch.blob.digest:
+            return None
+        content = self._fetch.receive(chunk, payload)
+        if content is None:
+            return None
+        if self._fetch.blob == self._announced.bundle:
+            self._models.install_bundle(digest, content)
+            self._aim()
+            return None
+        self.active = self._models.activate(self._announced, content)
+        self._fetch = None
+        return self.active
+
+    def _aim(self) -> None:
+        assert self._announced is not None
+        wanted = self._announced.bundle
+        if self._models.bundle(wanted.digest) is not None:
+            wanted = self._announced.parameters
+            if self.active and (self.active.announcement.version, self.active.announcement.parameters) == (
+                self._announced.version,
+                wanted,
+            ):
+                self._fetch = None
+                self._refresh(self._announced)
+                return
+        if self._fetch is None or self._fetch.blob != wanted:
+            self._fetch = Fetch(wanted)
+
+    def _refresh(self, announced: Announcement) -> None:
+        """The same version announced with another policy: take the policy, keep the parameters."""
+        assert self.active is not None
+        if announced != self.active.announcement:
+            self.active = Model(announced, self.active.parameters, self.active.bundle_directory)

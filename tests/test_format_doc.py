@@ -1,0 +1,180 @@
+"""FORMAT.md is normative: its tables are compared with the code, its examples are decoded."""
+
+import dataclasses
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeclient import wire
+from edgeclient.compress.update import StepValues
+from edgeclient.wire import announcement, frame, limits, messages, positions, reader, status, values
+from edgeclient.wire.errors import REASONS
+
+TEXT = (Path(wire.__file__).parent / "FORMAT.md").read_text()
+
+
+def section(title: str) -> str:
+    """The text under a heading that begins with `title`, up to the next heading of any depth."""
+    found = re.search(rf"^#+ {re.escape(title)}.*?\n(.*?)(?=^#|\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    assert found, title
+    return found[1]
+
+
+def tables(text: str, first_column: str) -> list[list[list[str]]]:
+    """Tables whose first heading is `first_column`, as rows of cells."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        rows = [[cell.strip().strip("`") for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        if rows[0][0] == first_column:
+            found.append(rows[2:])
+    return found
+
+
+def fields_of(form: str) -> list[int]:
+    """Sizes of the fields of a struct format, `8s` being one field."""
+    return [struct.calcsize("<" + field) for field in re.findall(r"\d*s|[A-Za-z]", form.lstrip("<"))]
+
+
+def example(name: str) -> bytes:
+    found = re.search(rf"<!-- example: {name} -->\n```\n(.*?)```", TEXT, re.DOTALL)
+    assert found, name
+    digits = [re.match(r"(?:[0-9a-f]{2,} ?)+", line) for line in found[1].splitlines()]
+    assert all(digits), name
+    return bytes.fromhex("".join(match[0] for match in digits if match))
+
+
+def annotated(name: str) -> list[tuple[str, str]]:
+    """(hex, field name) of each line of an example."""
+    found = re.search(rf"<!-- example: {name} -->\n```\n(.*?)```", TEXT, re.DOTALL)
+    assert found, name
+    lines = [re.split(r"\s{2,}", line) for line in found[1].splitlines()]
+    return [(line[0].replace(" ", ""), line[1]) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("title", "form", "checksum"),
+    [
+        ("2. Topics", messages._PREFIX.format, False),
+        ("3. Frame header", frame._HEADER.format, False),
+        ("5. HELLO", messages._HELLO.format, True),
+        ("6. RECEIPT", messages._RECEIPT.format, False),
+    ],
+)
+def test_layout_tables_are_the_structs(title: str, form: str, checksum: bool) -> None:
+    (rows,) = tables(section(title), "offset")
+    sizes = fields_of(form) + [4] * checksum
+    assert [int(row[1]) for row in rows] == sizes
+    assert [int(row[0]) for row in rows] == [sum(sizes[:i]) for i in range(len(sizes))]
+    assert sum(sizes) == struct.calcsize(form) + 4 * checksum
+
+
+def test_offsets_that_the_prose_and_the_code_name() -> None:
+    (rows,) = tables(section("3. Frame header"), "offset")
+    at = {row[2]: int(row[0]) for row in rows}
+    assert at["epoch"] == frame._IDENTITY_AT
+    assert at["sequence"] == frame._IDENTITY_AT + 8
+    assert f"The header has {frame.HEADER_BYTES} bytes" in section("3. Frame header")
+    assert f"The header has {messages._RECEIPT.size} bytes" in section("6. RECEIPT")
+
+
+def test_limits() -> None:
+    (rows,) = tables(section("1. Limits"), "limit")
+    in_code = {name: value for name, value in vars(limits).items() if name.isupper()}
+    assert {row[0]: int(row[1]) for row in rows} == in_code
+
+
+def test_refusals() -> None:
+    (rows,) = tables(section("6. RECEIPT"), "code")
+    assert [(int(row[0]), row[1]) for row in rows] == [(int(each), each.reason) for each in messages.Refusal]
+
+
+def test_reasons() -> None:
+    (rows,) = tables(section("The wire format"), "reason")
+    assert len(rows) == len(REASONS)
+    assert {row[0] for row in rows} == REASONS
+
+
+def test_message_kinds_and_modes() -> None:
+    kinds = {"FRAME": messages.FRAME, "HELLO": messages.HELLO, "WITHDRAW": messages.WITHDRAW, "RECEIPT": 4}
+    (rows,) = tables(section("2. Topics"), "offset")
+    assert {name: int(code) for code, name in re.findall(r"(\d) ([A-Z]+)", rows[3][3])} == kinds
+    (header,) = tables(section("3. Frame header"), "offset")
+    said = {row[2]: row[3] for row in header}
+    assert said["value mode"].startswith(f"{values.FLOAT_MODE} float32 (4.2) · {values.STEP_MODE} step grid")
+    assert said["position mode"].startswith(f"{frame.RICE} Rice")
+    assert f"b, 0 to {positions.MAX_PARAMETER}" in section("4.1")
+
+
+def test_announcement_keys() -> None:
+    (rows,) = tables(section("7. Announcement"), "key")
+    assert {row[0] for row in rows} - {"format"} == {f.name for f in dataclasses.fields(announcement.Announcement)}
+    (policy,) = tables(section("7. Announcement"), "policy key")
+    assert {row[0] for row in policy} == {f.name for f in dataclasses.fields(announcement.Policy)}
+
+
+def test_status_keys_and_defaults() -> None:
+    (rows,) = tables(section("8. Status"), "key")
+    names = {str: "string", int: "integer"}
+    expected = [
+        [
+            field.name,
+            names[field.type],  # type: ignore[index]  # the module has no postponed annotations
+            "required" if field.default is dataclasses.MISSING else str(field.default) or '""',
+        ]
+        for field in dataclasses.fields(status.Status)
+    ]
+    assert [row[:3] for row in rows] == expected
+
+
+def test_version_history_ends_with_the_version_in_use() -> None:
+    (rows,) = tables(section("11. Version history"), "version")
+    assert int(rows[-1][0]) == limits.WIRE_VERSION
+
+
+def test_docstrings_refer_to_sections_that_exist() -> None:
+    for path in Path(wire.__file__).parent.glob("*.py"):
+        for numbers in re.findall(r"FORMAT\.md,\s+sections?\s+([\d., and]+)", path.read_text()):
+            for number in re.findall(r"\d+(?:\.\d+)?", numbers):
+                assert section(number + ("." if "." not in number else "")), (path, number)
+
+
+def test_frame_example() -> None:
+    data = example("frame")
+    made = frame.decode(data)
+    assert (made.address, made.layout_tag.hex()) == (frame.address("har", "pi-7"), "0011223344556677")
+    assert (made.epoch, made.sequence, made.number) == (0x0123456789ABCDEF, 3, 2)
+    assert (made.part, made.parts, made.base_version, made.num_examples) == (0, 1, 4, 320)
+    assert (made.update.size, made.update.indices.tolist()) == (40, [5, 9, 30])
+    assert made.update.values.decoded().tolist() == [1.125, -1.125, 2.5]
+    assert isinstance(made.update.values, StepValues)
+    assert made.update.values.threshold == np.float32(1.0)
+    assert made.update.values.levels.tolist() == [0, 0, 1]
+    origin = frame.Origin("har", "pi-7", made.layout_tag, 2, 4, 320)
+    (again,) = frame.encode_update(made.update, origin, limits.MAX_FRAME_BYTES)
+    assert frame.stamp(again, epoch=made.epoch, sequence=3) == data
+
+
+def test_hello_example() -> None:
+    hello = messages.Hello(0x0123456789ABCDEF, 4, 2)
+    assert messages.decode_hello(example("hello")) == hello
+    assert messages.encode_hello(hello) == example("hello")
+
+
+def test_receipt_example() -> None:
+    refused = ((1, messages.Refusal.STALE), (4, messages.Refusal.VALUE_LIMIT))
+    receipt = messages.Receipt(0x0123456789ABCDEF, 2, 5, False, (3,), refused)
+    assert messages.decode_receipt(example("receipt")) == receipt
+    assert messages.encode_receipt(receipt) == example("receipt")
+
+
+@pytest.mark.parametrize(
+    ("name", "title"), [("frame", "3. Frame header"), ("hello", "5. HELLO"), ("receipt", "6. RECEIPT")]
+)
+def test_example_lines_are_the_fields_of_the_table(name: str, title: str) -> None:
+    (rows,) = tables(section(title), "offset")
+    lines = annotated(name)
+    assert [(len(digits) // 2, field) for digits, field in lines[: len(rows)]] == [(int(r[1]), r[2]) for r in rows]
+    assert reader.unsealed(example(name)).hex() + lines[-1][0] == "".join(digits for digits, _ in lines)
