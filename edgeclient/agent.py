@@ -29,6 +29,7 @@ from edgeclient.train.native import NativeTrainer
 from edgeclient.train.trainer import Plan, Trainer, TrainingError
 from edgeclient.uplink.conditions import Observed, observe
 from edgeclient.uplink.policy import Decision, Limits, decide
+from edgeclient.uplink.presence import Presence
 from edgeclient.uplink.settle import settle
 from edgeclient.uplink.window import Window
 from edgeclient.wire import announcement, frame, messages, status, topics
