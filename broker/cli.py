@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from edgeclient.link.mqtt import Endpoint
 
 from broker import children, demo
 from broker.accounts import AccountError
@@ -20,6 +19,7 @@ from broker.registry.blobs import RegistryError
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
 from edgeclient import __version__
+from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError, load
 from edgeclient.wire.errors import WireError
 
@@ -83,9 +83,7 @@ def serve(config: Path) -> None:
         stack.callback(lambda: children.end_all(evaluators))
 
         def spawn(command: list[str]) -> subprocess.Popen[bytes]:
-            process = children.spawn(
-                command, log=settings.directory / "evaluate.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            process = children.spawn(command, log=settings.directory / "evaluate.log", pipes=True)
             evaluators.append(process)
             return process
 

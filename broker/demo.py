@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 
 from broker import accounts, children, demo_data
 from broker.embedded import EmbeddedBroker
@@ -32,6 +31,7 @@ from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, DevicePolicy, Task
 from edgeclient import failpoint
+from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import bundle, topics
 

@@ -14,7 +14,6 @@ from hashlib import sha256
 from typing import Final, TypeAlias
 
 import numpy as np
-from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
 
 from broker.aggregate.fixed import MAX_FRAMES, weighted_sum
 from broker.aggregate.step import Sgd
@@ -30,6 +29,7 @@ from broker.rounds.buffer import Buffer
 from broker.settings import Aggregator, Task, as_json
 from edgeclient import failpoint
 from edgeclient.compress.update import F32
+from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
 from edgeclient.settings import structure
 from edgeclient.wire import bundle, frame, messages, topics
 from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT, Announcement, Blob
@@ -126,8 +126,8 @@ class Service:
                         self._publish_all(task)
                 case Disconnected(why):
                     _LOG.info("disconnected: %s", why)
-                case SubscriptionRefused(topic):
-                    _LOG.error("the broker refuses a subscription to %s: check its access rules", topic)
+                case SubscriptionRefused(refused):
+                    _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
         return arrived
 
     def _intake(self, arrived: Sequence[Message]) -> None:

@@ -117,8 +117,8 @@ class Agent:
                     self._link.acknowledge(event)
                 case Disconnected(why):
                     _LOG.info("disconnected: %s", why)
-                case SubscriptionRefused(topic):
-                    _LOG.error("the broker refuses a subscription to %s: check its access rules", topic)
+                case SubscriptionRefused(refused):
+                    _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
         self._subscribe_chunks()
 
     def _take(self, message: Message) -> None:

@@ -67,7 +67,7 @@ class Training:
     max_epochs: int = attrs.field(default=10, validator=within(1, 1000))
     max_density: float = attrs.field(default=0.05, validator=within(1e-9, 1.0))
     accel: Literal["auto", "numpy", "numba"] = "auto"
-    seed: int = 0
+    seed: int = attrs.field(default=0, validator=within(0, 2**63 - 1))
 
 
 @attrs.frozen

@@ -4,6 +4,7 @@ import json
 import struct
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,9 @@ def decoded_or_refused(decode: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return decode(data)
     except WireError as error:
-        assert error.reason in REASONS
-        return None
+        reason = error.reason
+    assert reason in REASONS
+    return None
 
 
 def assert_sound(made: frame.Frame) -> None:
@@ -180,8 +182,6 @@ def test_many_examples_are_capped_not_refused() -> None:
 @example({0})
 def test_positions_round_trip(members: set[int]) -> None:
     wanted = np.array(sorted(members), np.int64)
-    if wanted.size and int(wanted.max()) > 5000 and wanted.size < 3:
-        wanted = np.concatenate([wanted[:-1], [int(wanted[-1])]])
     data = positions.encode(wanted)
     reader = Reader(data)
     assert np.array_equal(positions.decode(reader, count=wanted.size, span=int(wanted[-1]) + 1), wanted)
@@ -251,10 +251,20 @@ def test_announcement_round_trips(data: st.DataObject, size: int, exponent: int,
         data.draw(st.integers(1, 1 << 20)),
         data.draw(U32),
     )
+    bundle = Blob("cd" * 32, data.draw(st.integers(1, 1 << 42)), 1)
     announced = Announcement(
-        "t-1", version, "00" * 8, Blob("ab" * 32, 4 * size, 65536), Blob("cd" * 32, data.draw(st.integers(1, 1 << 42)), 1),
-        "ef" * 32, size, scale_bits=30 - exponent, value_limit=2.0**exponent, wire=(1, 2), policy=policy,
-    )  # fmt: skip
+        task="t-1",
+        version=version,
+        service="00" * 8,
+        parameters=Blob("ab" * 32, 4 * size, 65536),
+        bundle=bundle,
+        layout="ef" * 32,
+        size=size,
+        scale_bits=30 - exponent,
+        value_limit=2.0**exponent,
+        wire=(1, 2),
+        policy=policy,
+    )
     assert announcement.decode(announcement.encode(announced)) == announced
     assert announcement.decode(announcement.encode(announced) + b"\nsignature") == announced
 
@@ -354,7 +364,7 @@ def test_forged_header_fields(floats: bool, data: st.DataObject) -> None:
     for name in data.draw(st.lists(st.sampled_from(numeric), min_size=1, max_size=3, unique=True)):
         top = widths[name] - 1
         edge = st.sampled_from([0, 1, 2, 19, 20, 21, 57, 58, 59, 399, 400, 401, top // 2, top - 1, top])
-        fields[name] = data.draw(edge.map(lambda value, top=top: min(value, top)) | st.integers(0, top))
+        fields[name] = data.draw(edge.map(partial(min, top)) | st.integers(0, top))
     made = decoded_or_refused(frame.decode, forged_frame(small_frame(floats=floats), **fields))
     if made is not None:
         assert_sound(made)
@@ -379,7 +389,7 @@ def test_forged_header_fields(floats: bool, data: st.DataObject) -> None:
         ({"first": 2**64 - 1}, "range"),
         ({"entries": 0}, "range"),
         ({"entries": 2**32 - 1}, "range"),
-        ({"entries": 19}, "range"),
+        ({"entries": 19}, "trailing"),
         ({"part": 1}, "range"),
         ({"parts": 0}, "range"),
         ({"examples": 0}, "range"),
@@ -616,12 +626,12 @@ BAD_NAMES = ["", "a/b", "+", "#", "a+", "a" * 65, "ü", "a b", "a\n", "\0", "ٱ"
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_bad_names_stand_in_no_topic(name: str) -> None:
     builders: list[Callable[[], str]] = [
-        lambda: topics.head(name),
-        lambda: topics.blob(name, "ab" * 32, 0),
-        lambda: topics.everyone(name, "up"),
+        partial(topics.head, name),
+        partial(topics.blob, name, "ab" * 32, 0),
+        partial(topics.everyone, name, "up"),
     ]
     for build in (topics.up, topics.down, topics.status):
-        builders += [lambda build=build: build(name, "d"), lambda build=build: build("t", name)]  # type: ignore[misc]
+        builders += [partial(build, name, "d"), partial(build, "t", name)]
     for builder in builders:
         with pytest.raises(WireError) as caught:
             builder()

@@ -33,7 +33,7 @@ def float_update() -> SparseUpdate:
 def step_update() -> SparseUpdate:
     """Every level from 0 to 12, both signs."""
     delta = np.zeros(5000, np.float32)
-    delta[::50] = [(-1) ** i * (0.01 + 0.0015 * i) for i in range(100)]
+    delta[::50] = [(-1) ** i * 0.01 * 1.04**i for i in range(100)]
     return compress_with_feedback(delta, np.zeros(5000, np.float32), k=90, limit=16.0)[0]
 
 
@@ -66,8 +66,8 @@ def main() -> None:
     """Write what is not there yet."""
     receipt = Receipt(EPOCH, 6, 12, True, (7, 9), ((2, Refusal.STALE), (10, Refusal.CONFLICT)))
     announced = Announcement(
-        "har", 41, "0123456789abcdef", Blob("ab" * 32, 20_000, 65_536), Blob("cd" * 32, 200_000, 65_536), "ef" * 32, 5000,
-        scale_bits=20, value_limit=8.0, policy=Policy(0.05, 0.1, 2, 32, 7),
+        "har", 41, "0123456789abcdef", Blob("ab" * 32, 20_000, 65_536), Blob("cd" * 32, 200_000, 65_536),
+        "ef" * 32, 5000, scale_bits=20, value_limit=8.0, policy=Policy(0.05, 0.1, 2, 32, 7),
     )  # fmt: skip
     health = Status("online", "s1", "training", 41, 3, 1, 2, 0, 30, 1, 0, 4000, 90_000, 6000, 99_000)
     hello = Hello(EPOCH, 12, 6)

@@ -23,10 +23,15 @@ class Sgd:
             total_weight: sum of the weights of the updates in the batch, at least 1.
             scale_bits: s.
 
+        Raises:
+            ValueError: a batch in which no update begins has no mean.
+
         Example:
             >>> Sgd().step(np.zeros(1, np.float32), np.array([3 << 26]), total_weight=2, scale_bits=26)
             array([1.5], dtype=float32)
         """
+        if total_weight < 1:
+            raise ValueError(f"total weight {total_weight}: no update begins in this batch")
         mean = np.ldexp(total.astype(np.float64), -scale_bits) / total_weight
         stepped = parameters.astype(np.float64) + self.learning_rate * mean
         largest = float(np.finfo(np.float32).max)

@@ -28,9 +28,11 @@ class Buffer:
             updates: whole updates that wait (by their first frame).
             opened_s: when the first of them was admitted.
             last_s: when the last version was made.
-            now: all times on one clock. A clock set back shortens nothing and stops nothing for long.
+            now: all times on one clock. A time that lies ahead of it shows that the clock was set back: how much
+                has passed is unknown, so that wait is over rather than as long as the step.
         """
         if updates == 0 or opened_s is None:
             return None
-        due = opened_s if updates >= self.goal else min(opened_s, now) + self.deadline_s
-        return max(due, min(last_s, now) + self.min_interval_s) - now
+        due = now if updates >= self.goal or opened_s > now else opened_s + self.deadline_s
+        spaced = now if last_s > now else last_s + self.min_interval_s
+        return max(due, spaced) - now

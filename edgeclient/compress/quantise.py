@@ -51,7 +51,8 @@ def quantise(selected: F32, limit: float) -> Values:
     threshold = bfloat16_down(magnitudes.min())
     steps = magnitudes.astype(np.float64) / float(threshold)  # float64: no quotient rounds up to a level
     top = int(min(MAX_LEVEL, max(CENTROID_LEVELS - 1, np.floor(limit / float(threshold) - 1.5))))
-    levels = np.minimum(steps.astype(np.int64) - 1, top).astype(np.uint8)
+    # Cut before the cast: a quotient can exceed int64, and what the cast makes of it depends on the CPU.
+    levels = np.minimum(np.minimum(steps, MAX_LEVEL + 1).astype(np.int64) - 1, top).astype(np.uint8)
     return StepValues(threshold, _centroids(steps, levels, float(threshold)), negative, levels)
 
 

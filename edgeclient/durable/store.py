@@ -205,7 +205,7 @@ class Store:
         old = self.account()
         (live,) = self._db.execute("SELECT slot FROM account").fetchone()
         if (old.layout, old.size) != (layout, size):
-            archive = self.directory / f"residual.{old.layout[:16]}.archived"
+            archive = self.directory / f"residual.{old.layout[:16]}.{old.epoch:016x}.archived"
             if not archive.exists():  # a crash further down repeats this step
                 (self.directory / f"residual.{live}").replace(archive)
         self._slots = Slots(self.directory, size)

@@ -88,7 +88,7 @@ class Models:
             raise WireError("layout", f"announced {announced.layout[:16]}…, the bundle has {layout.digest[:16]}…")
         model = _model(announced, content, where)
         pointer = self._directory / "active"
-        idle = "1" if pointer.exists() and pointer.read_text() == "0" else "0"
+        idle = "1" if pointer.exists() and pointer.read_bytes() == b"0" else "0"
         slot = self._directory / f"slot.{idle}"
         failpoint.hit("models.before-slot")
         files.replace(slot / "parameters.f32", content)

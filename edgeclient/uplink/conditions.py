@@ -27,13 +27,12 @@ def observe(root: Path = Path("/")) -> Observed:
     """Read the conditions; a board without a power supply entry is on mains."""
     on_battery: bool | None = False
     percent: int | None = None
-    supplies = root / "sys/class/power_supply"
-    for supply in sorted(supplies.glob("*")) if supplies.is_dir() else ():
+    for supply in _folders(root / "sys/class/power_supply"):
         if _text(supply / "type") == "Battery" and _text(supply / "scope") != "Device":
             status = _text(supply / "status")
             on_battery = None if status in {None, "Unknown"} else status == "Discharging"
             capacity = _text(supply / "capacity")
-            percent = int(capacity) if capacity is not None and capacity.isdigit() else None
+            percent = int(capacity) if capacity is not None and capacity.isdecimal() else None
     return Observed(on_battery, percent, _load_per_core(root))
 
 
@@ -43,6 +42,13 @@ def _load_per_core(root: Path) -> float | None:
         return float(text.split()[0]) / (os.cpu_count() or 1) if text else None
     except (ValueError, IndexError):
         return None
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError:  # not there, or Android forbids it
+        return []
 
 
 def _text(path: Path) -> str | None:

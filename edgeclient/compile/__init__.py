@@ -1,0 +1,1 @@
+"""Workstation only: a forward ONNX model in, a training bundle out."""

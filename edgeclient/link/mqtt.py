@@ -1,0 +1,289 @@
+"""An MQTT 3.1.1 connection as a queue of events: the one file that imports paho, and disarms its traps.
+
+Traps (facts/mqtt.md, section 5): an exception in a callback kills paho's thread silently, so callbacks only
+enqueue; at a reconnect paho floods the broker with its whole queue, so that queue is emptied first and the
+caller sends again; a publish while disconnected is kept in memory only, so it is refused here.
+"""
+
+import contextlib
+import queue
+import secrets
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+MAX_BACKOFF_S: Final = 8
+_GOODBYE_S: Final = 2.0
+# struct tcp_info of Linux: tcpi_bytes_acked and tcpi_bytes_received, unsigned 64 bits.
+_TCP_INFO_BYTES: Final = 136
+_TCP_BYTES_AT: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An MQTT broker; a payload over its limit would drop the connection again and again, so it is checked."""
+
+    host: str
+    port: int
+    keepalive_s: int = 30
+    max_payload_bytes: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes, retained, when the connection breaks."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker has accepted us; connections count from 1. Subscriptions are the caller's to make again."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone or was refused; it comes back by itself."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a subscription, to be acknowledged once it is processed."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    connection: int
+    mid: int
+    qos: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionRefused:
+    """The broker does not grant one of these topics."""
+
+    topics: tuple[str, ...]
+
+
+Event: TypeAlias = Connected | Disconnected | Message | SubscriptionRefused
+
+
+class LinkDown(Exception):
+    """There is no connection: wait for Connected."""
+
+
+class Link:
+    """A connection that keeps coming back.
+
+    Args:
+        endpoint: the broker.
+        client_id_prefix: a random suffix makes the id, since two clients of one id fight for ever.
+        will: see Will.
+
+    Example:
+        >>> link = Link(Endpoint("127.0.0.1", 1883), client_id_prefix="pi-7")
+        >>> link.connected, link.poll(0.0)
+        (False, [])
+    """
+
+    def __init__(self, endpoint: Endpoint, *, client_id_prefix: str, will: Will | None = None) -> None:
+        self._endpoint = endpoint
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._connection = 0
+        self._mutex = threading.Lock()
+        # Counted without a lock: paho calls on_publish while it holds one that publish() takes.
+        self._published = 0
+        self._acknowledged = 0
+        self._asked: dict[int, tuple[str, ...]] = {}
+        self._past_bytes = (0, 0)
+        self._thread: threading.Thread | None = None
+        self._client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{client_id_prefix[:48]}-{secrets.token_hex(4)}",
+            clean_session=True,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            manual_ack=True,
+        )
+        self._client.suppress_exceptions = True
+        self._client.max_inflight_messages = (
+            0  # the caller's window paces; paho's counter leaks when its queue is emptied
+        )
+        self._client.reconnect_delay_set(1, MAX_BACKOFF_S)
+        if will is not None:
+            self._client.will_set(will.topic, will.payload, qos=1, retain=True)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_socket_open = self._on_socket_open
+        self._client.on_socket_close = self._on_socket_close
+
+    def start(self) -> None:
+        """Begin to connect; the first connect is retried like any other, at most 8 s apart."""
+        self._client.connect_async(self._endpoint.host, self._endpoint.port, self._endpoint.keepalive_s)
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """Let what was published go out (at most 2 s), say goodbye, end the thread."""
+        until_s = time.monotonic() + _GOODBYE_S
+        while self.connected and self.pending and time.monotonic() < until_s:
+            time.sleep(0.005)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def poll(self, timeout_s: float, *, limit: int = 64) -> list[Event]:
+        """Wait for the first event, at most so long, and return what is there, at most `limit` events."""
+        events: list[Event] = []
+        with contextlib.suppress(queue.Empty):
+            first = self._events.get(timeout=timeout_s) if timeout_s > 0 else self._events.get_nowait()
+            events += [] if first is None else [first]
+            while len(events) < limit:
+                event = self._events.get_nowait()
+                events += [] if event is None else [event]
+        return events
+
+    def wake(self) -> None:
+        """Make a waiting `poll` return; from a signal handler or another thread, too."""
+        self._events.put(None)
+
+    def subscribe(self, *topics: str, qos: int = 1) -> None:
+        """Ask for topics; a refusal comes as SubscriptionRefused.
+
+        Raises:
+            LinkDown: not connected.
+        """
+        if topics:
+            # Under the lock, so that the answer finds the question.
+            with self._mutex:
+                result, mid = self._client.subscribe([(topic, qos) for topic in topics])
+                self._check(result)
+                assert mid is not None
+                self._asked[mid] = topics
+
+    def unsubscribe(self, *topics: str) -> None:
+        """Ask for topics no more.
+
+        Raises:
+            LinkDown: not connected.
+        """
+        if topics:
+            self._check(self._client.unsubscribe(list(topics))[0])
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Hand a message to the connection. Only an answer from the other side says that it arrived.
+
+        Raises:
+            LinkDown: not connected.
+            ValueError: the payload is over the endpoint's limit.
+        """
+        if len(payload) > self._endpoint.max_payload_bytes:
+            raise ValueError(f"{len(payload)} bytes on {topic}, the broker takes {self._endpoint.max_payload_bytes}")
+        if not self.connected:
+            raise LinkDown(f"no connection to {self._endpoint.host}:{self._endpoint.port}")
+        self._check(self._client.publish(topic, payload, qos=qos, retain=retain).rc)
+        self._published += 1
+
+    def acknowledge(self, message: Message) -> None:
+        """Tell the broker that a message is processed; one of an earlier connection comes again by itself."""
+        if message.qos and message.connection == self._connection:
+            self._client.ack(message.mid, message.qos)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has accepted us and nothing has broken since, as far as we know."""
+        return self._client.is_connected()
+
+    @property
+    def alive(self) -> bool:
+        """Whether paho's thread runs; if it does not, nothing comes or goes any more."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def pending(self) -> int:
+        """Messages of this connection that have not left (QoS 0) or that the broker has not acknowledged (QoS 1)."""
+        return max(0, self._published - self._acknowledged)
+
+    def socket_bytes(self) -> tuple[int, int]:
+        """TCP payload bytes sent (and acknowledged) and received, over all connections; 0 where TCP does not tell."""
+        sent, received = self._past_bytes
+        now_sent, now_received = _tcp_bytes(self._client.socket())
+        return sent + now_sent, received + now_received
+
+    def _check(self, result: MQTTErrorCode) -> None:
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise LinkDown(f"{self._endpoint.host}:{self._endpoint.port}: {result.name}")
+
+    # In paho's thread: only enqueue.
+
+    def _on_connect(self, client: Client, _: Any, __: ConnectFlags, reason: ReasonCode, ___: Properties | None) -> None:
+        self._thread = threading.current_thread()
+        if reason.is_failure:
+            self._events.put(Disconnected(f"the broker refuses us: {reason}"))
+            return
+        client.drop_out_messages()
+        self._published = self._acknowledged = 0
+        with self._mutex:
+            self._asked.clear()
+        self._connection += 1
+        self._events.put(Connected(self._connection))
+
+    def _on_disconnect(
+        self, _: Client, __: Any, ___: DisconnectFlags, reason: ReasonCode, ____: Properties | None
+    ) -> None:
+        self._events.put(Disconnected(str(reason)))
+
+    def _on_message(self, _: Client, __: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""  # no topic of ours; it is dropped, and acknowledged, where topics are read
+        self._events.put(
+            Message(topic, bytes(message.payload), message.retain, self._connection, message.mid, message.qos)
+        )
+
+    def _on_publish(self, _: Client, __: Any, ___: int, ____: ReasonCode, _____: Properties) -> None:
+        self._acknowledged += 1
+
+    def _on_subscribe(
+        self, _: Client, __: Any, mid: int, reasons: Sequence[ReasonCode], ___: Properties | None
+    ) -> None:
+        with self._mutex:
+            topics = self._asked.pop(mid, ())
+        refused = tuple(topic for topic, reason in zip(topics, reasons, strict=False) if reason.is_failure)
+        if refused:
+            self._events.put(SubscriptionRefused(refused))
+
+    def _on_socket_open(self, _: Client, __: Any, sock: Any) -> None:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _on_socket_close(self, _: Client, __: Any, sock: Any) -> None:
+        sent, received = _tcp_bytes(sock)
+        self._past_bytes = (self._past_bytes[0] + sent, self._past_bytes[1] + received)
+
+
+def _tcp_bytes(sock: Any) -> tuple[int, int]:
+    if sock is None or sys.platform != "linux":
+        return 0, 0
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        sent, received = struct.unpack_from("<QQ", info, _TCP_BYTES_AT)
+    except (OSError, struct.error):
+        return 0, 0
+    return sent, received

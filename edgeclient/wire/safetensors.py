@@ -1,0 +1,77 @@
+"""The safetensors format, float32 only: a length, a JSON header, raw arrays (github.com/huggingface/safetensors)."""
+
+import json
+from collections.abc import Mapping
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclient.wire.announcement import json_object
+from edgeclient.wire.errors import WireError
+
+F32 = npt.NDArray[np.float32]
+MAX_HEADER_BYTES: Final = 1 << 24
+MAX_DIMENSIONS: Final = 16
+
+
+def encode(arrays: Mapping[str, F32]) -> bytes:
+    """The arrays in their order; the header is padded to a multiple of 8 bytes, as the format asks.
+
+    Example:
+        >>> decode(encode({"w": np.ones((1, 2), np.float32)}))
+        {'w': array([[1., 1.]], dtype=float32)}
+    """
+    header: dict[str, Any] = {}
+    at = 0
+    for name, array in arrays.items():
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + 4 * array.size]}
+        at += 4 * array.size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + b"".join(each.astype("<f4").tobytes() for each in arrays.values())
+
+
+def decode(data: bytes) -> dict[str, F32]:
+    """The arrays by name, in the order of their bytes.
+
+    Raises:
+        WireError: not this format, another type than float32, gaps, overlaps, NaN or infinity.
+    """
+    if len(data) < 8:
+        raise WireError("truncated", f"{len(data)} bytes are too few for a safetensors header")
+    length = int.from_bytes(data[:8], "little")
+    if length > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise WireError("truncated", f"a header of {length} bytes in a file of {len(data)}")
+    header = json_object(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    body = memoryview(data)[8 + length :]
+    arrays: dict[str, F32] = {}
+    at = 0
+    for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
+        begin, end = _offsets(name, entry)
+        shape = entry.get("shape")
+        if entry.get("dtype") != "F32" or not _is_shape(shape):
+            raise WireError("json", f"{name[:80]}: dtype {str(entry.get('dtype'))[:20]}, shape {str(shape)[:80]}")
+        if begin != at or end - begin != 4 * prod(shape) or end > len(body):
+            raise WireError("range", f"{name[:80]}: bytes {begin} to {end} for shape {shape}")
+        numbers = np.frombuffer(body[begin:end], "<f4").astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise WireError("value", f"{name[:80]} has NaN or infinity")
+        arrays[name] = numbers.reshape(shape)
+        at = end
+    if at != len(body):
+        raise WireError("trailing", f"{len(body) - at} bytes after the last array")
+    return arrays
+
+
+def _offsets(name: str, entry: Any) -> tuple[int, int]:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not (isinstance(offsets, list) and len(offsets) == 2 and all(type(each) is int for each in offsets)):
+        raise WireError("json", f"{name[:80]} has no data_offsets")
+    return offsets[0], offsets[1]
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS and all(type(d) is int and d >= 0 for d in shape)

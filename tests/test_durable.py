@@ -1,0 +1,349 @@
+"""The device's store: both or neither, whatever happens and wherever it is killed."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edgeclient.durable.lock import StoreError
+from edgeclient.durable.rows import State
+from edgeclient.durable.store import SCHEMA_VERSION, Store
+from edgeclient.failpoint import VARIABLE
+
+SIZE = 6
+# A frame of these tests is its entries, eight bytes of identity and the float32 numbers themselves.
+
+
+def entries(body: bytes) -> np.ndarray:
+    return np.frombuffer(body[12:], "<f4")
+
+
+def body_of(numbers: np.ndarray) -> bytes:
+    return bytes(12) + numbers.astype("<f4").tobytes()
+
+
+def stamp(body: bytes, epoch: int, sequence: int) -> bytes:
+    return epoch.to_bytes(8, "little") + sequence.to_bytes(4, "little") + body[12:]
+
+
+def opened(folder: Path) -> Store:
+    return Store(folder, layout="ab" * 32, size=SIZE)
+
+
+def mass(store: Store) -> np.ndarray:
+    total = store.residual().astype(np.float64)
+    for each in store.frames():
+        total += entries(each.body)
+    return total
+
+
+class Conservation(RuleBasedStateMachine):
+    """Whole numbers, so that sums are exact: trained = applied + frames + residual, through reopening."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = opened(Path(self.folder.name) / "store")
+        self.epoch = self.store.account().epoch
+        self.trained = np.zeros(SIZE)
+        self.applied = np.zeros(SIZE)
+        self.rounds = 0
+        self.sequences: list[int] = []
+        self.counted = {"applied": 0, "refused": 0}
+
+    @rule(delta=st.lists(st.integers(-9, 9), min_size=SIZE, max_size=SIZE), cut=st.integers(0, SIZE))
+    def commit_round(self, delta: list[int], cut: int) -> None:
+        returned = self.store.frames(State.RETURNED)
+        x = self.store.residual() + np.array(delta, np.float32)
+        for each in returned:
+            x += entries(each.body)
+        sent, kept = x.copy(), x.copy()
+        sent[cut:], kept[:cut] = 0, 0
+        token = f"r{self.rounds}"
+        self.store.commit_round(
+            [body_of(sent)] * (cut > 0), kept, token=token, base_version=self.rounds, consumed=[e.id for e in returned]
+        )
+        self.trained += delta
+        self.rounds += 1
+        account = self.store.account()
+        assert (account.round_token, account.trained_version) == (token, self.rounds - 1)
+
+    @precondition(lambda self: self.store.oldest_queued() is not None)
+    @rule()
+    def mark_sent(self) -> None:
+        id_ = self.store.oldest_queued()
+        assert id_ is not None
+        sent = self.store.mark_sent(id_, stamp)
+        assert sent.sequence == len(self.sequences)
+        assert sent.body == stamp(sent.body, self.epoch, sent.sequence)
+        self.sequences.append(sent.sequence)
+
+    @precondition(lambda self: self.store.counts()[State.SENT])
+    @rule(choice=st.integers(0, 99), refuse=st.booleans(), twice=st.booleans())
+    def settle(self, choice: int, refuse: bool, twice: bool) -> None:
+        waiting = self.store.frames(State.SENT)
+        one = waiting[choice % len(waiting)]
+        assert one.sequence is not None
+        for _ in range(1 + twice):
+            self.store.settle(applied=[] if refuse else [one.sequence], refused=[one.sequence] if refuse else [])
+        self.counted["refused" if refuse else "applied"] += 1
+        if not refuse:
+            self.applied += entries(one.body)
+
+    @rule(sequence=st.integers(0, 50), refuse=st.booleans())
+    def a_receipt_for_what_is_not_sent(self, sequence: int, refuse: bool) -> None:
+        if sequence not in [each.sequence for each in self.store.frames(State.SENT)]:
+            self.store.settle(applied=[] if refuse else [sequence], refused=[sequence] if refuse else [])
+
+    @rule()
+    def reopen(self) -> None:
+        before = self.store.account(), self.store.frames()
+        self.store.close()
+        self.store = opened(Path(self.folder.name) / "store")
+        assert self.store.notice is None
+        assert (self.store.account(), self.store.frames()) == before
+
+    @invariant()
+    def nothing_is_lost_and_nothing_is_twice(self) -> None:
+        assert np.array_equal(self.trained, self.applied + mass(self.store))
+
+    @invariant()
+    def the_counters_are_right(self) -> None:
+        account, counts = self.store.account(), self.store.counts()
+        assert account.epoch == self.epoch
+        assert account.rounds == account.next_update == self.rounds
+        assert account.next_sequence == len(self.sequences)
+        assert (account.applied, account.refused) == (self.counted["applied"], self.counted["refused"])
+        assert counts == {state: len(self.store.frames(state)) for state in State}
+        open_ = [each.sequence for each in self.store.frames(State.SENT) if each.sequence is not None]
+        assert self.store.confirmed() == min(open_, default=len(self.sequences))
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.folder.cleanup()
+
+
+TestConservation = Conservation.TestCase
+TestConservation.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+# Kills
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgeclient.durable.rows import State
+from edgeclient.durable.store import Store
+
+with Store(Path(sys.argv[1]), layout="ab" * 32, size=6) as store:
+    print(store.account().epoch, flush=True)
+    for number in range(1, 4):
+        x = store.residual() + np.arange(6, dtype=np.float32) * 10 ** number
+        returned = store.frames(State.RETURNED)
+        for each in returned:
+            x += np.frombuffer(each.body[12:], "<f4")
+        sent, kept = x.copy(), x.copy()
+        sent[3:], kept[:3] = 0, 0
+        print("round", number, flush=True)
+        store.commit_round([bytes(12) + sent.tobytes()], kept, token=str(number), base_version=number,
+                           consumed=[each.id for each in returned])
+        stamp = lambda body, epoch, sequence: epoch.to_bytes(8, "little") + sequence.to_bytes(4, "little") + body[12:]
+        one = store.mark_sent(store.oldest_queued(), stamp)
+        store.settle(applied=[], refused=[one.sequence])
+print("end", flush=True)
+"""
+
+POINTS = [
+    "durable.before-slot",
+    "durable.before-slot-fsync",
+    "durable.before-commit",
+    "durable.after-commit",
+    "durable.after-sent",
+    "durable.after-settle",
+]
+
+
+def run_child(folder: Path, failpoints: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, VARIABLE: failpoints}
+    return subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_failpoint_of_the_store_is_in_the_list() -> None:
+    import edgeclient.durable  # noqa: PLC0415
+
+    source = "".join(path.read_text() for path in Path(edgeclient.durable.__file__).parent.glob("*.py"))
+    assert {part.split('"')[0] for part in source.split('failpoint.hit("')[1:]} == set(POINTS)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_anywhere_the_store_is_before_or_after(tmp_path: Path, point: str, nth: int) -> None:
+    child = run_child(tmp_path, f"{point}=kill@{nth}")
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert child.stdout.splitlines()[-1] == f"round {nth}"
+    with opened(tmp_path) as store:
+        assert store.notice is None
+        assert store.account().epoch == int(child.stdout.splitlines()[0])
+        rounds = store.account().rounds
+        assert rounds == (nth if point in POINTS[3:] else nth - 1)
+        assert store.account().round_token == (str(rounds) if rounds else "")
+        trained = sum((np.arange(6) * 10.0**number for number in range(1, rounds + 1)), np.zeros(6))
+        assert np.array_equal(mass(store), trained)
+        wanted = {"durable.after-commit": State.QUEUED, "durable.after-sent": State.SENT}.get(point, State.RETURNED)
+        assert [each.state for each in store.frames()] == [wanted] * (rounds > 0)
+        assert store.account().next_sequence == rounds - (wanted is State.QUEUED)
+    again = run_child(tmp_path, "")
+    assert again.returncode == 0, again.stderr
+    with opened(tmp_path) as store:
+        assert np.array_equal(mass(store), trained + np.arange(6) * 1110.0)
+
+
+# What opening can find
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        with pytest.raises(StoreError, match="in use by another edgeclient process"):
+            opened(tmp_path)
+        child = run_child(tmp_path, "")
+        assert child.returncode == 1
+        assert "StoreError" in child.stderr
+    opened(tmp_path).close()
+
+
+def round_of(store: Store, numbers: list[float], *, frames: int = 1) -> None:
+    store.commit_round(
+        [body_of(np.ones(SIZE))] * frames, np.array(numbers, np.float32), token="t", base_version=0, consumed=[]
+    )
+
+
+@pytest.mark.parametrize("damage", ["flip", "shorten", "remove"])
+def test_a_damaged_residual_is_noticed_and_dropped(tmp_path: Path, damage: str) -> None:
+    with opened(tmp_path) as store:
+        round_of(store, [1, 2, 3, 4, 5, 6])
+        epoch = store.account().epoch
+        (slot,) = store._db.execute("SELECT slot FROM account").fetchone()
+    path = tmp_path / f"residual.{slot}"
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    else:
+        content[5] ^= 4
+        path.write_bytes(content[:-1] if damage == "shorten" else content)
+    with opened(tmp_path) as store:
+        assert store.notice is not None
+        assert f"residual.{slot} is damaged" in store.notice
+        account = store.account()
+        assert account.epoch != epoch
+        assert (account.renewals, account.rounds, account.next_sequence, account.trained_version) == (1, 0, 0, None)
+        assert store.frames() == []
+        assert not store.residual().any()
+    with opened(tmp_path) as store:
+        assert store.notice is None
+
+
+def test_damage_of_the_idle_slot_does_not_matter(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        round_of(store, [1, 2, 3, 4, 5, 6])
+        (slot,) = store._db.execute("SELECT slot FROM account").fetchone()
+    (tmp_path / f"residual.{1 - slot}").write_bytes(b"\xff" * 4 * SIZE)
+    with opened(tmp_path) as store:
+        assert store.notice is None
+        assert store.residual().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with sqlite3.connect(tmp_path / "store.db") as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    db.close()
+    before = (tmp_path / "store.db").read_bytes()
+    with pytest.raises(StoreError, match=f"schema {SCHEMA_VERSION + 1}.*update edgeclient"):
+        opened(tmp_path)
+    assert (tmp_path / "store.db").read_bytes() == before
+    with pytest.raises(StoreError, match="schema"):  # the lock is free again: the same error, not "in use"
+        opened(tmp_path)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match=r"store\.db cannot be used"):
+        opened(tmp_path)
+
+
+def test_a_new_layout_begins_a_new_account_and_archives_the_residual(tmp_path: Path) -> None:
+    layouts = ["ab" * 32, "cd" * 32]
+    for turn in range(4):
+        numbers = np.full(3 + turn % 2, turn + 1, np.float32)
+        with Store(tmp_path, layout=layouts[turn % 2], size=numbers.size) as store:
+            assert (store.notice is None) == (turn == 0)
+            assert store.account().renewals == turn
+            assert store.residual().tolist() == [0.0] * numbers.size
+            assert store.frames() == []
+            store.commit_round([b"frame"], numbers, token="t", base_version=0, consumed=[])
+    archived = sorted(np.fromfile(path, "<f4").tolist() for path in tmp_path.glob("*.archived"))
+    assert archived == [[1.0] * 3, [2.0] * 4, [3.0] * 3]
+
+
+def test_renewal_drops_residual_and_frames_under_a_new_epoch(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        round_of(store, [1, 2, 3, 4, 5, 6], frames=3)
+        queued = store.oldest_queued()
+        assert queued is not None
+        store.mark_sent(queued, stamp)
+        epoch = store.account().epoch
+        store.renew()
+        renewed = store.account()
+        assert renewed.epoch != epoch
+        assert (renewed.next_sequence, renewed.renewals, renewed.round_token) == (0, 1, "")
+        assert store.frames() == []
+        assert not store.residual().any()
+        round_of(store, [6, 5, 4, 3, 2, 1])
+    with opened(tmp_path) as store:
+        assert store.account().epoch == renewed.epoch
+        assert store.residual().tolist() == [6, 5, 4, 3, 2, 1]
+
+
+def test_a_residual_of_another_size_changes_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        round_of(store, [1, 2, 3, 4, 5, 6])
+        with pytest.raises(ValueError, match="shape"):
+            round_of(store, [1, 2])
+        assert store.account().rounds == 1
+        assert store.residual().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_stamp_that_fails_leaves_the_frame_queued(tmp_path: Path) -> None:
+    def fails(body: bytes, epoch: int, sequence: int) -> bytes:
+        raise RuntimeError("no")
+
+    with opened(tmp_path) as store:
+        round_of(store, [0] * SIZE)
+        queued = store.oldest_queued()
+        assert queued is not None
+        with pytest.raises(RuntimeError):
+            store.mark_sent(queued, fails)
+        assert store.oldest_queued() == queued
+        assert store.account().next_sequence == 0
+
+
+def test_epochs_are_random_and_use_64_bits(tmp_path: Path) -> None:
+    epochs = set()
+    for i in range(20):
+        with opened(tmp_path / str(i)) as store:
+            epochs.add(store.account().epoch)
+    assert len(epochs) == 20
+    assert max(epochs) >= 2**63
+    assert all(0 <= epoch < 2**64 for epoch in epochs)

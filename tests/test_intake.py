@@ -1,0 +1,119 @@
+"""Intake: any message becomes a value, and every refusal has its reason."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.intake.admissible import Terms, refusal
+from broker.intake.decode import FrameIn, HelloIn, Rejected, decode
+from edgeclient.compress.feedback import compress_with_feedback
+from edgeclient.compress.update import FloatValues, SparseUpdate
+from edgeclient.wire import frame, messages, topics
+from edgeclient.wire.errors import REASONS
+from edgeclient.wire.messages import Hello, Receipt, Refusal
+from edgeclient.wire.reader import sealed
+
+TAG = b"layout-8"
+TERMS = Terms(TAG, size=10, version=20, max_staleness=5, value_limit=16.0)
+TOPIC = topics.up("t", "d")
+HELLO = messages.encode_hello(Hello(7, 3, 1))
+
+
+def body(*, base: int = 20, tag: bytes = TAG, size: int = 10, device: str = "d", value: float = 2.0) -> bytes:
+    delta = np.zeros(size, np.float32)
+    delta[3] = value
+    update, _ = compress_with_feedback(delta, np.zeros(size, np.float32), k=1)
+    (made,) = frame.encode_update(update, frame.Origin("t", device, tag, 0, base, 5), 65536)
+    return frame.stamp(made, epoch=7, sequence=0)
+
+
+def judged(data: bytes, terms: Terms = TERMS) -> Refusal | None:
+    return refusal(frame.decode(data), frame.address("t", "d"), terms)
+
+
+def test_a_frame_and_a_hello() -> None:
+    data = body()
+    said = decode(TOPIC, data)
+    assert isinstance(said, FrameIn)
+    assert (said.task, said.device, said.body, said.frame.epoch) == ("t", "d", data, 7)
+    assert decode(TOPIC, HELLO) == HelloIn("t", "d", Hello(7, 3, 1))
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "device", "reason"),
+    [
+        (TOPIC, b"", "d", "truncated"),
+        (TOPIC, b"xx\x01\x01", "d", "magic"),
+        (TOPIC, b"EC\x02\x01", "d", "version"),
+        (TOPIC, b"EC\x01\x03" + bytes(20), "d", "kind"),
+        (TOPIC, messages.encode_receipt(Receipt(1, 0, 0)), "d", "kind"),
+        (TOPIC, HELLO[:-1], "d", "checksum"),
+        (TOPIC, sealed(HELLO[:-4] + b"\0"), "d", "trailing"),
+        (TOPIC, body()[:4] + bytes(70_000), "d", "too-large"),
+        (topics.down("t", "d"), HELLO, "", "topic"),
+        (topics.head("t"), HELLO, "", "topic"),
+        ("edge/v1/t/up/a b", HELLO, "", "name"),
+        ("elsewhere", HELLO, "", "topic"),
+    ],
+)
+def test_what_is_dropped_and_why(topic: str, payload: bytes, device: str, reason: str) -> None:
+    said = decode(topic, payload)
+    assert isinstance(said, Rejected)
+    assert (said.device, said.reason) == (device, reason)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(max_size=40) | st.just(TOPIC),
+    st.binary(max_size=120) | st.binary(max_size=99).map(lambda junk: sealed(b"EC\x01\x01" + junk)),
+)
+def test_decode_never_raises(topic: str, payload: bytes) -> None:
+    said = decode(topic, payload)
+    if isinstance(said, Rejected):
+        assert said.reason in REASONS
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 255))
+def test_a_forged_byte_never_raises_through_judgement(at: int, byte: int) -> None:
+    forged = bytearray(body()[:-4])
+    forged[at % len(forged)] = byte
+    said = decode(TOPIC, sealed(bytes(forged)))
+    if isinstance(said, FrameIn):
+        refusal(said.frame, frame.address("t", "d"), TERMS)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (body(), None),
+        (body(device="e"), Refusal.ADDRESS),
+        (body(tag=b"another8"), Refusal.LAYOUT),
+        (body(size=11), Refusal.LAYOUT),
+        (body(base=21), Refusal.FUTURE),
+        (body(base=15), None),
+        (body(base=14), Refusal.STALE),
+        (body(value=16.0), None),
+        (body(value=-16.0), None),
+        (body(value=16.25), Refusal.VALUE_LIMIT),
+        (body(value=-3e38), Refusal.VALUE_LIMIT),
+        (body(device="e", tag=b"another8", base=99, value=99), Refusal.ADDRESS),
+    ],
+)
+def test_refusals(data: bytes, wanted: Refusal | None) -> None:
+    assert judged(data) is wanted
+
+
+def test_one_entry_over_the_limit_refuses_the_frame() -> None:
+    made = frame.decode(body())
+    update = SparseUpdate(10, np.array([0, 9]), FloatValues(np.array([1.0, 16.001], np.float32)))
+    assert refusal(replace(made, update=update), made.address, TERMS) is Refusal.VALUE_LIMIT
+
+
+def test_no_staleness_at_all() -> None:
+    strict = Terms(TAG, 10, 20, 0, 16.0)
+    assert judged(body(base=20), strict) is None
+    assert judged(body(base=19), strict) is Refusal.STALE

@@ -1,0 +1,72 @@
+"""Makes the demo's training bundle from nothing but code.
+
+    python -m tools.make_demo_task            writes broker/demo_data/watch-har.bundle
+    python -m tools.make_demo_task --check    exit code 1 when the committed file is another
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from broker import demo_data
+from edgeclient.compile.generate import generate
+
+PATH = Path(demo_data.__file__).parent / "watch-har.bundle"
+HIDDEN = 64
+# Mean and spread of each axis over people 1 to 8, rounded: acceleration in g, angular velocity in rad/s.
+MEAN = (-0.01, 0.38, -0.14, 0.02, 0.0, 0.01)
+SPREAD = (0.93, 0.5, 0.55, 1.01, 2.56, 1.09)
+
+
+def forward() -> onnx.ModelProto:
+    """x (batch, 600) → normalised → 64 → ReLU → logits (batch, 7), with He initialisation."""
+    rng = np.random.default_rng(20261124)
+    width = demo_data.WINDOW * demo_data.AXES
+    weights = {
+        "hidden.weight": rng.normal(0, np.sqrt(2 / width), (width, HIDDEN)),
+        "hidden.bias": np.zeros(HIDDEN),
+        "output.weight": rng.normal(0, np.sqrt(1 / HIDDEN), (HIDDEN, demo_data.CLASSES)),
+        "output.bias": np.zeros(demo_data.CLASSES),
+    }
+    constants = {"mean": np.tile(MEAN, demo_data.WINDOW), "scale": np.tile(1 / np.array(SPREAD), demo_data.WINDOW)}
+    nodes = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value.astype(np.float32)))
+        for name, value in constants.items()
+    ]
+    nodes += [
+        helper.make_node("Sub", ["x", "mean"], ["centred"]),
+        helper.make_node("Mul", ["centred", "scale"], ["normalised"]),
+        helper.make_node("Gemm", ["normalised", "hidden.weight", "hidden.bias"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("Gemm", ["active", "output.weight", "output.bias"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "watch-har",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", width])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", demo_data.CLASSES])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def main() -> None:
+    """Write or compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the committed file instead of writing it")
+    check = parser.parse_args().check
+    made = generate(forward(), licence="Apache-2.0", provenance="tools/make_demo_task.py")
+    if check:
+        same = PATH.read_bytes() == made
+        print(f"{PATH.name}: {'the same' if same else 'DIFFERENT'}, {len(made)} bytes")
+        sys.exit(0 if same else 1)
+    PATH.write_bytes(made)
+    print(f"{PATH.name}: {len(made)} bytes")
+
+
+if __name__ == "__main__":
+    main()
