@@ -7,7 +7,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NewType, TypeVar
 
 import attrs
 import cattrs
@@ -16,6 +16,8 @@ from edgeclient.wire.errors import WireError
 from edgeclient.wire.topics import checked
 
 T = TypeVar("T")
+# A path ending in .npz, or package.module:function.
+Source = NewType("Source", str)
 
 
 class ConfigError(Exception):
@@ -54,7 +56,7 @@ class Mqtt:
 class Data:
     """Local examples: an .npz file, or `package.module:function` that yields batches."""
 
-    source: str
+    source: Source
     # Handed to the function as keyword arguments, or {x = "...", y = "..."}: array names in the file.
     options: dict[str, Any] = attrs.field(factory=dict)
 
@@ -131,6 +133,7 @@ def structure(values: Mapping[str, Any], kind: type[T], *, where: str, folder: P
     _check_keys(values, kind, where, "")
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(Path, lambda value, _: folder / _strict(value, str))
+    converter.register_structure_hook_func(lambda kind: kind is Source, lambda value, _: _source(value, folder))
     for exact in (str, int, bool):
         converter.register_structure_hook(exact, _strict)
     converter.register_structure_hook(float, lambda value, _: float(_strict(value, int, float)))
@@ -139,6 +142,11 @@ def structure(values: Mapping[str, Any], kind: type[T], *, where: str, folder: P
     except Exception as error:  # noqa: BLE001 (cattrs groups whatever validators raise)
         reason, _, place = cattrs.transform_error(error, path="", format_exception=_reason)[0].rpartition(" @ ")
         raise ConfigError(": ".join(filter(None, [where, place.lstrip("."), reason]))) from None
+
+
+def _source(value: Any, folder: Path) -> Source:
+    source = _strict(value, str)
+    return Source(str(folder / source) if source.endswith(".npz") else source)
 
 
 def _strict(value: Any, *kinds: type) -> Any:

@@ -28,11 +28,11 @@ from edgeclient.uplink.settle import settle
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.messages import Hello, Receipt, encode_hello, encode_receipt
 
-SIZE = 200
+SIZE = 600
 LAYOUT = "ab" * 32
 TOPIC = topics.up("t", "d")
-# Small enough that an update of a few dozen entries takes several; a lone entry of the highest level takes 136.
-FRAME_BYTES = 150
+# Small enough that an update of a few dozen entries takes several; a lone entry of the highest level takes 126.
+FRAME_BYTES = 130
 
 
 class World:
@@ -181,7 +181,7 @@ class World:
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("train"), st.integers(0, 2**32 - 1), st.integers(0, 80), st.sampled_from([-38, -3, 0, 1, 3])),
+    st.tuples(st.just("train"), st.integers(0, 2**32 - 1), st.integers(0, 150), st.sampled_from([-38, -3, 0, 1, 3])),
     st.tuples(st.just("send"), st.integers(1, 4)),
     st.tuples(st.just("resend"), st.integers(0, 99)),
     st.tuples(st.just("greet")),
@@ -222,8 +222,8 @@ def run(world: World, step: tuple) -> None:  # type: ignore[type-arg]  # a name 
 
 # A round of which every part is refused and joins the next one, with everything twice.
 REFUSED = [
-    ("train", 1, 80, 0), ("send", 4), ("new version", 3), ("deliver", 0, True, True), ("deliver", 0, False, True),
-    ("hear", 1), ("hear", 0), ("crash", True), ("train", 2, 80, 0), ("send", 4), ("deliver", 0, True, False),
+    ("train", 1, 150, 0), ("send", 4), ("new version", 3), ("deliver", 0, True, True), ("deliver", 0, False, True),
+    ("hear", 1), ("hear", 0), ("crash", True), ("train", 2, 150, 0), ("send", 4), ("deliver", 0, True, False),
     ("crash", False), ("deliver", 0, True, True), ("hear", 0),
 ]  # fmt: skip
 
@@ -250,7 +250,7 @@ def whole_run(folder: Path) -> Finding:
     """Eight rounds over a network that delivers everything twice, with refusals and restarts."""
     with World(folder) as world:
         for number in range(8):
-            world.train(number, 80, 0)
+            world.train(number, 150, 0)
             while world.store.oldest_queued() is not None:
                 world.send()
             world.version += 1 + number % 3
@@ -299,7 +299,7 @@ def test_the_law_survives_a_hundred_refused_rounds(tmp_path: Path) -> None:
     with World(tmp_path) as world:
         rng = np.random.default_rng(3)
         for _ in range(100):
-            world.train_delta(rng.standard_normal(SIZE).astype(np.float32), 70)
+            world.train_delta(rng.standard_normal(SIZE).astype(np.float32), 200)
             while world.store.oldest_queued() is not None:
                 world.send()
             world.version += 2

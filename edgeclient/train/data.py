@@ -40,22 +40,21 @@ class Dataset(Protocol):
         """
 
 
-def open_data(source: str, options: Mapping[str, Any], manifest: Manifest, folder: Path = Path()) -> Dataset:
+def open_data(source: str, options: Mapping[str, Any], manifest: Manifest) -> Dataset:
     """The data that `source` names.
 
     Args:
-        source: a path ending in .npz (relative to `folder`), or `package.module:function`.
+        source: a path ending in .npz, or `package.module:function`.
         options: array names in the file by tensor name, or keyword arguments of the function. A function
             returns the arrays (inputs, then labels), or yields such batches and is called for every pass.
         manifest: what the model wants.
-        folder: where relative paths begin.
 
     Raises:
         DataError: it is not there, or does not fit the model.
     """
     tensors = (*manifest.inputs, manifest.labels)
     if source.endswith(".npz"):
-        return _Arrays(_read_npz(folder / source, options, tensors), manifest, source)
+        return _Arrays(_read_npz(Path(source), options, tensors), manifest, source)
     if ":" not in source:
         raise DataError(f"data source {source!r} is neither a .npz file nor package.module:function")
     function = _function(source)
