@@ -22,7 +22,7 @@ from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
 from edgeclient.models.slots import Models
 from edgeclient.settings import ConfigError, Device, load
-from edgeclient.train.data import DataError, Dataset, open_data
+from edgeclient.train.data import DataError, Dataset, check_source, open_data
 from edgeclient.train.native import NativeTrainer
 from edgeclient.train.trainer import Evaluation, Trainer, TrainingError
 from edgeclient.wire import bundle
@@ -66,6 +66,7 @@ def run(config: Path) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = load(config, Device)
+    check_source(settings.data.source)
     agent = Agent(settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: agent.stop())

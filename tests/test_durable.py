@@ -347,3 +347,19 @@ def test_epochs_are_random_and_use_64_bits(tmp_path: Path) -> None:
     assert len(epochs) == 20
     assert max(epochs) >= 2**63
     assert all(0 <= epoch < 2**64 for epoch in epochs)
+
+
+@pytest.mark.parametrize("first", ["applied", "refused"])
+def test_a_late_receipt_settles_nothing_a_second_time(tmp_path: Path, first: str) -> None:
+    """A frame whose mass has returned must not be forgotten, and one that is gone does not come back."""
+    with opened(tmp_path) as store:
+        round_of(store, [0] * SIZE)
+        queued = store.oldest_queued()
+        assert queued is not None
+        store.mark_sent(queued, stamp)
+        store.settle(applied=[0] * (first == "applied"), refused=[0] * (first == "refused"))
+        before = store.frames(), store.account()
+        store.settle(applied=[0], refused=[])
+        store.settle(applied=[], refused=[0])
+        assert (store.frames(), store.account()) == before
+        assert [each.state for each in store.frames()] == [State.RETURNED] * (first == "refused")

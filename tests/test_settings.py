@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeclient.settings import ConfigError, Data, Device, Mqtt, load, structure
+from edgeclient.settings import ConfigError, Data, Device, Mqtt, Source, load, structure
 
 GOOD = """
 device = "pi-7"
@@ -35,8 +35,14 @@ def message(folder: Path, text: str) -> str:
 
 def test_a_good_file(tmp_path: Path) -> None:
     loaded = load(written(tmp_path, GOOD), Device)
-    assert loaded == Device("pi-7", "har", tmp_path / "state", Data("examples.npz"))
+    source = Source(str(tmp_path / "examples.npz"))
+    assert loaded == Device("pi-7", "har", tmp_path / "state", Data(source))
     assert loaded.mqtt == Mqtt()
+
+
+@pytest.mark.parametrize("source", ["/data/x.npz", "package.module:function"])
+def test_sources_that_need_no_folder(tmp_path: Path, source: str) -> None:
+    assert load(written(tmp_path, GOOD.replace("examples.npz", source)), Device).data.source == source
 
 
 def test_absolute_paths_and_options_stay(tmp_path: Path) -> None:

@@ -55,13 +55,23 @@ def open_data(source: str, options: Mapping[str, Any], manifest: Manifest) -> Da
     tensors = (*manifest.inputs, manifest.labels)
     if source.endswith(".npz"):
         return _Arrays(_read_npz(Path(source), options, tensors), manifest, source)
-    if ":" not in source:
-        raise DataError(f"data source {source!r} is neither a .npz file nor package.module:function")
     function = _function(source)
     first = _called(function, options, source)
     if isinstance(first, tuple):
         return _Arrays(first, manifest, source)
     return _Stream(lambda: _called(function, options, source), manifest, source)
+
+
+def check_source(source: str) -> None:
+    """Notice at the door what `open_data` would stumble over once the model has come.
+
+    Raises:
+        DataError: no such file, module or function.
+    """
+    if not source.endswith(".npz"):
+        _function(source)
+    elif not Path(source).is_file():
+        raise _no_file(source)
 
 
 class _Arrays:
@@ -142,13 +152,19 @@ def _read_npz(path: Path, options: Mapping[str, Any], tensors: Sequence[Tensor])
                     raise DataError(f"{path} has no array {name!r}; it has {', '.join(file) or 'none'}")
             return [file[name] for name in names]
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist: [data] source in the configuration names it") from None
+        raise _no_file(path) from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}") from None
 
 
+def _no_file(path: Path | str) -> DataError:
+    return DataError(f"{path} does not exist: [data] source in the configuration names it")
+
+
 def _function(source: str) -> Callable[..., Any]:
     module, _, name = source.partition(":")
+    if not name:
+        raise DataError(f"data source {source!r} is neither a .npz file nor package.module:function")
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
