@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -55,14 +56,15 @@ def end(process: "subprocess.Popen[Any]", *, grace_s: float = 5.0) -> None:
 
 
 def end_all(processes: "Iterable[subprocess.Popen[Any]]", *, grace_s: float = 5.0) -> None:
-    """The same for many, all at once; their pipes are closed."""
+    """The same for many, all at once and with one grace time for all; their pipes are closed."""
     alive = list(processes)
     for process in alive:
         if process.poll() is None:
             process.terminate()
+    until_s = time.monotonic() + grace_s
     for process in alive:
         try:
-            process.wait(grace_s)
+            process.wait(max(0.0, until_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -8,6 +8,7 @@ it is the process that we recorded.
 import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -18,8 +19,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from broker import children
+from edgeclient import files
 
 _READY_S: Final = 15.0
+_ORPHAN_S: Final = 2.0
+_PORT_TRIES: Final = 5
 _CONNECT: Final = bytes([0x10, 12, 0, 4]) + b"MQTT" + bytes([4, 2, 0, 5, 0, 0])  # 3.1.1, clean, no client id
 _CONNACK: Final = bytes([0x20, 2, 0, 0])
 
@@ -38,6 +42,8 @@ class EmbeddedBroker:
 
     Attributes:
         port: where it listens, once started.
+        process: the server, while started.
+        log: what the server says.
 
     Example: `with EmbeddedBroker(Path("mqtt")) as broker: ...`
     """
@@ -49,6 +55,7 @@ class EmbeddedBroker:
         self._owner: int | None = None
         self.port = port or 0
         self.process: subprocess.Popen[bytes] | None = None
+        self.log = self._directory / "server.log"
 
     def __enter__(self) -> Self:
         self.start()
@@ -60,11 +67,14 @@ class EmbeddedBroker:
         self.stop()
 
     def start(self) -> None:
-        """Start the server and wait until it answers; after a kill, too.
+        """Start the server and wait until it answers; after a kill, too. One that runs is ended first.
 
         Raises:
             EmbeddedBrokerError: not installed, port taken, folder in use, or it does not come up.
         """
+        if self.process is not None:
+            children.end(self.process)
+            self.process = None
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._owner is None:
             self._owner = _lock(self._directory / "owner.lock")
@@ -88,39 +98,45 @@ class EmbeddedBroker:
     def _start(self) -> None:
         inherited = self._server_lock()
         try:
-            self.port = self._choose_port()
-            log = self._directory / "server.log"
-            config = self._directory / "server.conf"
-            config.write_text(self._config())
-            self.process = children.spawn([_binary(), "-c", str(config)], log=log, keep=[inherited])
-            record = {"pid": self.process.pid, "port": self.port}
-            (self._directory / "server.json").write_text(json.dumps(record))
+            for _ in range(_PORT_TRIES):
+                self.port = self._choose_port()
+                if self._comes_up(inherited):
+                    return
         finally:
             os.close(inherited)
-        self._wait_until_ready(log)
+        raise EmbeddedBrokerError(f"every port tried on {self._host} was taken meanwhile: give one that is free")
 
     def _server_lock(self) -> int:
         """A lock that the server will hold; an orphan that holds it is ended first."""
         path = self._directory / "server.lock"
-        descriptor = _lock(path)
-        if descriptor is None:
+        until_s = time.monotonic() + _ORPHAN_S
+        while (descriptor := _lock(path)) is None:
+            if time.monotonic() > until_s:
+                raise EmbeddedBrokerError(
+                    f"{path} is held, and not by the server recorded beside it (pid {self._recorded('pid')}): "
+                    "find the process with fuser, end it and try again"
+                )
             self._end_orphan()
-            until_s = time.monotonic() + _READY_S
-            while (descriptor := _lock(path)) is None:
-                if time.monotonic() > until_s:
-                    raise EmbeddedBrokerError(f"a server still holds {path}: end it, then try again")
-                time.sleep(0.05)
+            time.sleep(0.05)
         return descriptor
 
     def _end_orphan(self) -> None:
         pid = self._recorded("pid")
+        if pid is None:
+            return
         try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            handle = os.pidfd_open(pid)
         except OSError:
-            command = []
-        if pid is None or str(self._directory / "server.conf").encode() not in command:
-            raise EmbeddedBrokerError(f"an unknown process holds {self._directory / 'server.lock'}: end it first")
-        os.kill(pid, signal.SIGKILL)
+            return
+        try:
+            if _started(pid) == self._recorded("started"):
+                # One that is ending already has no command line any more.
+                if str(self._directory / "server.conf").encode() in _command(pid):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                # Until it has ended it may hold the port, even after the lock is free.
+                select.select([handle], [], [], _ORPHAN_S)
+        finally:
+            os.close(handle)
 
     def _recorded(self, key: str) -> int | None:
         try:
@@ -153,15 +169,25 @@ jetstream {{ store_dir: {store}, sync_interval: always, max_mem: 128MB, max_file
 mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 1000 }}
 """
 
-    def _wait_until_ready(self, log: Path) -> None:
-        assert self.process is not None
+    def _comes_up(self, inherited: int) -> bool:
+        """Start the server; false when somebody took the port in the meantime."""
+        config = self._directory / "server.conf"
+        config.write_text(self._config())
+        old_bytes = self.log.stat().st_size if self.log.exists() else 0
+        self.process = children.spawn([_binary(), "-c", str(config)], log=self.log, keep=[inherited])
+        record = {"pid": self.process.pid, "started": _started(self.process.pid), "port": self.port}
+        files.replace(self._directory / "server.json", json.dumps(record).encode())
+        reached_at = "127.0.0.1" if self._host == "0.0.0.0" else self._host  # noqa: S104 (a comparison)
         until_s = time.monotonic() + _READY_S
-        while not _answers("127.0.0.1" if self._host == "0.0.0.0" else self._host, self.port):  # noqa: S104 (a comparison)
-            if self.process.poll() is not None or time.monotonic() > until_s:
-                lines = log.read_text(errors="replace").strip().splitlines()
-                last = lines[-1] if lines else "no message"
-                raise EmbeddedBrokerError(f"the MQTT broker does not come up: {last} ({log})")
+        while self.process.poll() is None and time.monotonic() < until_s:
+            if _answers(reached_at, self.port):
+                return True
             time.sleep(0.05)
+        said = self.log.read_bytes()[old_bytes:].decode(errors="replace").strip()
+        if self.process.poll() is not None and "address already in use" in said:
+            return False
+        last = said.splitlines()[-1] if said else "no message"
+        raise EmbeddedBrokerError(f"the MQTT broker does not come up: {last} ({self.log})")
 
 
 def _lock(path: Path) -> int | None:
@@ -173,6 +199,22 @@ def _lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _started(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot: with the pid, its identity."""
+    try:
+        # The second field, the name in parentheses, may hold anything.
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _command(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -231,6 +231,7 @@ class Service:
 
     def _publish_version(self, task: _Running) -> None:
         """The new parameters, then the head that names them, then retired chunks away."""
+        task.cleared.discard(task.version.digest)
         self._publish([*self._chunks(task, task.version.digest), retained.head(self._announcement(task))])
         recent = self._ledger.versions(task.name, last=_CLEAR_AT_CONNECT + retained.KEEP_VERSIONS)
         _, go = retained.served([(version.digest, version.created_s) for version in recent], time.time())

@@ -35,12 +35,13 @@ from edgeclient.uplink.window import Window
 from edgeclient.wire import announcement, frame, messages, status, topics
 from edgeclient.wire.bundle import read_manifest
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.limits import MAX_RECEIPT_LIST
 from edgeclient.wire.status import Status
 
 _LOG = logging.getLogger(__name__)
 _TURN_S: Final = 0.5
 _OBSERVE_S: Final = 5.0
-_FETCH_PAUSE_S: Final = 5.0  # after a blob that was not what it should be
+_FETCH_PAUSE_S: Final = 2.0  # after a blob that was not what it should be
 
 
 class Agent:
@@ -134,7 +135,8 @@ class Agent:
                 self._on_receipt(message.payload)
         except WireError as error:
             _LOG.warning("refused what came on %s: %s", message.topic, error)
-            self._fetch_after = time.monotonic() + _FETCH_PAUSE_S
+            if "/blob/" in message.topic:
+                self._fetch_after = time.monotonic() + _FETCH_PAUSE_S
 
     def _on_announcement(self, payload: bytes) -> None:
         announced = announcement.decode(payload)
@@ -171,8 +173,9 @@ class Agent:
             return
         account = self._store.account()
         awaiting = [sent.sequence for sent in self._store.frames(State.SENT) if sent.sequence is not None]
+        receipt = messages.decode_receipt(payload)
         settlement = settle(
-            messages.decode_receipt(payload),
+            receipt,
             epoch=account.epoch,
             next_sequence=account.next_sequence,
             awaiting=awaiting,
@@ -186,6 +189,8 @@ class Agent:
             for sequence, refusal in settlement.refused:
                 _LOG.info("frame %d refused (%s): its entries join the next round", sequence, refusal.reason)
             self._store.settle(applied=settlement.applied, refused=[sequence for sequence, _ in settlement.refused])
+            if len(receipt.refused) > MAX_RECEIPT_LIST // 2:
+                self._greet()  # confirms them, before the list has no room for the next
 
     def _new_account(self) -> None:
         if self._store is not None and self._settings.audit:

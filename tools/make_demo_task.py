@@ -1,7 +1,7 @@
 """Makes the demo's training bundle from nothing but code.
 
-    python -m tools.make_demo_task            writes broker/demo_data/watch-har.bundle
-    python -m tools.make_demo_task --check    exit code 1 when the committed file is another
+`python -m tools.make_demo_task` writes broker/demo_data/watch-har.bundle; with `--check` it compares instead,
+and exits with 1 when the committed file is another.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def forward() -> onnx.ModelProto:
 
 def main() -> None:
     """Write or compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed file instead of writing it")
     check = parser.parse_args().check
     made = generate(forward(), licence="Apache-2.0", provenance="tools/make_demo_task.py")

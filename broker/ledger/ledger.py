@@ -184,8 +184,8 @@ class Ledger:
         return Pending(updates, frames, opened)
 
     def open_contributions(self, task: str, limit: int) -> list[Contribution]:
-        """The oldest contributions that are in no batch yet."""
-        return self._contributions("batch IS NULL AND task = ? ORDER BY id LIMIT ?", (task, limit))
+        """The oldest contributions that are in no batch yet; those that lead an update first, since they weigh."""
+        return self._contributions("batch IS NULL AND task = ? ORDER BY leads DESC, id LIMIT ?", (task, limit))
 
     def batch(self, task: str, number: int) -> list[Contribution]:
         """The members of a closed batch whose bodies are still kept."""

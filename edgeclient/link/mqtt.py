@@ -1,8 +1,9 @@
 """An MQTT 3.1.1 connection as a queue of events: the one file that imports paho, and disarms its traps.
 
-Traps (facts/mqtt.md, section 5): an exception in a callback kills paho's thread silently, so callbacks only
-enqueue; at a reconnect paho floods the broker with its whole queue, so that queue is emptied first and the
-caller sends again; a publish while disconnected is kept in memory only, so it is refused here.
+Traps: an exception in a callback kills paho's thread silently, so callbacks only enqueue; at a reconnect paho
+floods the broker with its whole queue, so that queue is emptied first and the caller sends again; a publish
+while disconnected is kept in memory only, so it is refused here; an acknowledgement while disconnected could
+go out before the next CONNECT, so it is dropped.
 """
 
 import contextlib
@@ -110,6 +111,8 @@ class Link:
         self._published = 0
         self._acknowledged = 0
         self._asked: dict[int, tuple[str, ...]] = {}
+        self._bytes_mutex = threading.Lock()
+        self._socket: socket.socket | None = None
         self._past_bytes = (0, 0)
         self._thread: threading.Thread | None = None
         self._client = Client(
@@ -138,13 +141,23 @@ class Link:
         """Begin to connect; the first connect is retried like any other, at most 8 s apart."""
         self._client.connect_async(self._endpoint.host, self._endpoint.port, self._endpoint.keepalive_s)
         self._client.loop_start()
+        self._thread = self._client._thread  # noqa: SLF001 (paho shows it nowhere, and `alive` must not wait for a CONNACK)
 
     def stop(self) -> None:
-        """Let what was published go out (at most 2 s), say goodbye, end the thread."""
+        """Let what was published go out (at most 2 s), say goodbye (at most 2 s), end the thread.
+
+        A connect under way is waited for, at most 5 s.
+        """
         until_s = time.monotonic() + _GOODBYE_S
         while self.connected and self.pending and time.monotonic() < until_s:
             time.sleep(0.005)
         self._client.disconnect()
+        if self._thread is not None:
+            self._thread.join(_GOODBYE_S)
+            # With a full send buffer the goodbye never leaves, and loop_stop waits for it (over 12 s measured).
+            with self._bytes_mutex, contextlib.suppress(OSError):
+                if self._thread.is_alive() and self._socket is not None:
+                    self._socket.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
 
     def poll(self, timeout_s: float, *, limit: int = 64) -> list[Event]:
@@ -201,7 +214,7 @@ class Link:
 
     def acknowledge(self, message: Message) -> None:
         """Tell the broker that a message is processed; one of an earlier connection comes again by itself."""
-        if message.qos and message.connection == self._connection:
+        if message.qos and message.connection == self._connection and self.connected:
             self._client.ack(message.mid, message.qos)
 
     @property
@@ -220,10 +233,14 @@ class Link:
         return max(0, self._published - self._acknowledged)
 
     def socket_bytes(self) -> tuple[int, int]:
-        """TCP payload bytes sent (and acknowledged) and received, over all connections; 0 where TCP does not tell."""
-        sent, received = self._past_bytes
-        now_sent, now_received = _tcp_bytes(self._client.socket())
-        return sent + now_sent, received + now_received
+        """TCP payload bytes sent (and acknowledged) and received, over all connections; 0 where TCP does not tell.
+
+        Linux counts the SYN and the FIN of a connection as a byte each.
+        """
+        with self._bytes_mutex:
+            sent, received = self._past_bytes
+            now_sent, now_received = _tcp_bytes(self._socket)
+            return sent + now_sent, received + now_received
 
     def _check(self, result: MQTTErrorCode) -> None:
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -232,7 +249,6 @@ class Link:
     # In paho's thread: only enqueue.
 
     def _on_connect(self, client: Client, _: Any, __: ConnectFlags, reason: ReasonCode, ___: Properties | None) -> None:
-        self._thread = threading.current_thread()
         if reason.is_failure:
             self._events.put(Disconnected(f"the broker refuses us: {reason}"))
             return
@@ -270,12 +286,17 @@ class Link:
             self._events.put(SubscriptionRefused(refused))
 
     def _on_socket_open(self, _: Client, __: Any, sock: Any) -> None:
+        with self._bytes_mutex:
+            self._socket = sock
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_socket_close(self, _: Client, __: Any, sock: Any) -> None:
-        sent, received = _tcp_bytes(sock)
-        self._past_bytes = (self._past_bytes[0] + sent, self._past_bytes[1] + received)
+        # One step for who asks meanwhile: the totals never fall.
+        with self._bytes_mutex:
+            sent, received = _tcp_bytes(sock)
+            self._past_bytes = (self._past_bytes[0] + sent, self._past_bytes[1] + received)
+            self._socket = None
 
 
 def _tcp_bytes(sock: Any) -> tuple[int, int]:

@@ -39,6 +39,7 @@ class Models:
     def __init__(self, directory: Path) -> None:
         (directory / "bundles").mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        self._verified: set[str] = set()  # bundles found whole in this process
 
     def active(self) -> Model | None:
         """The active version, verified; None when there is none or it is damaged."""
@@ -54,9 +55,13 @@ class Models:
         return _model(announced, content, where)
 
     def bundle(self, digest: str) -> Path | None:
-        """Where the bundle of this digest is unpacked, or None."""
+        """Where the bundle of this digest is unpacked, or None when it is not there or damaged."""
         path = self._directory / "bundles" / digest
-        return path if path.is_dir() else None
+        if digest not in self._verified:
+            if not _is_whole(path):
+                return None
+            self._verified.add(digest)
+        return path
 
     def install_bundle(self, digest: str, content: bytes) -> Path:
         """Unpack a verified bundle; all of it or nothing.
@@ -103,3 +108,13 @@ def _model(announced: Announcement, content: bytes, where: Path) -> Model:
     if not np.isfinite(parameters).all():
         raise WireError("value", f"version {announced.version} has parameters that are NaN or infinite")
     return Model(announced, parameters, where)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        manifest = bundle.read_manifest((path / bundle.MANIFEST).read_bytes())
+        return all(
+            sha256((path / name).read_bytes()).hexdigest() == digest for name, (_, digest) in manifest.files.items()
+        )
+    except (OSError, WireError):
+        return False

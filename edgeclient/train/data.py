@@ -9,7 +9,8 @@ Example of a function that streams, `source = "my_package.logs:batches"`:
 
 import importlib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -59,6 +60,8 @@ def open_data(source: str, options: Mapping[str, Any], manifest: Manifest) -> Da
     first = _called(function, options, source)
     if isinstance(first, tuple):
         return _Arrays(first, manifest, source)
+    if not isinstance(first, Iterable):
+        raise DataError(f"{source} returns {type(first).__name__}: a tuple of arrays, or batches, are wanted")
     return _Stream(lambda: _called(function, options, source), manifest, source)
 
 
@@ -128,7 +131,10 @@ def fitting(arrays: Any, manifest: Manifest, source: str) -> Batch:
 
 
 def _fit(value: Any, tensor: Tensor, source: str) -> Array:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{source}: {tensor.name} is no array: {error}") from None
     wanted = np.dtype(tensor.dtype)
     if array.dtype.kind not in ("iub" if wanted.kind == "i" else "fiub"):
         raise DataError(f"{source}: {tensor.name} is {array.dtype}, the model wants {tensor.dtype}")
@@ -144,6 +150,12 @@ def _fit(value: Any, tensor: Tensor, source: str) -> Array:
 
 
 def _read_npz(path: Path, options: Mapping[str, Any], tensors: Sequence[Tensor]) -> list[Array]:
+    if unknown := sorted(options.keys() - {tensor.name for tensor in tensors}):
+        known = ", ".join(tensor.name for tensor in tensors)
+        raise DataError(f"[data.options] {unknown[0]} is no array of the model, which wants {known}")
+    # np.load takes anything else for a pickle, or for a lone array.
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise DataError(f"{path} cannot be read as .npz: it is no zip file; numpy.savez writes such")
     try:
         with np.load(path, allow_pickle=False) as file:
             names = [str(options.get(tensor.name, tensor.name)) for tensor in tensors]
@@ -153,7 +165,7 @@ def _read_npz(path: Path, options: Mapping[str, Any], tensors: Sequence[Tensor])
             return [file[name] for name in names]
     except FileNotFoundError:
         raise _no_file(path) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as .npz: {error}") from None
 
 
@@ -167,7 +179,7 @@ def _function(source: str) -> Callable[..., Any]:
         raise DataError(f"data source {source!r} is neither a .npz file nor package.module:function")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         raise DataError(f"data source {source}: {error}: is the package installed here?") from None
     if not callable(found):
         raise DataError(f"data source {source} is no function")

@@ -124,7 +124,8 @@ def import_training() -> None:
     Raises:
         TrainingError: the training package is missing, or another runtime overwrites it.
     """
-    check_runtimes({each.metadata["Name"].lower() for each in metadata.distributions()})
+    # A broken installation leaves folders whose metadata have no name.
+    check_runtimes({(each.metadata["Name"] or "").lower() for each in metadata.distributions()})
     # A product that promises privacy does not phone home; read at the first import, for the process's life.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime  # noqa: PLC0415 (as above)

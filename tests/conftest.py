@@ -1,0 +1,21 @@
+"""What several tests share: one MQTT broker for the whole run."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from broker.embedded import EmbeddedBroker
+from edgeclient.link.mqtt import Endpoint
+
+
+@pytest.fixture(scope="session")
+def mqtt_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
+    """A running broker; a test that kills brokers starts its own."""
+    with EmbeddedBroker(tmp_path_factory.mktemp("mqtt")) as running:
+        yield running
+
+
+@pytest.fixture
+def endpoint(mqtt_broker: EmbeddedBroker) -> Endpoint:
+    """Where it listens; tests keep apart by their topics."""
+    return Endpoint("127.0.0.1", mqtt_broker.port)

@@ -1,0 +1,162 @@
+"""Real processes and a hand on the wire, for tests of the two sides."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from broker import children, demo_data
+from broker.publish import retained
+from broker.service import add_task
+from broker.settings import Aggregator, Task
+from edgeclient import failpoint
+from edgeclient.compress.feedback import compress_with_feedback
+from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
+from edgeclient.settings import Mqtt
+from edgeclient.wire import bundle, frame, topics
+from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.frame import Origin
+
+Accept: TypeAlias = Callable[[Message], bool]
+
+BUNDLE = demo_data.bundle_bytes()
+LAYOUT = bundle.decode(BUNDLE).manifest.layout
+START = bundle.decode(BUNDLE).parameters
+
+
+@contextmanager
+def hand(endpoint: Endpoint, *wanted: str) -> Iterator[Link]:
+    """A connected link that listens to some topics."""
+    link = Link(endpoint, client_id_prefix="hand")
+    link.start()
+    try:
+        until_s = time.monotonic() + 20
+        while not link.connected or not any(isinstance(event, Connected) for event in link.poll(0.1)):
+            assert time.monotonic() < until_s
+        link.subscribe(*wanted)
+        yield link
+    finally:
+        link.stop()
+
+
+def await_message(link: Link, accept: Accept, timeout_s: float = 30) -> Message:
+    """The next accepted message; others are acknowledged and dropped."""
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s:
+        for event in link.poll(0.1, limit=1):
+            if isinstance(event, Message):
+                link.acknowledge(event)
+                if accept(event):
+                    return event
+    raise AssertionError(f"nothing acceptable in {timeout_s} s")
+
+
+def start_aggregator(folder: Path, endpoint: Endpoint, task: str, settings: Task) -> "subprocess.Popen[bytes]":
+    """A new task, and `edgebroker serve` as a process."""
+    made = Aggregator(directory=folder / "data", mqtt=Mqtt(port=endpoint.port))
+    add_task(made, task, BUNDLE, settings)
+    (folder / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n')
+    return _serve(folder)
+
+
+def _serve(folder: Path) -> "subprocess.Popen[bytes]":
+    return children.spawn([sys.executable, "-m", "broker.cli", "serve", str(folder / "a.toml")], log=folder / "a.log")
+
+
+@contextmanager
+def restarted_aggregator(folder: Path) -> Iterator[None]:
+    """The same again, after its death."""
+    with _guarded(_serve(folder), folder / "a.log"):
+        yield
+
+
+@contextmanager
+def aggregator(folder: Path, endpoint: Endpoint, task: str, settings: Task) -> Iterator[Aggregator]:
+    """`edgebroker serve` with one task, until the end of the block."""
+    with _guarded(start_aggregator(folder, endpoint, task, settings), folder / "a.log"):
+        yield Aggregator(directory=folder / "data", mqtt=Mqtt(port=endpoint.port))
+
+
+@contextmanager
+def _guarded(process: "subprocess.Popen[bytes]", log: Path) -> Iterator[None]:
+    try:
+        yield
+        assert process.poll() is None, log.read_text()
+    finally:
+        children.end(process)
+    assert "Traceback" not in log.read_text()
+
+
+def write_device(folder: Path, endpoint: Endpoint, device: str, task: str) -> Path:
+    """A configuration with the windows of one wrist."""
+    x, labels = demo_data.device_windows(2, 1)
+    np.savez(folder / "windows.npz", x=x, labels=labels)
+    (folder / "d.toml").write_text(
+        f'device = "{device}"\ntask = "{task}"\ndirectory = "state"\naudit = true\n[mqtt]\nport = {endpoint.port}\n'
+        '[data]\nsource = "windows.npz"\n[upload]\nretry_after_s = 0.2\n[conditions]\nmax_load = 0\n'
+    )
+    return folder / "d.toml"
+
+
+def start_device(config: Path, failpoints: str = "") -> "subprocess.Popen[bytes]":
+    """`edgeclient run` as a process."""
+    command = [sys.executable, "-m", "edgeclient.cli", "run", str(config)]
+    return children.spawn(command, log=config.parent / "d.log", env={failpoint.VARIABLE: failpoints})
+
+
+@contextmanager
+def device(folder: Path, endpoint: Endpoint, name: str, task: str) -> Iterator[None]:
+    """A device that runs until the end of the block."""
+    with _guarded(start_device(write_device(folder, endpoint, name, task)), folder / "d.log"):
+        yield
+
+
+def log_says(folder: Path, text: str, timeout_s: float = 30) -> None:
+    """Wait until the device's log has it."""
+    until_s = time.monotonic() + timeout_s
+    while text not in (folder / "d.log").read_text():
+        assert time.monotonic() < until_s, (folder / "d.log").read_text()
+
+
+def publish(link: Link, task: str, content: bytes) -> None:
+    """A blob in chunks."""
+    for topic, payload in retained.chunks(task, retained.blob_of(sha256(content).hexdigest(), len(content)), content):
+        link.publish(topic, payload, retain=True)
+
+
+def announcement(task: str, version: int, parameters: npt.NDArray[np.float32], service: str = "0" * 16) -> Announcement:
+    """A truthful announcement."""
+    content = parameters.astype("<f4").tobytes()
+    return Announcement(
+        task=task,
+        version=version,
+        service=service,
+        parameters=retained.blob_of(sha256(content).hexdigest(), len(content)),
+        bundle=retained.blob_of(sha256(BUNDLE).hexdigest(), len(BUNDLE)),
+        layout=LAYOUT.digest,
+        size=LAYOUT.size,
+    )
+
+
+def make_frame(  # noqa: PLR0913 (every field that a stranger may forge)
+    task: str, device: str, *, epoch: int, sequence: int, scale: float = 0.01, size: int = LAYOUT.size,
+    layout: str = LAYOUT.digest, base_version: int = 0, seed: int = 0,
+) -> bytes:  # fmt: skip
+    """A frame as a device makes it."""
+    delta = np.random.default_rng(seed).normal(0, scale, size).astype(np.float32)
+    update, _ = compress_with_feedback(delta, np.zeros(size, np.float32), k=50)
+    origin = Origin(task, device, bytes.fromhex(layout)[:8], sequence, base_version, 100)
+    (body,) = frame.encode_update(update, origin, 65536)
+    return frame.stamp(body, epoch=epoch, sequence=sequence)
+
+
+def up(task: str, device: str) -> str:
+    """Shorthand."""
+    return topics.up(task, device)
