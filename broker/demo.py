@@ -341,21 +341,28 @@ def _point(demo: _Run, version: Version, versions: list[Version], size: int) -> 
 
 def _write_report(demo: _Run, out: Path, report: dict[str, Any]) -> None:
     from broker.monitor import report as pages  # noqa: PLC0415 (matplotlib takes a second)
+    from broker.monitor.terminal import size  # noqa: PLC0415 (rich)
 
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     (out / "report.html").write_text(pages.page(report, demo.events))
-    reduction = f"{report['reduction']:.0f}"
-    accuracy = " → ".join(
-        "?" if report[key] is None else f"{report[key]:.3f}" for key in ("accuracy_before", "accuracy_after")
+    before, after, majority = (
+        "?" if report[key] is None else f"{report[key]:.3f}"
+        for key in ("accuracy_before", "accuracy_after", "majority_baseline")
     )
+    law = "holds" if report["law_holds"] else "IS BROKEN"
     for event in demo.events:
         print(event)
     print(
-        f"accuracy on people never seen: {accuracy} (most common class: {report['majority_baseline']})\n"
-        f"uploaded: {report['uplink_bytes']} bytes, dense float32: {report['dense_bytes']}, {reduction} times fewer\n"
+        f"accuracy on people never seen: {before} → {after} (always the most common class: {majority})\n"
+        f"uploaded: {size(report['uplink_bytes'])}, as dense float32: {size(report['dense_bytes'])},"
+        f" {report['reduction']:.0f} times fewer\n"
         f"frames: {report['frames_applied']} applied, {report['frames_lost']} lost, {report['frames_doubled']} counted"
         f" twice, {report['frames_waiting']} still waiting\n"
-        f"the law of conservation {'holds' if report['law_holds'] else 'IS BROKEN'} for {report['devices']} devices;"
+        f"the law of conservation {law} for {report['devices']} devices;"
         f" {report['versions_remade']} of {report['versions']} versions made again bit for bit\n"
-        f"report: {out / 'report.html'}"
+        f"report: {_shown(out / 'report.html')}"
     )
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -18,7 +18,7 @@ LARGEST = np.float32(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepValues:
-    """Values on a deadzone step grid: sign, level u and one step size (facts: ECSQ, step 1.0).
+    """Values on a deadzone step grid: sign, level u and one step size (entropy-coded, deadzone 1).
 
     A level u stands for magnitudes in [(u+1)·t, (u+2)·t). Levels 0..2 decode to their centroid, higher
     ones to the midpoint (u + 1.5)·t, which is exact in float32 because t has 8 significant bits.

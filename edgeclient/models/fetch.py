@@ -1,7 +1,7 @@
 """Collecting a blob from its retained chunks: a pure state machine.
 
 At most 8 topics are subscribed at a time: a wildcard over retained chunks lost messages on every broker
-tried (facts/mqtt.md).
+tried.
 """
 
 from hashlib import sha256
