@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from edgeclient.compress import quantise as quantise_module
 from edgeclient.compress import select
 from edgeclient.compress.feedback import NotFinite, compensate, compress_with_feedback
-from edgeclient.compress.quantise import SMALLEST_STEP, bfloat16_down, bfloat16_nearest, quantise
+from edgeclient.compress.quantise import MAX_OFF_GRID, SMALLEST_STEP, bfloat16_down, bfloat16_nearest, quantise
 from edgeclient.compress.select import backend, top_k
 from edgeclient.compress.update import CENTROID_LEVELS, F32, LARGEST, MAX_LEVEL, FloatValues, SparseUpdate, StepValues
 
@@ -179,7 +179,8 @@ def test_quantiser_bounds(selected: F32, limit: float, seed: int) -> None:
     # A decoded entry is never off by more than the entry itself: the law of conservation leans on it.
     assert (np.abs(selected.astype(np.float64) - decoded) <= np.abs(selected.astype(np.float64))).all()
     if isinstance(values, FloatValues):
-        assert clipped.min() < SMALLEST_STEP
+        off_grid = clipped > (MAX_LEVEL + 2) * clipped.min()
+        assert clipped.min() < SMALLEST_STEP or off_grid.mean() > MAX_OFF_GRID * 0.99
         assert np.array_equal(np.abs(decoded), clipped.astype(np.float32))
         return
     t = float(values.threshold)
@@ -220,13 +221,23 @@ def test_values_at_the_edges() -> None:
 
 
 def test_values_on_a_boundary_belong_to_the_upper_level() -> None:
-    values = quantise(np.array([1, 2, 3, 4, 13, 14, 100], np.float32), float("inf"))
+    values = quantise(np.array([1] * 10 + [2, 3, 4, 13, 14, 100], np.float32), float("inf"))
     assert isinstance(values, StepValues)
-    assert values.levels.tolist() == [0, 1, 2, 3, 12, 12, 12]
+    assert values.levels.tolist() == [0] * 10 + [1, 2, 3, 12, 12, 12]
     below = np.nextafter(np.array([2, 3, 4, 13], np.float32), np.float32(0))
     values = quantise(np.concatenate([np.ones(1, np.float32), below]), float("inf"))
     assert isinstance(values, StepValues)
     assert values.levels.tolist() == [0, 0, 1, 2, 11]
+
+
+def test_a_wide_range_is_sent_as_floats() -> None:
+    """At density 1 the smallest entry would set a step that cuts everything else off."""
+    delta = np.random.default_rng(0).normal(0, 0.01, 10_000).astype(np.float32)
+    update, residual = compress_with_feedback(delta, np.zeros_like(delta), k=delta.size, limit=16.0)
+    assert isinstance(update.values, FloatValues)
+    assert not residual.any()
+    update, residual = compress_with_feedback(delta, np.zeros_like(delta), k=100, limit=16.0)
+    assert isinstance(update.values, StepValues)
 
 
 def test_centroids_do_not_depend_on_order() -> None:

@@ -13,6 +13,9 @@ from edgeclient.compress.update import CENTROID_LEVELS, F32, MAX_LEVEL, U8, Floa
 
 # Below this a bfloat16 step and its multiples leave the normal range: send float32 instead.
 SMALLEST_STEP: Final = np.float32(2.0**-110)
+# More entries than this above the grid's last level, and the grid would cut off what matters: at density 1
+# it sent 0.01 % of a first update's energy (measured), at 1 % nothing is above.
+MAX_OFF_GRID: Final = 1 / 16
 # Centroids are sums of |x|/t in units of 2^-20, in int64: exact, so no CPU or backend can differ.
 _UNIT: Final = float(1 << 20)
 
@@ -50,6 +53,8 @@ def quantise(selected: F32, limit: float) -> Values:
         return FloatValues(np.where(negative, -magnitudes, magnitudes))
     threshold = bfloat16_down(magnitudes.min())
     steps = magnitudes.astype(np.float64) / float(threshold)  # float64: no quotient rounds up to a level
+    if np.count_nonzero(steps > MAX_LEVEL + 2) > MAX_OFF_GRID * steps.size:
+        return FloatValues(np.where(negative, -magnitudes, magnitudes))
     top = int(min(MAX_LEVEL, max(CENTROID_LEVELS - 1, np.floor(limit / float(threshold) - 1.5))))
     # Cut before the cast: a quotient can exceed int64, and what the cast makes of it depends on the CPU.
     levels = np.minimum(np.minimum(steps, MAX_LEVEL + 1).astype(np.int64) - 1, top).astype(np.uint8)

@@ -101,7 +101,14 @@ class _Stream:
 
     def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:  # noqa: ARG002 (the function has decided both)
         yielded = False
-        for arrays in self._begin():
+        passing = iter(self._begin())
+        while True:
+            try:
+                arrays = next(passing)
+            except StopIteration:
+                break
+            except Exception as error:  # the user's own code
+                raise _failed(self._source, error) from error
             yielded = True
             yield fitting(arrays, self._manifest, self._source)
         if not yielded:
@@ -190,4 +197,10 @@ def _called(function: Callable[..., Any], options: Mapping[str, Any], source: st
     try:
         return function(**options)
     except TypeError as error:
-        raise DataError(f"data source {source}: {error}: see [data.options]") from None
+        raise DataError(f"data source {source}: {error}: see [data.options]") from error
+    except Exception as error:  # the user's own code
+        raise _failed(source, error) from error
+
+
+def _failed(source: str, error: Exception) -> DataError:
+    return DataError(f"data source {source} failed: {type(error).__name__}: {error}")
