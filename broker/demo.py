@@ -148,6 +148,7 @@ def _write_configs(out: Path, plan: Plan, devices: list[str], port: int) -> None
             f"[mqtt]\nport = {port}\n"
             '[data]\nsource = "windows.npz"\n'
             f"[training]\nseed = {plan.seed}\n"
+            "[upload]\nstatus_every_s = 1.0\n"
             # A demo of many processes on one machine is load by itself.
             "[conditions]\nmax_load = 0\n"
         )

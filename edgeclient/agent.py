@@ -53,7 +53,7 @@ class Agent:
 
     def __init__(self, settings: Device) -> None:
         self._settings = settings
-        self._presence = Presence(session=secrets.token_hex(8))
+        self._presence = Presence(secrets.token_hex(8), every_s=settings.upload.status_every_s)
         self._link = Link(
             Endpoint(settings.mqtt.host, settings.mqtt.port, settings.mqtt.keepalive_s),
             client_id_prefix=settings.device,

@@ -82,6 +82,8 @@ class Upload:
     retry_after_s: float = attrs.field(default=2.0, validator=within(0.1, 300))
     # Smaller frames survive bad links better: 16384 there.
     max_frame_bytes: int = attrs.field(default=65536, validator=within(256, 65536))
+    # The retained status follows changes, at most this often; a status takes half the bytes of a small frame.
+    status_every_s: float = attrs.field(default=5.0, validator=within(0.1, 86400))
     # When so many frames are unsent, rounds send nothing more: their deltas wait in the residual.
     max_outbox_frames: int = attrs.field(default=256, validator=within(1, 100_000))
 

@@ -70,9 +70,10 @@ def _charts(report: dict[str, Any]) -> str:
     accuracy.axhline(report["majority_baseline"], color="grey", linestyle="--", label="always the most common class")
     accuracy.set(xlabel="model version", ylabel="accuracy", ylim=(0, 1), title="Accuracy on people never seen")
     accuracy.legend(loc="lower right")
-    versions = [each["version"] for each in curve]
-    volume.plot(versions, [max(1, each["dense_bytes"]) for each in curve], label="the same updates as dense float32")
-    volume.plot(versions, [max(1, each["uplink_bytes"]) for each in curve], label="uploaded, resends included")
+    paid = [each for each in curve if each["dense_bytes"] and each["uplink_bytes"]]
+    versions = [each["version"] for each in paid]
+    volume.plot(versions, [each["dense_bytes"] for each in paid], label="the same updates as dense float32")
+    volume.plot(versions, [each["uplink_bytes"] for each in paid], label="uploaded, resends included")
     volume.set(xlabel="model version", ylabel="bytes", yscale="log", title="Bytes uploaded by the fleet")
     volume.legend(loc="lower right")
     _bars(bars, report)

@@ -1,20 +1,22 @@
-"""What a device tells about itself, and when: on change, at most once a second."""
+"""What a device tells about itself, and when: on change, at most every so many seconds."""
 
 import math
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from edgeclient.wire import status
 from edgeclient.wire.status import OFFLINE, ONLINE, Status
-
-_EVERY_S: Final = 1.0
 
 
 class Presence:
     """Counters of one session, and the last thing told.
 
+    Args:
+        session: random per start.
+        every_s: at least this long between two statuses.
+
     Example:
-        >>> presence = Presence("5e55101d")
+        >>> presence = Presence("5e55101d", every_s=1.0)
         >>> presence.uploaded(120)
         >>> presence.due(0.0, {"note": "training"}, socket_bytes=(0, 0)).up_bytes
         120
@@ -22,7 +24,8 @@ class Presence:
         True
     """
 
-    def __init__(self, session: str) -> None:
+    def __init__(self, session: str, *, every_s: float) -> None:
+        self._every_s = every_s
         self._status = Status(ONLINE, session, note="starting")
         self._told: tuple[float, Status] = (-math.inf, self._status)
 
@@ -49,7 +52,7 @@ class Presence:
         """
         self._status = replace(self._status, **facts)
         since_s, last = self._told
-        if now - since_s < _EVERY_S or self._status == last:
+        if now - since_s < self._every_s or self._status == last:
             return None
         self._told = (now, self._status)
         return self._with(socket_bytes)
