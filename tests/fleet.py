@@ -100,7 +100,8 @@ def write_device(folder: Path, endpoint: Endpoint, device: str, task: str) -> Pa
     np.savez(folder / "windows.npz", x=x, labels=labels)
     (folder / "d.toml").write_text(
         f'device = "{device}"\ntask = "{task}"\ndirectory = "state"\naudit = true\n[mqtt]\nport = {endpoint.port}\n'
-        '[data]\nsource = "windows.npz"\n[upload]\nretry_after_s = 0.2\nstatus_every_s = 0.2\n[conditions]\nmax_load = 0\n'
+        '[data]\nsource = "windows.npz"\n[upload]\nretry_after_s = 0.2\nstatus_every_s = 0.2\n'
+        "[conditions]\nmax_load = 0\n"
     )
     return folder / "d.toml"
 
