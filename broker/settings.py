@@ -59,6 +59,10 @@ class DevicePolicy:
     local_epochs: int = attrs.field(default=_ANNOUNCED.local_epochs, validator=within(1, 1000))
     batch_size: int = attrs.field(default=_ANNOUNCED.batch_size, validator=within(1, 1 << 20))
     max_staleness: int = attrs.field(default=_ANNOUNCED.max_staleness, validator=within(0, 0xFFFF_FFFF))
+    # Ends an update after so many optimiser steps, whatever local_epochs says; 0: no limit.
+    local_steps: int = attrs.field(default=_ANNOUNCED.local_steps, validator=within(0, 1 << 30))
+    # Scales longer gradients down to this norm: steadier training on few examples; 0: off.
+    clip_norm: float = attrs.field(default=_ANNOUNCED.clip_norm, validator=within(0, 1e6))
 
     def announced(self) -> Policy:
         """As it is announced."""

@@ -25,8 +25,10 @@ from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Model, Models
 from edgeclient.settings import Device
 from edgeclient.train.data import Dataset, open_data
-from edgeclient.train.native import NativeTrainer
+from edgeclient.train.runtime import check_runtimes
+from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Plan, Trainer, TrainingError
+from edgeclient.train.trainers import open_trainer
 from edgeclient.uplink.conditions import Observed, observe
 from edgeclient.uplink.policy import Decision, Limits, decide
 from edgeclient.uplink.presence import Presence
@@ -82,6 +84,7 @@ class Agent:
         Raises:
             StoreError, DataError, TrainingError: the device cannot take part; the text says what to do.
         """
+        check_runtimes()
         try:
             if self._follower.active is not None:
                 self._adopt(self._follower.active)
@@ -155,7 +158,7 @@ class Agent:
             data = self._settings.data
             self._trainer = (
                 model.bundle_directory,
-                NativeTrainer(model.bundle_directory, self._settings.training.threads),
+                open_trainer(model.bundle_directory, self._settings.training.runtime, self._settings.training.threads),
                 open_data(data.source, data.options, manifest),
             )
         if self._store is not None and self._store.account().layout != announced.layout:
@@ -232,14 +235,23 @@ class Agent:
         announced, account, own = model.announcement, store.account(), self._settings.training
         _, trainer, data = self._trainer
         policy = announced.policy
-        plan = Plan(policy.learning_rate, min(policy.local_epochs, own.max_epochs), policy.batch_size)
+        plan = Plan(
+            policy.learning_rate,
+            min(policy.local_epochs, own.max_epochs),
+            policy.batch_size,
+            micro_batch=own.max_batch,
+            clip_norm=policy.clip_norm or None,
+            max_steps=policy.local_steps or None,
+            max_seconds=own.max_seconds,
+        )
+        statistics = Statistics(model.bundle_directory)
         rng = np.random.default_rng([own.seed, zlib.crc32(self._settings.device.encode()), announced.version])
         density = min(policy.density, own.max_density)
         counts = store.counts()
         full = counts[State.QUEUED] + counts[State.SENT] >= self._settings.upload.max_outbox_frames
         returned = store.frames(State.RETURNED)
         try:
-            made = trainer.train(model.parameters, data, plan, rng)
+            made = trainer.train(model.parameters, data, plan, rng, statistics.load())
             update, residual = compress_with_feedback(
                 made.delta,
                 store.residual(),
@@ -272,6 +284,7 @@ class Agent:
         )
         if self._auditor is not None:
             self._auditor.confirm()
+        statistics.save(made.local)
         _LOG.info("trained version %d: %d steps, loss %.4f", announced.version, made.steps, made.loss)
 
     # Frames → broker

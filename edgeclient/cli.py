@@ -17,18 +17,21 @@ import numpy as np
 from edgeclient import __version__
 from edgeclient.agent import Agent
 from edgeclient.audit import Auditor
+from edgeclient.compile.command import compile_command
+from edgeclient.compile.errors import CompileError
 from edgeclient.durable.lock import Lock, StoreError
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
 from edgeclient.models.slots import Models
 from edgeclient.settings import ConfigError, Device, load
 from edgeclient.train.data import DataError, Dataset, check_source, open_data
-from edgeclient.train.native import NativeTrainer
+from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Evaluation, Trainer, TrainingError
+from edgeclient.train.trainers import open_trainer
 from edgeclient.wire import bundle
 from edgeclient.wire.errors import WireError
 
-EXPECTED = (ConfigError, StoreError, DataError, TrainingError, WireError, OSError)
+EXPECTED = (ConfigError, CompileError, StoreError, DataError, TrainingError, WireError, OSError)
 CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
@@ -144,8 +147,8 @@ def evaluate(
             raise StoreError(f"{settings.directory} holds no model yet: start edgeclient run {config} first")
         manifest = bundle.read_manifest((model.bundle_directory / "manifest.json").read_bytes())
         data = open_data(settings.data.source, settings.data.options, manifest)
-        trainer = NativeTrainer(model.bundle_directory, settings.training.threads)
-        _tell(trainer.evaluate(model.parameters, data), as_json=as_json)
+        trainer = open_trainer(model.bundle_directory, settings.training.runtime, settings.training.threads)
+        _tell(trainer.evaluate(model.parameters, data, Statistics(model.bundle_directory).load()), as_json=as_json)
         return
     if source is None:
         raise click.UsageError("--bundle needs --data")
@@ -153,7 +156,7 @@ def evaluate(
     opened = bundle.decode(bundle_file.read_bytes())
     data = open_data(source, {}, opened.manifest)
     with _unpacked(opened) as directory:
-        trainer = NativeTrainer(directory, 1)
+        trainer = open_trainer(directory)
         if follow:
             _follow(trainer, data, sys.stdin, opened.manifest.layout.size)
             return
@@ -211,6 +214,9 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
         return
     waiting = ", ".join(f"{told[state.value]} {state.value}" for state in State)
     click.echo(f"{settings.device}: {told['rounds']} rounds; frames: {waiting} → {out}")
+
+
+cli.add_command(compile_command)
 
 
 @contextmanager

@@ -67,6 +67,12 @@ class Training:
 
     threads: int = attrs.field(default=1, validator=within(1, 64))
     max_epochs: int = attrs.field(default=10, validator=within(1, 1000))
+    # No further step begins after this time: the round ends with what was learnt, and the device listens again.
+    max_seconds: float = attrs.field(default=600.0, validator=within(1, 86400))
+    # Examples in memory at once; larger batches are accumulated from several. Smaller saves memory and costs time.
+    max_batch: int = attrs.field(default=1024, validator=within(1, 1 << 20))
+    # "native" needs the ONNX Runtime training package and a bundle compiled with --native.
+    runtime: Literal["compiled", "native"] = "compiled"
     max_density: float = attrs.field(default=0.05, validator=within(1e-9, 1.0))
     accel: Literal["auto", "numpy", "numba"] = "auto"
     seed: int = attrs.field(default=0, validator=within(0, 2**63 - 1))

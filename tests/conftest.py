@@ -1,4 +1,4 @@
-"""What several tests share: one MQTT broker for the whole run."""
+"""What several tests share: one MQTT broker for the whole run, and one summary for both environments."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,8 @@ import pytest
 
 from broker.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import Endpoint
+
+pytest_plugins = ["native_session"]
 
 
 @pytest.fixture(scope="session")

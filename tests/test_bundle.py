@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from broker import demo_data
 from edgeclient.wire import bundle, safetensors
-from edgeclient.wire.bundle import MANIFEST, PARAMETERS, Manifest, Tensor
+from edgeclient.wire.bundle import EVAL, MANIFEST, PARAMETERS, TRAINING, Buffer, Manifest, Optimiser, Tensor
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.layout import Layout, Parameter
 
@@ -28,11 +28,11 @@ SAID = Manifest(
     Tensor("labels", "int64", (-1,)),
     3,
     loss="cross_entropy",
-    optimiser="sgd",
+    optimiser=Optimiser("adamw", weight_decay=0.5),
     licence="CC0-1.0",
     provenance="made by a test",
 )
-FILES = {PARAMETERS: safetensors.encode(WEIGHTS), "native/training_model.onnx": b"graph", "native/checkpoint": b""}
+FILES = {PARAMETERS: safetensors.encode(WEIGHTS), TRAINING: b"graph", EVAL: b"graph", "native/checkpoint": b""}
 DATA = bundle.encode(SAID, FILES)
 UNPACKED = dict(bundle.decode(DATA).files)
 
@@ -183,8 +183,9 @@ def test_missing_and_unnamed_files() -> None:
     assert reason(zipped([*UNPACKED.items(), ("more", b"")])) == "json"
     for name in UNPACKED:
         assert reason(zipped((n, content) for n, content in UNPACKED.items() if n != name)) == "json"
-    without = {name: content for name, content in FILES.items() if name != PARAMETERS}
-    assert reason(bundle.encode(SAID, without)) == "layout"
+    for needed in (PARAMETERS, TRAINING, EVAL):
+        without = {name: content for name, content in FILES.items() if name != needed}
+        assert reason(bundle.encode(SAID, without)) == "layout"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,8 @@ def test_parameters_that_are_not_finite() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"format": 2}, "version"),
+        ({"format": 1}, "version"),
+        ({"format": 3}, "version"),
         ({"format": True}, "version"),
         ({"format": None}, "version"),
         ({"layout": "00" * 32}, "layout"),
@@ -229,6 +231,30 @@ def test_parameters_that_are_not_finite() -> None:
         ({"classes": 0}, "json"),
         ({"classes": True}, "json"),
         ({"loss": 3}, "json"),
+        ({"ignored": "no"}, "json"),
+        ({"ignored": 1 << 60}, "json"),
+        ({"buffers": None}, "json"),
+        ({"buffers": [{"name": "m", "shape": [2], "policy": "secret"}]}, "json"),
+        ({"buffers": [{"name": "m", "shape": [0], "policy": "local"}]}, "json"),
+        ({"buffers": [{"name": "m", "shape": [3], "policy": "shared"}]}, "layout"),
+        ({"buffers": [{"name": "b", "shape": [3], "policy": "local"}]}, "layout"),
+        ({"buffers": [{"name": "m", "shape": [3], "policy": "local"}]}, "layout"),
+        ({"buffers": [{"name": "m", "shape": [3], "policy": "local"}] * 2}, "layout"),
+        (
+            {
+                "buffers": [
+                    {"name": each, "shape": shape, "policy": "shared"} for each, shape in [("w", [2, 3]), ("b", [3])]
+                ]
+            },
+            "layout",
+        ),
+        ({"optimiser": "sgd"}, "json"),
+        ({"optimiser": {}}, "json"),
+        ({"optimiser": {"name": "lion"}}, "json"),
+        ({"optimiser": {"name": "sgd", "nesterov": True}}, "json"),
+        ({"optimiser": {"name": "adamw", "beta1": True}}, "json"),
+        ({"optimiser": {"name": "adamw", "beta1": 1.5}}, "json"),
+        ({"optimiser": {"name": "adamw", "decay_first": 1}}, "json"),
         ({"licence": "x" * 1001}, "json"),
         ({"files": []}, "json"),
         ({"files": {"a": {"size": -1, "sha256": ""}}}, "json"),
@@ -250,6 +276,20 @@ def test_numbers_that_json_makes_infinite() -> None:
 def test_labels_without_classes_may_be_numbers() -> None:
     regression = replace(SAID, classes=None, labels=Tensor("y", "float32", (-1, 2)))
     assert bundle.decode(bundle.encode(regression, FILES)).manifest.labels == regression.labels
+
+
+def test_running_statistics() -> None:
+    statistics = {"mean": np.zeros(3, np.float32), "var": np.ones(3, np.float32)}
+    files = {**FILES, PARAMETERS: safetensors.encode({**WEIGHTS, **statistics})}
+    local = replace(SAID, buffers=tuple(Buffer(name, (3,), "local") for name in statistics))
+    opened = bundle.decode(bundle.encode(local, files))
+    assert opened.parameters.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
+    assert (opened.manifest.trained_size, opened.manifest.local_buffers) == (9, local.buffers)
+    layout = Layout((*LAYOUT.parameters, *(Parameter(name, (3,)) for name in statistics)))
+    shared = replace(SAID, layout=layout, buffers=tuple(Buffer(name, (3,), "shared") for name in statistics))
+    opened = bundle.decode(bundle.encode(shared, files))
+    assert opened.parameters.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1, 0, 0, 0, 1, 1, 1]
+    assert (opened.manifest.trained_size, opened.manifest.local_buffers) == (9, ())
 
 
 def test_the_demo_bundle() -> None:

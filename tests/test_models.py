@@ -20,7 +20,7 @@ from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Models
 from edgeclient.wire import bundle, safetensors
 from edgeclient.wire.announcement import Announcement, Blob
-from edgeclient.wire.bundle import Manifest, Tensor
+from edgeclient.wire.bundle import Manifest, Optimiser, Tensor
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.layout import Layout, Parameter
 
@@ -38,12 +38,13 @@ def bundle_of(layout: Layout = LAYOUT, licence: str = "CC0-1.0") -> bytes:
         Tensor("labels", "int64", (-1,)),
         3,
         loss="cross_entropy",
-        optimiser="sgd",
+        optimiser=Optimiser(),
         licence=licence,
         provenance="made by a test",
     )
     arrays: dict[str, Any] = {each.name: np.zeros(each.shape, np.float32) for each in layout.parameters}
-    return bundle.encode(manifest, {"parameters.safetensors": safetensors.encode(arrays), "training.onnx": b"graph"})
+    graphs = {"training.onnx": b"graph", "eval.onnx": b"graph"}
+    return bundle.encode(manifest, {"parameters.safetensors": safetensors.encode(arrays), **graphs})
 
 
 BUNDLE = bundle_of()

@@ -250,6 +250,8 @@ def test_announcement_round_trips(data: st.DataObject, size: int, exponent: int,
         data.draw(st.integers(1, 1000)),
         data.draw(st.integers(1, 1 << 20)),
         data.draw(U32),
+        data.draw(st.integers(0, 1 << 30)),
+        data.draw(st.floats(0, 1e6)),
     )
     bundle = Blob("cd" * 32, data.draw(st.integers(1, 1 << 42)), 1)
     announced = Announcement(

@@ -1,11 +1,13 @@
-"""Makes the demo's training bundle from nothing but code.
+"""Makes the demo's training bundle from nothing but code; runs where the training package is.
 
-`python -m tools.make_demo_task` writes broker/demo_data/watch-har.bundle; with `--check` it compares instead,
-and exits with 1 when the committed file is another.
+`.venv-native/bin/python -m tools.make_demo_task` writes broker/demo_data/watch-har.bundle; with `--check` it
+compares instead, and exits with 1 when the committed file is another. It does what a user would do with the forward
+model, which `--forward FILE` writes: `edgeclient compile watch-har.onnx --licence Apache-2.0 --out …`.
 """
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from broker import demo_data
-from edgeclient.compile.generate import generate
+from edgeclient.compile.command import compile_command
 
 PATH = Path(demo_data.__file__).parent / "watch-har.bundle"
 HIDDEN = 64
@@ -54,13 +56,27 @@ def forward() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
+def compiled() -> bytes:
+    """The bundle, by the command line that README.md shows."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, bundle = Path(folder) / "watch-har.onnx", Path(folder) / "watch-har.bundle"
+        onnx.save(forward(), model)
+        arguments = [str(model), "--licence", "Apache-2.0", "--out", str(bundle)]
+        compile_command.main(arguments, prog_name="edgeclient compile", standalone_mode=False)
+        return bundle.read_bytes()
+
+
 def main() -> None:
     """Write or compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare with the committed file instead of writing it")
-    check = parser.parse_args().check
-    made = generate(forward(), licence="Apache-2.0", provenance="tools/make_demo_task.py")
-    if check:
+    parser.add_argument("--forward", type=Path, help="write the forward model to this file, and nothing else")
+    given = parser.parse_args()
+    if given.forward is not None:
+        onnx.save(forward(), given.forward)
+        return
+    made = compiled()
+    if given.check:
         same = PATH.read_bytes() == made
         print(f"{PATH.name}: {'the same' if same else 'DIFFERENT'}, {len(made)} bytes")
         sys.exit(0 if same else 1)

@@ -1,1 +1,4 @@
-"""Workstation only: a forward ONNX model in, a training bundle out."""
+"""Workstation only: an ONNX model in, a bundle out that the plain ONNX Runtime can train.
+
+Knows nothing of MQTT, stores or rounds; the device never imports it.
+"""

@@ -132,7 +132,9 @@ def fitting(arrays: Any, manifest: Manifest, source: str) -> Batch:
     if len(lengths) > 1:
         raise DataError(f"{source}: the arrays have different lengths: {sorted(lengths)}")
     labels, classes = made[-1], manifest.classes
-    if classes is not None and (labels.min() < 0 or labels.max() >= classes):
+    if manifest.ignored is not None:
+        labels = labels[labels != manifest.ignored]
+    if classes is not None and labels.size and (labels.min() < 0 or labels.max() >= classes):
         raise DataError(f"{source}: labels go from {labels.min()} to {labels.max()}, the model has 0 to {classes - 1}")
     return made
 

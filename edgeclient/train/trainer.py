@@ -1,4 +1,4 @@
-"""What every trainer does, whatever runs the graphs underneath."""
+"""What a round of local training is, whatever runs the graphs underneath."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,11 +17,25 @@ class TrainingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to train a round: learning rate, passes over the data, examples per step."""
+    """How to train a round.
+
+    Attributes:
+        learning_rate: of the bundle's optimiser.
+        epochs: passes over the data.
+        batch_size: examples per optimiser step.
+        micro_batch: examples that fit into memory at once; a step accumulates the gradients of several.
+        clip_norm: a longer gradient is scaled down to this Euclidean norm; None leaves it.
+        max_steps: optimiser steps after which the round ends; None for no limit.
+        max_seconds: time after which no further step begins; None for no limit.
+    """
 
     learning_rate: float
     epochs: int
     batch_size: int
+    micro_batch: int | None = None
+    clip_norm: float | None = None
+    max_steps: int | None = None
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,15 +44,17 @@ class LocalRound:
 
     Attributes:
         delta: local - base, float32 (n,).
-        num_examples: different examples behind it: one pass over the data.
+        num_examples: different examples behind it: one pass over the data, or what a limit left of it.
         steps: optimiser steps.
         loss: mean over the last pass.
+        local: running statistics that stay on the device, float32 (l,), for the next round.
     """
 
     delta: F32
     num_examples: int
     steps: int
     loss: float
+    local: F32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +77,22 @@ class Evaluation:
 class Trainer(Protocol):
     """Trains and evaluates the model of one bundle."""
 
-    def train(self, parameters: F32, data: Dataset, plan: Plan, rng: np.random.Generator) -> LocalRound:
+    def train(
+        self, parameters: F32, data: Dataset, plan: Plan, rng: np.random.Generator, local: F32 | None = None
+    ) -> LocalRound:
         """Train from `parameters` (n,), which are left as they are.
+
+        Args:
+            parameters: the flat vector of the bundle's layout.
+            data: what to learn from.
+            plan: how.
+            rng: orders the examples.
+            local: running statistics of the last round, None for the bundle's own.
 
         Raises:
             TrainingError: the loss or the delta is not finite.
+            DataError: the data does not fit the model.
         """
 
-    def evaluate(self, parameters: F32, data: Dataset) -> Evaluation:
+    def evaluate(self, parameters: F32, data: Dataset, local: F32 | None = None) -> Evaluation:
         """Measure `parameters` (n,) on all of the data once."""

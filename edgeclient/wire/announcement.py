@@ -19,6 +19,7 @@ SCALE_BITS: Final = 26
 VALUE_LIMIT: Final = 16.0
 MAX_BLOB_BYTES: Final = 1 << 42
 _MAX_EXACT: Final = 1 << 53
+_MAY_LACK: Final = {"local_steps", "clip_norm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Policy:
         local_epochs: passes over the local data per update.
         batch_size: local examples per step.
         max_staleness: updates from a base this many versions back are still admitted.
+        local_steps: optimiser steps after which an update ends, whatever the epochs; 0 for no limit.
+        clip_norm: a step's gradient is scaled down to this Euclidean norm; 0 leaves it.
     """
 
     density: float = 0.01
@@ -52,6 +55,8 @@ class Policy:
     local_epochs: int = 1
     batch_size: int = 16
     max_staleness: int = 20
+    local_steps: int = 0
+    clip_norm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,9 @@ class Announcement:
 
 
 def encode(announcement: Announcement) -> bytes:
-    """Canonical JSON (sorted keys, no spaces)."""
+    """Canonical JSON (sorted keys, no spaces); limits that are off are left out."""
     fields = {"format": FORMAT, **asdict(announcement)}
+    fields["policy"] = {key: value for key, value in fields["policy"].items() if value or key not in _MAY_LACK}
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -143,6 +149,8 @@ def _policy(fields: "_Fields") -> Policy:
         local_epochs=fields.integer("local_epochs", 1, 1000),
         batch_size=fields.integer("batch_size", 1, 1 << 20),
         max_staleness=fields.integer("max_staleness", 0, 0xFFFF_FFFF),
+        local_steps=fields.integer("local_steps", 0, 1 << 30) if fields.has("local_steps") else 0,
+        clip_norm=fields.number("clip_norm", 0.0, 1e6) if fields.has("clip_norm") else 0.0,
     )
 
 
@@ -177,6 +185,9 @@ class _Fields:
     def __init__(self, values: Mapping[str, Any], path: str) -> None:
         self._values = values
         self._path = path
+
+    def has(self, key: str) -> bool:
+        return key in self._values
 
     def take(self, key: str, kind: type) -> Any:
         value = self._values.get(key)

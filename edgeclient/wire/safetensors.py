@@ -33,6 +33,21 @@ def encode(arrays: Mapping[str, F32]) -> bytes:
     return len(text).to_bytes(8, "little") + text + b"".join(each.astype("<f4").tobytes() for each in arrays.values())
 
 
+def places(data: bytes) -> dict[str, tuple[int, int]]:
+    """(offset, length) of each array in `data`, bytes from its beginning: what ONNX calls external data.
+
+    Raises:
+        WireError: as `decode`.
+    """
+    arrays = decode(data)
+    at = 8 + int.from_bytes(data[:8], "little")
+    found = {}
+    for name, array in arrays.items():
+        found[name] = (at, array.nbytes)
+        at += array.nbytes
+    return found
+
+
 def decode(data: bytes) -> dict[str, F32]:
     """The arrays by name, in the order of their bytes.
 

@@ -1,0 +1,280 @@
+"""From training artifacts to the bundle that a device trains (FORMAT.md, section 9)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
+
+from edgeclient.compile.artifacts import Artifacts
+from edgeclient.compile.errors import CompileError
+from edgeclient.compile.lower.walk import lower
+from edgeclient.wire import bundle, safetensors
+from edgeclient.wire.bundle import Buffer, Manifest, Tensor
+from edgeclient.wire.errors import WireError
+from edgeclient.wire.layout import Layout, Parameter
+
+F32 = npt.NDArray[np.float32]
+POLICIES: Final = ("shared", "local")
+_DTYPES: Final = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
+# Smaller constants stay inside the graphs: a header entry would cost as much as it saves.
+_EXTERNAL_BYTES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the manifest says that the artifacts do not.
+
+    Attributes:
+        loss: for people.
+        licence: of model and parameters.
+        provenance: how they were made.
+        running: policy of running statistics, one of POLICIES.
+        native: whether the artifacts themselves go into the bundle, for the native runtime.
+    """
+
+    loss: str
+    licence: str
+    provenance: str
+    running: str = "shared"
+    native: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A bundle before it is packed.
+
+    Attributes:
+        training: lowered graph: loss, gradients, new running statistics.
+        evaluation: lowered graph: loss and scores.
+        parameters: initial values of what is in the flat vector, and of local running statistics.
+        manifest: all but the digests.
+        artifacts: what it was lowered from, by file name.
+        native: whether they go into the bundle.
+        forward: the model that it all began with, one output; None when it began with artifacts.
+    """
+
+    training: onnx.ModelProto
+    evaluation: onnx.ModelProto
+    parameters: Mapping[str, F32]
+    manifest: Manifest
+    artifacts: Mapping[str, bytes]
+    native: bool
+    forward: onnx.ModelProto | None = None
+
+    def packed(self) -> bytes:
+        """The bundle; the same artifacts give the same bytes."""
+        frozen: dict[str, F32] = {}
+        graphs = [_externalised(model, frozen) for model in (self.training, self.evaluation)]
+        files = {bundle.PARAMETERS: safetensors.encode(self.parameters)}
+        if frozen:
+            content = safetensors.encode(dict(sorted(frozen.items())))
+            files[bundle.FROZEN] = content
+            places = safetensors.places(content)
+            for graph in graphs:
+                _place(graph, places)
+        files[bundle.TRAINING], files[bundle.EVAL] = (graph.SerializeToString(deterministic=True) for graph in graphs)
+        if self.native:
+            files |= {f"native/{name}": content for name, content in self.artifacts.items()}
+        return bundle.encode(self.manifest, files)
+
+
+def compiled(artifacts: Artifacts, about: Description) -> Compiled:
+    """Lower both graphs and describe them.
+
+    Raises:
+        CompileError: an op without a rule, inputs that a device cannot feed, a graph that does not pass the checker.
+    """
+    statistics = _running_statistics(artifacts)
+    training = _with_constants(artifacts.training, artifacts.frozen, statistics)
+    evaluation = _evaluation(_with_constants(artifacts.evaluation, artifacts.frozen, statistics), statistics)
+    inferred = shape_inference.infer_shapes(evaluation, data_prop=True)
+    trained = lower(training, inferred, outputs=("loss",))
+    judged = lower(inferred)
+    missing = sorted(artifacts.trainable.keys() - trained.gradients.keys())
+    if missing:
+        raise CompileError(f"the artifacts have no gradient of {', '.join(missing)}")
+    for each in (trained.model, judged.model):
+        _check(each)
+    values = {name: _value(artifacts, name) for name in statistics}
+    return Compiled(
+        trained.model,
+        judged.model,
+        {**artifacts.trainable, **values},
+        replace(_manifest(artifacts, statistics, about), operators=len(trained.model.graph.node)),
+        artifacts.files,
+        about.native,
+    )
+
+
+def _manifest(artifacts: Artifacts, statistics: Sequence[str], about: Description) -> Manifest:
+    shapes = {name: _value(artifacts, name).shape for name in statistics}
+    shared = about.running == "shared"
+    layout = [Parameter(name, value.shape) for name, value in artifacts.trainable.items()]
+    layout += [Parameter(name, shape) for name, shape in shapes.items()] if shared else []
+    try:
+        made = Layout(tuple(layout))
+    except WireError as error:
+        raise CompileError(f"nothing can be trained: {error.detail}") from None
+    inputs = _user_inputs(artifacts)
+    node = next((each for each in artifacts.evaluation.graph.node if each.op_type == "SoftmaxCrossEntropyLoss"), None)
+    classes = None
+    if node is not None:
+        classes = _classes(artifacts.evaluation, node.input[0])
+    ignored = None if node is None else next((each.i for each in node.attribute if each.name == "ignore_index"), None)
+    return Manifest(
+        layout=made,
+        inputs=inputs[:-1],
+        labels=inputs[-1],
+        classes=classes,
+        loss=about.loss,
+        optimiser=artifacts.optimiser,
+        licence=about.licence,
+        provenance=about.provenance,
+        buffers=tuple(Buffer(name, shape, about.running) for name, shape in shapes.items()),
+        ignored=ignored,
+    )
+
+
+def _user_inputs(artifacts: Artifacts) -> tuple[Tensor, ...]:
+    own = set(artifacts.trainable) | set(artifacts.frozen)
+    found = []
+    for each in artifacts.training.graph.input:
+        name = each.name
+        if name in own or name == "lazy_reset_grad" or name.endswith("_grad.accumulation.buffer"):
+            continue
+        tensor = each.type.tensor_type
+        shape = [dimension.dim_value for dimension in tensor.shape.dim]
+        if tensor.elem_type not in _DTYPES:
+            raise CompileError(f"input {name} is {TensorProto.DataType.Name(tensor.elem_type)}: a device feeds "
+                               f"{', '.join(_DTYPES.values())}")  # fmt: skip
+        if not shape or shape[0] or not all(shape[1:]):
+            said = [dimension.dim_value or dimension.dim_param or "?" for dimension in tensor.shape.dim]
+            raise CompileError(
+                f"input {name} has shape {said}: the first dimension must be free, the batch, and all others fixed;"
+                " export the model so, or give --dim NAME=SIZE"
+            )
+        found.append(Tensor(name, _DTYPES[tensor.elem_type], (-1, *shape[1:])))
+    if len(found) < 2:
+        raise CompileError("the training graph has no inputs beside the labels")
+    return tuple(found)
+
+
+def _classes(model: onnx.ModelProto, scores: str) -> int:
+    inferred = shape_inference.infer_shapes(model)
+    for each in (*inferred.graph.output, *inferred.graph.value_info):
+        if each.name == scores and len(each.type.tensor_type.shape.dim) > 1:
+            return int(each.type.tensor_type.shape.dim[1].dim_value)
+    raise CompileError(f"the number of classes of {scores} cannot be resolved")
+
+
+def _running_statistics(artifacts: Artifacts) -> list[str]:
+    return [
+        name
+        for node in artifacts.training.graph.node
+        if node.op_type == "BatchNormInternal"
+        for name in node.input[3:5]
+    ]
+
+
+def _value(artifacts: Artifacts, name: str) -> F32:
+    if name in artifacts.frozen:
+        return np.asarray(artifacts.frozen[name], np.float32)
+    found = next((each for each in artifacts.training.graph.initializer if each.name == name), None)
+    if found is None:
+        raise CompileError(f"running statistic {name} has no value: it must be an initializer of the model")
+    return np.asarray(numpy_helper.to_array(found), np.float32)
+
+
+def _with_constants(
+    model: onnx.ModelProto, frozen: Mapping[str, npt.NDArray[Any]], statistics: Iterable[str]
+) -> onnx.ModelProto:
+    """Frozen values become constants, which the runtime can fold; running statistics become inputs."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph, moving = made.graph, set(statistics)
+    known = {each.name for each in graph.input}
+    for each in list(graph.initializer):
+        if each.name in moving:
+            graph.initializer.remove(each)
+            if each.name not in known:
+                graph.input.append(helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    for each in list(graph.input):
+        if each.name in frozen and each.name not in moving:
+            graph.input.remove(each)
+            graph.initializer.append(numpy_helper.from_array(frozen[each.name], each.name))
+    return made
+
+
+def _evaluation(model: onnx.ModelProto, statistics: Sequence[str]) -> onnx.ModelProto:
+    """The graph in evaluation mode, with the scores as second output.
+
+    ONNX Runtime leaves training outputs on BatchNormalization, which is then invalid. Averaged variances may
+    fall below zero by what quantisation costs: they are lifted.
+    """
+    graph = model.graph
+    lifted: dict[str, str] = {}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":
+            del node.output[1:]
+            for attribute in node.attribute:
+                if attribute.name == "training_mode":
+                    attribute.i = 0
+            if (name := node.input[4]) in statistics and name not in lifted:
+                lifted[name] = f"{name}/lifted"
+                nodes.append(helper.make_node("Relu", [name], [lifted[name]]))
+            node.input[4] = lifted.get(name, name)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    made = [each.name for each in graph.output]
+    for node in graph.node:
+        if node.op_type == "SoftmaxCrossEntropyLoss":
+            if node.input[0] not in made:
+                graph.output.append(helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, None))
+            order = sorted(graph.output, key=lambda each: (each.name != node.output[0], each.name != node.input[0]))
+            del graph.output[:]
+            graph.output.extend(order)
+    return model
+
+
+def _check(model: onnx.ModelProto) -> None:
+    try:
+        checker.check_model(model, full_check=True)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        raise CompileError(
+            f"the lowered graph is not valid, please report this: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def _externalised(model: onnx.ModelProto, frozen: dict[str, F32]) -> onnx.ModelProto:
+    """Large float32 constants of both graphs go, once, into a file of their own."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for tensor in made.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype != np.float32 or value.nbytes < _EXTERNAL_BYTES or not np.isfinite(value).all():
+            continue
+        name = sha256(value.tobytes() + repr(value.shape).encode()).hexdigest()[:16]
+        frozen[name] = value
+        dims, own = list(tensor.dims), tensor.name
+        tensor.Clear()
+        tensor.name, tensor.data_type = own, TensorProto.FLOAT
+        tensor.dims.extend(dims)
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=name)
+    return made
+
+
+def _place(model: onnx.ModelProto, places: Mapping[str, tuple[int, int]]) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            offset, length = places[tensor.external_data[0].value]
+            del tensor.external_data[:]
+            for key, value in (("location", bundle.FROZEN), ("offset", offset), ("length", length)):
+                tensor.external_data.add(key=key, value=str(value))

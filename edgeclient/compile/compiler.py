@@ -1,0 +1,142 @@
+"""The way of a model through the compiler, top to bottom."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import checker, shape_inference
+
+from edgeclient.compile import artifacts, bundle, forward, generate, loss
+from edgeclient.compile.bundle import Compiled, Description
+from edgeclient.compile.errors import CompileError
+from edgeclient.compile.loss import Loss
+from edgeclient.compile.prepare import constants as folding
+from edgeclient.compile.prepare import decompose, opset, unroll
+from edgeclient.wire.bundle import Optimiser
+
+BATCH_NORMS: Final = ("shared", "local", "frozen")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile.
+
+    Attributes:
+        loss: put on the model's output.
+        optimiser: of the device.
+        trainable: patterns of parameters to train.
+        frozen: patterns of parameters to leave.
+        output: which output the loss is put on, when there are several.
+        sizes: numbers for named dimensions of the inputs.
+        shapes: whole shapes of inputs, by name.
+        batch_norm: what becomes of running statistics, one of BATCH_NORMS.
+        licence: of model and parameters.
+        provenance: how they were made.
+        native: whether the bundle carries the artifacts too.
+    """
+
+    loss: Loss = field(default_factory=Loss)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    trainable: tuple[str, ...] = ("*",)
+    frozen: tuple[str, ...] = ()
+    output: str | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    batch_norm: str = "shared"
+    licence: str = "unknown"
+    provenance: str = "unknown"
+    native: bool = False
+
+    @property
+    def description(self) -> Description:
+        """For the manifest."""
+        running = "local" if self.batch_norm == "local" else "shared"
+        return Description(self.loss.name, self.licence, self.provenance, running, self.native)
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """The ONNX model in a file, with its external data.
+
+    Raises:
+        CompileError: no such file, not ONNX, or external data is missing.
+    """
+    try:
+        return onnx.load(path)
+    except FileNotFoundError as error:
+        if not path.exists():
+            raise CompileError(f"{path} does not exist") from None
+        raise CompileError(f"{path} keeps weights in another file, which is missing: {error}") from None
+    except (DecodeError, checker.ValidationError, ValueError) as error:
+        if isinstance(error, checker.ValidationError) or "external" in str(error).lower():
+            raise CompileError(f"{path} keeps weights in another file, which is missing: {_line(error)}") from None
+        raise CompileError(f"{path} is not an ONNX model") from None
+    except OSError as error:
+        raise CompileError(f"{path}: {error.strerror}") from None
+
+
+def compile_model(model: onnx.ModelProto, options: Options, tell: Callable[[str], None] = lambda _: None) -> Compiled:
+    """A forward model becomes a bundle.
+
+    Args:
+        model: forward; every input has a free batch dimension first.
+        options: how.
+        tell: hears what is being done.
+
+    Raises:
+        CompileError: it cannot be trained; the text says why and what to do.
+    """
+    tell("preparing the forward model")
+    prepared = prepare(model, options)
+    weights = {each.name for each in model.graph.initializer}
+    constants = {each.name for each in prepared.graph.initializer} - weights
+    trained = forward.parameters(prepared, options.trainable, options.frozen, constants)
+    tell(f"generating gradients of {len(trained)} parameters")
+    made = generate.generate(loss.with_loss(prepared, options.loss), trained, options.optimiser)
+    tell("lowering to standard operators")
+    lowered = bundle.compiled(replace(made, optimiser=options.optimiser), options.description)
+    return replace(lowered, forward=_chosen(model, options))
+
+
+def prepare(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
+    """The forward model in the form that gradients are generated from.
+
+    Raises:
+        CompileError: see `compile_model`.
+    """
+    if not model.graph.node:
+        raise CompileError("not an ONNX model, or an empty one")
+    current = opset.at_supported_opset(_chosen(model, options))
+    try:
+        # Before the check, which wants shapes of outputs that many exporters leave out.
+        current = shape_inference.infer_shapes(folding.fold(current), data_prop=True)
+        checker.check_model(current)
+    except (checker.ValidationError, shape_inference.InferenceError) as error:
+        raise CompileError(f"the model is not valid: {_line(error)}") from None
+    current = decompose.decompose(unroll.unroll(current))
+    return forward.in_training_form(current, batch_norm=options.batch_norm)
+
+
+def compile_artifacts(
+    directory: Path, options: Options, *, optimiser: Optimiser | None, tell: Callable[[str], None] = lambda _: None
+) -> Compiled:
+    """Training artifacts that exist already become a bundle; `optimiser` replaces theirs.
+
+    Raises:
+        CompileError: a file is missing or damaged, or an op cannot be lowered.
+    """
+    made = artifacts.read(directory)
+    tell("lowering to standard operators")
+    about = replace(options.description, loss="custom")
+    return bundle.compiled(made if optimiser is None else replace(made, optimiser=optimiser), about)
+
+
+def _chosen(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
+    sized = forward.with_shapes(model, options.sizes, options.shapes)
+    return forward.selected_output(sized, options.output)
+
+
+def _line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -1,0 +1,232 @@
+"""A forward model made ready for gradients: parameters chosen, normalisation and dropout in training form."""
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from edgeclient.compile.errors import CompileError
+
+# Inputs at which an op reads something learnt, whatever its size; elsewhere a lone number is a constant of a formula.
+_LEARNT: Final[dict[str, tuple[int, ...]]] = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (0, 1, 2),
+    "MatMul": (0, 1),
+    "Gather": (0,),
+    "BatchNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "GroupNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "GRU": (1, 2, 3),
+    "LSTM": (1, 2, 3, 7),
+    "RNN": (1, 2, 3),
+    "PRelu": (1,),
+}
+_STATISTICS: Final[dict[str, tuple[int, ...]]] = {"BatchNormalization": (3, 4)}
+
+
+def parameters(
+    model: onnx.ModelProto, trainable: Sequence[str], frozen: Sequence[str], constants: Collection[str] = ()
+) -> list[str]:
+    """Names of the initializers to train, in the model's order.
+
+    All float32 initializers are, but for running statistics, lone numbers in formulas, and what `frozen` names. Some
+    exporters write weights as Constant nodes: those are trained where an op reads something learnt.
+
+    Args:
+        model: forward; constants are initializers.
+        trainable: patterns as of a shell; one that is no star chooses lone numbers too.
+        frozen: patterns.
+        constants: initializers that were Constant nodes.
+
+    Raises:
+        CompileError: a pattern matches nothing, or nothing is left to train.
+    """
+    names = [
+        each.name for each in model.graph.initializer if each.data_type == TensorProto.FLOAT and 0 not in each.dims
+    ]
+    for pattern in (*trainable, *frozen):
+        if not _matching(names, [pattern]):
+            shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            raise CompileError(f"pattern {pattern!r} matches none of the model's parameters ({shown or 'it has none'})")
+    sizes = {each.name: int(np.prod(each.dims)) for each in model.graph.initializer}
+    learnt, statistics = (_read_at(model, places) for places in (_LEARNT, _STATISTICS))
+    explicit = _matching(names, [pattern for pattern in trainable if pattern != "*"])
+    chosen = [
+        name
+        for name in _matching(names, trainable)
+        if name not in statistics
+        and (name in learnt or name in explicit or (sizes[name] > 1 and name not in constants))
+    ]
+    held = set(_matching(names, frozen))
+    used = {name for node in model.graph.node for name in node.input}
+    left = [name for name in chosen if name not in held and name in used]
+    if not left:
+        raise CompileError(
+            "no parameter is left to train: the model has no float32 initializers that its nodes read, or all of them"
+            " are frozen"
+        )
+    return left
+
+
+def in_training_form(model: onnx.ModelProto, *, batch_norm: str) -> onnx.ModelProto:
+    """Names for all nodes, masks for dropout, and normalisation by statistics of the batch or frozen ones.
+
+    Args:
+        model: forward.
+        batch_norm: "frozen" writes BatchNormalization as arithmetic on its running statistics; ONNX Runtime trains
+            all others by the batch, whatever their attributes say.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    nodes: list[onnx.NodeProto] = []
+    for node in made.graph.node:
+        if node.op_type == "BatchNormalization" and batch_norm == "frozen":
+            nodes.extend(_frozen_norm(node, made.graph, len(nodes)))
+            continue
+        if node.op_type == "Dropout" and len(node.output) == 1:
+            node.output.append(f"{node.output[0]}/mask")
+        nodes.append(node)
+    for index, node in enumerate(nodes):
+        # ONNX Runtime names gradient nodes after forward nodes: that is how the lowering finds them.
+        node.name = f"n{index}"
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    return made
+
+
+def selected_output(model: onnx.ModelProto, name: str | None) -> onnx.ModelProto:
+    """The model with one output, which may be any value inside it, and what that needs.
+
+    Raises:
+        CompileError: no such value, or one of another type than float32.
+    """
+    if name is None:
+        return model
+    made = shape_inference.infer_shapes(model)
+    values = {each.name: each for each in (*made.graph.value_info, *made.graph.output)}
+    if name not in {each for node in made.graph.node for each in node.output}:
+        near = difflib.get_close_matches(name, values, n=3) or [each.name for each in made.graph.output]
+        raise CompileError(f"the model computes no {name!r}: did you mean {' or '.join(near)}?")
+    del made.graph.output[:]
+    made.graph.output.append(values.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    needed, kept = {name}, []
+    for node in reversed(made.graph.node):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed.update(node.input)
+            needed.update(_captured(node))
+    del made.graph.node[:]
+    made.graph.node.extend(reversed(kept))
+    for group in (made.graph.initializer, made.graph.input):
+        for each in list(group):
+            if each.name not in needed:
+                group.remove(each)
+    return made
+
+
+def with_shapes(
+    model: onnx.ModelProto, sizes: Mapping[str, int], shapes: Mapping[str, Sequence[int]]
+) -> onnx.ModelProto:
+    """Inputs with a free batch and numbers elsewhere.
+
+    Args:
+        model: forward.
+        sizes: numbers for named dimensions.
+        shapes: of inputs, by name, whole; what is below 1 stays free.
+
+    Raises:
+        CompileError: no input has a dimension or a name as given.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    inputs = {each.name: each.type.tensor_type for each in made.graph.input}
+    names = {each.dim_param for of in inputs.values() for each in of.shape.dim if each.dim_param}
+    if unknown := sorted(sizes.keys() - names):
+        raise CompileError(
+            f"no input has a dimension named {unknown[0]!r}: there are {', '.join(sorted(names)) or 'none'}"
+        )
+    if unknown := sorted(shapes.keys() - inputs.keys()):
+        raise CompileError(f"the model has no input {unknown[0]!r}: there are {', '.join(inputs)}")
+    constants = {each.name for each in made.graph.initializer}
+    for name, of in inputs.items():
+        if name in constants:
+            continue
+        if name in shapes:
+            given = [size if size > 0 else None for size in shapes[name]]
+            of.shape.CopyFrom(helper.make_tensor_type_proto(of.elem_type, given).tensor_type.shape)
+        for index, each in enumerate(of.shape.dim):
+            if each.dim_param in sizes:
+                each.dim_value = sizes[each.dim_param]
+            # Some exporters write a free dimension as -1; all first dimensions are one batch.
+            if not index and each.dim_value <= 0:
+                each.dim_param = "batch"
+    if sizes or shapes:
+        # What was inferred, or written by the exporter, from the old shapes.
+        del made.graph.value_info[:]
+        for output in made.graph.output:
+            output.type.tensor_type.ClearField("shape")
+    return made
+
+
+def _frozen_norm(node: onnx.NodeProto, graph: onnx.GraphProto, index: int) -> list[onnx.NodeProto]:
+    """γ (x − mean) / √(var + ε) + β, all per channel."""
+    x, gamma, beta, mean, var = node.input
+    values = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    if mean not in values or var not in values:
+        raise CompileError(f"BatchNormalization (node {node.name}): its running statistics must be initializers")
+    epsilon = next((each.f for each in node.attribute if each.name == "epsilon"), 1e-5)
+    rank = next(
+        (
+            len(each.type.tensor_type.shape.dim)
+            for each in (*graph.value_info, *graph.input)
+            if each.name == x and each.type.tensor_type.HasField("shape")
+        ),
+        4,
+    )
+    shape = [-1] + [1] * (rank - 2)
+    p = f"norm{index}/"
+    centre = numpy_helper.from_array(values[mean].reshape(shape), f"{p}mean")
+    inverse = numpy_helper.from_array((1 / np.sqrt(values[var] + epsilon)).astype(np.float32).reshape(shape), f"{p}inv")
+    form = numpy_helper.from_array(np.array(shape), f"{p}shape")
+    return [
+        helper.make_node("Constant", [], [f"{p}m"], value=centre),
+        helper.make_node("Constant", [], [f"{p}i"], value=inverse),
+        helper.make_node("Constant", [], [f"{p}s"], value=form),
+        helper.make_node("Sub", [x, f"{p}m"], [f"{p}centred"]),
+        helper.make_node("Mul", [f"{p}centred", f"{p}i"], [f"{p}normal"]),
+        helper.make_node("Reshape", [gamma, f"{p}s"], [f"{p}gamma"]),
+        helper.make_node("Reshape", [beta, f"{p}s"], [f"{p}beta"]),
+        helper.make_node("Mul", [f"{p}normal", f"{p}gamma"], [f"{p}scaled"]),
+        helper.make_node("Add", [f"{p}scaled", f"{p}beta"], [node.output[0]]),
+    ]
+
+
+def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    patterns = list(patterns)
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _read_at(model: onnx.ModelProto, places: dict[str, tuple[int, ...]]) -> set[str]:
+    return {
+        node.input[index]
+        for node in model.graph.node
+        for index in places.get(node.op_type, ())
+        if index < len(node.input)
+    }
+
+
+def _captured(node: onnx.NodeProto) -> set[str]:
+    """What the subgraphs of a node read from outside."""
+    return {
+        name
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.GRAPH
+        for inner in attribute.g.node
+        for name in (*inner.input, *_captured(inner))
+    }

@@ -1,0 +1,78 @@
+"""Pooling: gradients go back to where the values came from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclient.compile.lower.builder import Builder, Node
+from edgeclient.compile.lower.conv import Geometry, geometry
+from edgeclient.compile.lower.registry import lowers
+
+
+def max_pool_adjoint(b: Builder, dy: str, x: str, indices: str, form: Geometry, *, ceil: bool) -> str:
+    """dY at the flat positions of the maxima; where windows overlap, several are added."""
+    shape = b.op("Shape", x)
+    overlaps = any(form.span(axis) > stride for axis, stride in enumerate(form.strides))
+    if overlaps or ceil or any(form.pads):
+        return scatter_flat(b, dy, indices, shape)
+    return b.op("MaxUnpool", dy, indices, shape, kernel_shape=list(form.kernel), strides=list(form.strides))
+
+
+def scatter_flat(b: Builder, values: str, indices: str, shape: str) -> str:
+    """Zeros of `shape` with `values` added at flat `indices`.
+
+    ScatterElements, never ScatterND: the latter loses additions to one place when it runs on several threads.
+    """
+    size = b.reduce("ReduceProd", shape, [0], keepdims=True)
+    flat_values, flat_indices = (b.reshape(each, [-1]) for each in (values, indices))
+    added = b.op("ScatterElements", b.zeros(size), flat_indices, flat_values, axis=0, reduction="add")
+    return b.reshape(added, shape)
+
+
+def average_pool_adjoint(b: Builder, dy: str, x: str, form: Geometry, *, count_include_pad: bool) -> str:
+    """Each input of a window gets dY / (inputs in that window), by a transposed convolution with ones."""
+    channels, *sizes = b.fixed(x, range(1, b.rank(x)), "average pooling")
+    outputs = [
+        (size + form.begin[i] + form.end[i] - form.span(i)) // form.strides[i] + 1 for i, size in enumerate(sizes)
+    ]
+    counts: npt.NDArray[np.float64] = np.ones(())
+    for i, size in enumerate(sizes):
+        inside = form.kernel[i] if count_include_pad else _inside(size, outputs[i], i, form)
+        counts = np.multiply.outer(counts, np.broadcast_to(inside, outputs[i]))
+    share = b.op("Mul", dy, b.float(1 / counts if counts.min() < counts.max() else 1 / counts.max()))
+    rest = [
+        size + form.begin[i] + form.end[i] - ((outputs[i] - 1) * form.strides[i] + form.span(i))
+        for i, size in enumerate(sizes)
+    ]
+    return b.op(
+        "ConvTranspose", share, b.float(np.ones((channels, 1, *form.kernel))), strides=list(form.strides),
+        dilations=list(form.dilations), pads=form.pads, group=channels, output_padding=rest,
+    )  # fmt: skip
+
+
+def _inside(size: int, outputs: int, axis: int, form: Geometry) -> npt.NDArray[np.int64]:
+    """How many positions of each window are no padding."""
+    starts = np.arange(outputs) * form.strides[axis] - form.begin[axis]
+    positions = starts[:, None] + np.arange(form.kernel[axis]) * form.dilations[axis]
+    found: npt.NDArray[np.int64] = ((positions >= 0) & (positions < size)).sum(axis=1)
+    return found
+
+
+@lowers("MaxPoolGrad")
+def _max_pool(b: Builder, node: Node) -> Sequence[str]:
+    dy, indices = node.inputs
+    pool = b.producer(indices)
+    x = pool.input[0]
+    form = geometry(b, node, node.attribute("kernel_shape", None), x)
+    return [max_pool_adjoint(b, dy, x, indices, form, ceil=bool(node.attribute("ceil_mode", 0)))]
+
+
+@lowers("AveragePoolGrad")
+def _average_pool(b: Builder, node: Node) -> Sequence[str]:
+    if node.attribute("ceil_mode", 0):
+        raise node.refuse("ceil_mode is not supported: export with explicit pads")
+    x = b.forward(node, "AveragePool").input[0]
+    form = geometry(b, node, node.attribute("kernel_shape", None), x)
+    include = bool(node.attribute("count_include_pad", 0))
+    return [average_pool_adjoint(b, node.inputs[0], x, form, count_include_pad=include)]

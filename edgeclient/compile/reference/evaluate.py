@@ -1,0 +1,169 @@
+"""One graph of standard ops in float64."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from edgeclient.compile.errors import CompileError
+from edgeclient.compile.reference import function, norm, place, recurrent, resize, window
+from edgeclient.compile.reference.registry import EVALUATIONS, Array
+
+# Imported for what they register.
+_FAMILIES: Final = (function, norm, place, recurrent, resize, window)
+# Attributes that name a type; LayerNormalization's stash_type is none of them: the reference computes in its input's.
+_TYPE_NAMES: Final = {"to", "dtype", "output_datatype"}
+
+
+class Reference:
+    """float64 evaluation of one graph.
+
+    Everything float32 becomes float64: initializers, constants, casts, subgraphs. Attributes stay the float32 numbers
+    that ONNX Runtime sees too. Nothing else is rounded: the first run fails if a float32 value comes up all the same.
+
+    Args:
+        model: standard ai.onnx ops; local functions are inlined. It is not changed.
+        outputs: names of any values of the graph, the graph's outputs if None; what they do not need is left out.
+
+    Raises:
+        CompileError: an op cannot be evaluated.
+        ValueError: an output does not exist.
+
+    Example:
+        >>> x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+        >>> y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+        >>> third = numpy_helper.from_array(np.float32([1 / 3]), "third")
+        >>> graph = helper.make_graph([helper.make_node("Mul", ["x", "third"], ["y"])], "thirds", [x], [y], [third])
+        >>> reference = Reference(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+        >>> reference.run({"x": np.array([3.0, 6.0])})["y"]
+        array([1.00000003, 2.00000006])
+        >>> reference.run({"x": np.array([3.0, 6.0]), "third": np.array([1 / 3])})["y"]
+        array([1., 2.])
+    """
+
+    def __init__(self, model: onnx.ModelProto, outputs: Sequence[str] | None = None) -> None:
+        made = onnx.ModelProto()
+        made.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
+        _doubled(made.graph)
+        self._outputs = list(outputs) if outputs is not None else [each.name for each in made.graph.output]
+        initializers = {each.name for each in made.graph.initializer}
+        inputs = {each.name for each in made.graph.input}
+        read = _keep_needed(made.graph, self._outputs)
+        if unknown := [name for name in self._outputs if name not in read]:
+            raise ValueError(f"the graph has no value named {unknown[0]}")
+        self._known = inputs | initializers
+        self._needed = (inputs & read) - initializers
+        self._producers = {name: node for node in made.graph.node for name in node.output}
+        self._checked = False
+        try:
+            self._evaluator: Any = ReferenceEvaluator(made, new_ops=EVALUATIONS)
+        except (NotImplementedError, RuntimeError) as error:
+            raise CompileError(f"the graph cannot be evaluated in float64: {error}") from None
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs by name; floats are float64.
+
+        Args:
+            feeds: one value per input. A value for an initializer replaces it; names that the graph does not know
+                are ignored, so that one dictionary serves several graphs.
+
+        Raises:
+            ValueError: an input is missing.
+            CompileError: an op cannot be evaluated, or computes in float32.
+        """
+        given = {name: _double(value) for name, value in feeds.items() if name in self._known}
+        if missing := sorted(self._needed - given.keys()):
+            raise ValueError(f"no value for the input {missing[0]}")
+        if self._checked:
+            return dict(zip(self._outputs, self._evaluator.run(self._outputs, given), strict=True))
+        values = self._evaluator.run(self._outputs, given, intermediate=True)
+        for name, value in values.items():
+            if isinstance(value, np.ndarray) and value.dtype in {np.dtype(np.float32), np.dtype(np.float16)}:
+                node = self._producers.get(name)
+                what = f"{node.op_type} (node {node.name!r})" if node else f"the initializer {name}"
+                raise CompileError(f"{what} is {value.dtype} even where all else is float64: it cannot be verified")
+        self._checked = True
+        return {name: values[name] for name in self._outputs}
+
+
+def _double(value: Array) -> Array:
+    array = np.asarray(value)
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _doubled(graph: onnx.GraphProto) -> None:
+    """float32 → float64 in place, in subgraphs too."""
+    # Inferred for float32, and stale.
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        _double_type(value.type)
+    for tensor in graph.initializer:
+        _double_tensor(tensor)
+    for index, node in enumerate(graph.node):
+        for position, name in enumerate(node.output):
+            # The evaluator would store an unused output as "", and later read it where an optional input is absent.
+            if not name:
+                node.output[position] = f"{graph.name}/unused/{index}/{position}"
+        _double_attributes(node)
+
+
+def _double_attributes(node: onnx.NodeProto) -> None:
+    if node.op_type == "ConstantOfShape" and not node.attribute:
+        node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            _doubled(attribute.g)
+        elif attribute.type == AttributeProto.TENSOR:
+            _double_tensor(attribute.t)
+        elif attribute.name in _TYPE_NAMES and attribute.i == TensorProto.FLOAT:
+            attribute.i = TensorProto.DOUBLE
+        elif node.op_type == "Constant" and attribute.type in {AttributeProto.FLOAT, AttributeProto.FLOATS}:
+            number = attribute.f if attribute.type == AttributeProto.FLOAT else list(attribute.floats)
+            value = numpy_helper.from_array(np.asarray(number, np.float64))
+            attribute.CopyFrom(helper.make_attribute("value", value))
+
+
+def _double_tensor(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type == TensorProto.FLOAT:
+        value = numpy_helper.to_array(tensor).astype(np.float64)
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+
+
+def _double_type(kind: onnx.TypeProto) -> None:
+    match kind.WhichOneof("value"):
+        case "tensor_type":
+            if kind.tensor_type.elem_type == TensorProto.FLOAT:
+                kind.tensor_type.elem_type = TensorProto.DOUBLE
+        case "sequence_type":
+            _double_type(kind.sequence_type.elem_type)
+        case "optional_type":
+            _double_type(kind.optional_type.elem_type)
+
+
+def _keep_needed(graph: onnx.GraphProto, outputs: Iterable[str]) -> set[str]:
+    """Drop nodes that no output needs; every name that is left: read, or asked for and made."""
+    wanted = set(outputs)
+    kept: list[onnx.NodeProto] = []
+    made = {each.name for each in (*graph.input, *graph.initializer)}
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(_read(node))
+            made.update(node.output)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    return wanted & made
+
+
+def _read(node: onnx.NodeProto) -> set[str]:
+    """What a node reads, its subgraphs' reads of the outer graph among it."""
+    names = {name for name in node.input if name}
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            for inner in attribute.g.node:
+                names |= _read(inner)
+            names.update(each.name for each in attribute.g.output)
+    return names

@@ -1,0 +1,144 @@
+"""A round of local training over an engine that knows gradients: batches, steps, limits."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclient.train.data import EVALUATION_BATCH, Batch, Dataset
+from edgeclient.train.optimiser import stepper
+from edgeclient.train.trainer import Evaluation, LocalRound, Plan, TrainingError
+from edgeclient.wire.bundle import Manifest
+
+F32 = npt.NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Runs the graphs of a bundle on arrays that it is given once."""
+
+    def begin(self, parameters: F32, statistics: F32, gradients: F32) -> None:
+        """Read `parameters` (m,) at every call from now on, write `gradients` (m,) and `statistics` (s,)."""
+
+    def learn(self, batch: Batch) -> float:
+        """The loss of a batch; fills the gradients and moves the running statistics."""
+
+    def judge(self, parameters: F32, statistics: F32, batch: Batch) -> tuple[float, npt.NDArray[np.float32]]:
+        """Loss and first output in evaluation mode."""
+
+
+class RoundTrainer:
+    """See Trainer.
+
+    Args:
+        manifest: of the bundle.
+        engine: what computes.
+        initial: the bundle's running statistics that stay on the device, float32 (l,).
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, manifest: Manifest, engine: Engine, initial: F32, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._manifest = manifest
+        self._engine = engine
+        self._initial = initial
+        self._clock = clock
+
+    def train(
+        self, parameters: F32, data: Dataset, plan: Plan, rng: np.random.Generator, local: F32 | None = None
+    ) -> LocalRound:
+        """See Trainer."""
+        trained = self._manifest.trained_size
+        weights = parameters[:trained].copy()
+        # Shared statistics stand behind the trained parameters in the flat vector; local ones follow here.
+        statistics = np.concatenate([parameters[trained:], self._initial if local is None else local])
+        gradients = np.zeros(trained, np.float32)
+        self._engine.begin(weights, statistics, gradients)
+        optimiser = stepper(self._manifest.optimiser, trained)
+        progress = _Progress(plan, self._clock)
+        with np.errstate(all="ignore"):
+            for batch in progress.batches(data, rng):
+                progress.add(self._step(batch, plan, gradients), len(batch[-1]))
+                optimiser.step(weights, gradients, plan.learning_rate)
+            shared = len(parameters) - trained
+            delta = np.concatenate([weights, statistics[:shared]]) - parameters
+        loss = progress.loss
+        if not (np.isfinite(loss) and np.isfinite(delta).all() and np.isfinite(statistics).all()):
+            raise TrainingError(f"loss {loss}: the parameters diverge; a smaller learning rate may help")
+        return LocalRound(delta, progress.examples, progress.steps, loss, statistics[shared:].copy())
+
+    def evaluate(self, parameters: F32, data: Dataset, local: F32 | None = None) -> Evaluation:
+        """See Trainer."""
+        trained, classes = self._manifest.trained_size, self._manifest.classes
+        statistics = np.concatenate([parameters[trained:], self._initial if local is None else local])
+        weights = np.ascontiguousarray(parameters[:trained])
+        total, hits, examples, answers = 0.0, 0, 0, 0
+        counts: npt.NDArray[np.int64] = np.zeros(classes or 0, np.int64)
+        for batch in data.batches(EVALUATION_BATCH, None):
+            loss, output = self._engine.judge(weights, statistics, batch)
+            labels = batch[-1]
+            total += loss * len(labels)
+            examples += len(labels)
+            if classes is not None:
+                asked = labels != self._manifest.ignored
+                hits += int((output.argmax(axis=1) == labels)[asked].sum())
+                answers += int(asked.sum())
+                counts += np.bincount(labels[asked], minlength=classes)
+        if classes is None or not answers:
+            return Evaluation(None, total / examples, examples, None)
+        return Evaluation(hits / answers, total / examples, examples, int(counts.max()) / answers)
+
+    def _step(self, batch: Batch, plan: Plan, gradients: F32) -> float:
+        """The mean loss of a batch; its mean gradient, clipped, in `gradients`."""
+        size = len(batch[-1])
+        if plan.micro_batch is None or size <= plan.micro_batch:
+            loss = self._engine.learn(batch)
+        else:
+            loss, total = 0.0, np.zeros_like(gradients)
+            for first in range(0, size, plan.micro_batch):
+                part = tuple(array[first : first + plan.micro_batch] for array in batch)
+                share = len(part[-1]) / size
+                loss += self._engine.learn(part) * share
+                gradients *= np.float32(share)
+                total += gradients
+            gradients[:] = total
+        if plan.clip_norm is not None and (norm := float(np.linalg.norm(gradients))) > plan.clip_norm:
+            gradients *= np.float32(plan.clip_norm / norm)
+        return loss
+
+
+class _Progress:
+    def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._total = 0.0
+        self._seen = 0
+        self.examples = 0
+        self.steps = 0
+
+    @property
+    def loss(self) -> float:
+        """Mean over what was seen of the last pass."""
+        return self._total / self._seen if self._seen else float("nan")
+
+    def batches(self, data: Dataset, rng: np.random.Generator) -> Iterator[Batch]:
+        """Those of all passes, up to the plan's limits; at least one."""
+        plan, began = self._plan, self._clock()
+        for _ in range(plan.epochs):
+            self._total, self._seen = 0.0, 0
+            for batch in data.batches(plan.batch_size, rng):
+                if self.steps and (
+                    (plan.max_steps is not None and self.steps >= plan.max_steps)
+                    or (plan.max_seconds is not None and self._clock() - began >= plan.max_seconds)
+                ):
+                    return
+                yield batch
+
+    def add(self, loss: float, examples: int) -> None:
+        """A step was taken."""
+        self._total += loss * examples
+        self._seen += examples
+        self.steps += 1
+        self.examples = max(self.examples, self._seen)

@@ -1,0 +1,76 @@
+"""Which ONNX Runtime is installed, and its first import: without telemetry."""
+
+import os
+from importlib import metadata
+from typing import Any, Final
+
+from edgeclient.train.trainer import TrainingError
+
+TRAINING: Final = frozenset({"onnxruntime-training-cpu", "onnxruntime-training"})
+_MANY: Final = 1000
+_QUIET: Final = 3  # ONNX Runtime's "error": one level below, it logs dozens of lines a model
+
+
+def check_runtimes(installed: set[str] | None = None) -> None:
+    """Notice at the door two distributions that overwrite each other's files.
+
+    Args:
+        installed: names of distributions; None looks.
+
+    Raises:
+        TrainingError: both runtimes are installed; pip does not say so, and imports fail in odd ways.
+
+    Example:
+        >>> check_runtimes({"numpy", "onnxruntime"})
+    """
+    names = _installed() if installed is None else installed
+    if (training := names & TRAINING) and "onnxruntime" in names:
+        raise TrainingError(
+            f"onnxruntime and {min(training)} are both installed and overwrite each other's files: pip uninstall"
+            " both, then install one: pip install 'edgeclient[onnx]' ('edgeclient[build]' on workstations)"
+        )
+
+
+def load() -> Any:
+    """The module onnxruntime, whichever of the two is installed.
+
+    Raises:
+        TrainingError: none is installed, or both.
+    """
+    check_runtimes()
+    # A product that promises privacy does not phone home; read at the first import, for the process's life.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    try:
+        import onnxruntime  # noqa: PLC0415 (after the checks; 30 MiB, only when training)
+    except ImportError as error:
+        raise TrainingError(
+            f"ONNX Runtime cannot be imported ({error}): pip install 'edgeclient[onnx]', in Termux pkg install"
+            " python-onnxruntime"
+        ) from None
+    onnxruntime.set_default_logger_severity(_QUIET)
+    return onnxruntime
+
+
+def session_options(threads: int, operators: int = 0) -> Any:
+    """For a device that has other work too: so many threads, none of them spinning, and memory in measure.
+
+    A memory pattern reserves one block for a whole step, and one more for each new batch size: 12 MiB of 92 for a
+    small transformer, which is no faster for it. Graphs of many small operators are: an unrolled LSTM by 16 %
+    (measured on 1.32.0).
+
+    Args:
+        threads: for each operator.
+        operators: nodes of the graph.
+    """
+    options = load().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _QUIET
+    options.enable_mem_pattern = operators >= _MANY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _installed() -> set[str]:
+    # A broken installation leaves folders whose metadata have no name.
+    return {(each.metadata["Name"] or "").lower() for each in metadata.distributions()}

@@ -1,0 +1,118 @@
+"""Every training-only op that ONNX Runtime generates, lowered and compared with float64 finite differences."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from native_operators import OPERATORS
+
+from edgeclient.compile import bundle, compiler, forward, generate
+from edgeclient.compile.bundle import Compiled, Description
+from edgeclient.compile.compiler import Options
+from edgeclient.compile.loss import Loss, with_loss
+from edgeclient.compile.lower.registry import RULES
+from edgeclient.compile.native_gradients import native_gradients
+from edgeclient.compile.reference import Reference, gradient_error
+from edgeclient.compile.verify import _run, _without_dropout
+from edgeclient.wire.bundle import Optimiser
+
+Arrays = dict[str, npt.NDArray[Any]]
+# Ops that only appear in graphs that ONNX Runtime optimised or that users bring, not in those generated here.
+# tests/test_lower.py has them.
+ELSEWHERE = {"BroadcastGradientArgs", "TransposeMatMul", "SoftmaxCrossEntropyLossInternal",
+             "SoftmaxCrossEntropyLossInternalGrad"}  # fmt: skip
+
+
+def made_of(name: str) -> tuple[Compiled, onnx.ModelProto, onnx.ModelProto]:
+    """(bundle, prepared forward model with its loss, training graph as generated)."""
+    prepared = with_loss(compiler.prepare(OPERATORS[name](), Options()), Loss("mse"))
+    artifacts = generate.generate(prepared, forward.parameters(prepared, ["*"], []), Optimiser())
+    return bundle.compiled(artifacts, Description("mse", "", "")), prepared, artifacts.training
+
+
+def batch_of(made: Compiled, size: int) -> Arrays:
+    rng = np.random.default_rng(size)
+    feeds: Arrays = {**made.parameters}
+    feeds["x"] = rng.normal(size=(size, *made.manifest.inputs[0].shape[1:])).astype(np.float32)
+    scores = made.evaluation.graph.output[1].name
+    # The labels have the shape of the scores.
+    feeds["labels"] = np.zeros((), np.float32)
+    shape = Reference(made.evaluation, [scores]).run(feeds)[scores].shape
+    return {**feeds, "labels": rng.normal(size=shape).astype(np.float32)}
+
+
+def in_batch_mode(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The forward model as it is trained: normalised by the batch."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for index, node in enumerate(made.graph.node):
+        if node.op_type == "BatchNormalization":
+            del node.attribute[:]
+            node.attribute.extend(each for each in model.graph.node[index].attribute if each.name != "training_mode")
+            node.attribute.append(onnx.helper.make_attribute("training_mode", 1))
+            node.output.extend([f"{node.output[0]}/mean", f"{node.output[0]}/var"])
+    return made
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_gradients_are_those_of_finite_differences(name: str, size: int) -> None:
+    if name.startswith("BatchNormalization flat") and size == 1:
+        size = 2  # one example has no variance
+    made, prepared, _ = made_of(name)
+    feeds = batch_of(made, size)
+    training = _without_dropout(made.training)
+    found = _run(training, feeds)
+    names = [each.name for each in made.manifest.trained]
+    # Independent of the lowering: the forward model itself, in float64.
+    oracle = Reference(_without_dropout(in_batch_mode(prepared)), ["loss"])
+
+    def loss(values: Mapping[str, npt.NDArray[np.float64]]) -> float:
+        return float(oracle.run({**feeds, **values})["loss"])
+
+    assert found["loss"] == pytest.approx(loss({}), rel=1e-5)
+    gradients = {each: found[f"{each}_grad"] for each in names}
+    error = gradient_error(loss, {each: made.parameters[each] for each in names}, gradients, np.random.default_rng(1))
+    assert not error.unchecked
+    assert error.relative <= 1e-5, (error.worst, error.relative)
+
+
+def test_every_rule_is_exercised() -> None:
+    seen = {node.op_type for name in OPERATORS for node in made_of(name)[2].graph.node} | {"SoftmaxCrossEntropyLoss"}
+    seen |= {"SoftmaxCrossEntropyLossGrad"}  # test_losses
+    assert RULES.keys() - seen == ELSEWHERE
+
+
+def test_dropout_uses_its_own_mask() -> None:
+    made, _, _ = made_of("Dropout")
+    feeds = batch_of(made, 3)
+    found = _run(made.training, feeds)
+    # Where the mask is 0, p does not matter: about a quarter of 3 × 40 coordinates, over 40 parameters.
+    contributions = found["p_grad"]
+    kept = _run(_without_dropout(made.training), feeds)["p_grad"]
+    assert not np.allclose(contributions, kept)
+    again = _run(made.training, feeds)
+    assert np.isfinite(contributions).all()
+    assert again["loss"] != kept.sum()
+
+
+@pytest.mark.parametrize("name", ["AveragePool", "ConvTranspose", "Resize nearest"])
+def test_what_the_native_runtime_cannot_do(name: str) -> None:
+    """It refuses, or ends its process with a signal; the compiled graph is right, as the test above shows."""
+    made, _, _ = made_of(name)
+    feeds = batch_of(made, 3)
+    assert native_gradients(made.artifacts, [feeds["x"], feeds["labels"]]) is None
+
+
+@pytest.mark.parametrize(("name", "wrong_by"), [("Gelu 20 tanh", 1e-4), ("Conv SAME_UPPER", 0.1)])
+def test_where_the_native_runtime_is_wrong(name: str, wrong_by: float) -> None:
+    made, _, _ = made_of(name)
+    feeds = batch_of(made, 3)
+    native = native_gradients(made.artifacts, [feeds["x"], feeds["labels"]])
+    assert native is not None
+    ours = _run(made.training, feeds)
+    off = np.sqrt(sum(np.sum((ours[f"{each}_grad"] - native[each]) ** 2) for each in native))
+    assert off > wrong_by * np.sqrt(sum(np.sum(native[each] ** 2) for each in native))

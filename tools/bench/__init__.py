@@ -1,0 +1,1 @@
+"""Measurements, kept beside the code they speak of: `python -m tools.bench COMMAND --help`."""
