@@ -7,7 +7,7 @@ import pytest
 from broker.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import Endpoint
 
-pytest_plugins = ["native_session"]
+pytest_plugins = ["native_session", "zoo_bundles"]
 
 
 @pytest.fixture(scope="session")

@@ -111,6 +111,25 @@ def test_fast_gelu(with_bias: bool) -> None:
     np.testing.assert_allclose(run(made, x=x, b=b)["y"], expected, rtol=1e-6)
 
 
+def test_the_gradient_of_fast_gelu() -> None:
+    nodes = [
+        node("FastGelu", ["x"], ["y"], domain=MS),
+        node("FastGeluGrad", ["dy", "x"], ["dx"], domain=MS),
+        node("Mul", ["y", "dy"], ["product"]),
+        node("ReduceSum", ["product"], ["loss"], keepdims=0),
+    ]
+    made = graph_of(nodes, {"x": [2, 4], "dy": [2, 4]}, ["loss", "dx"])
+    x, dy = np.linspace(-3, 3, 8).reshape(2, 4), np.random.default_rng(0).normal(size=(2, 4))
+    found, oracle = run(made, x=x, dy=dy), Reference(lower(made).model, ["loss"])
+    error = gradient_error(
+        lambda values: float(oracle.run({**values, "dy": dy})["loss"]),
+        {"x": x},
+        {"x": found["dx"]},
+        np.random.default_rng(0),
+    )
+    assert error.relative <= 1e-7
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("ignore", [None, -100, 1])
 @pytest.mark.parametrize("internal", [False, True])

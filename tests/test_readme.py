@@ -25,10 +25,12 @@ def _block(language: str, title: str) -> str:
 
 
 @pytest.fixture
-def files(tmp_path: Path, endpoint: Endpoint) -> Path:
-    for title in ("make_bundle.py", "make_data.py"):
+def files(tmp_path: Path, endpoint: Endpoint, native_python: str) -> Path:
+    for title in ("make_model.py", "make_data.py"):
         (tmp_path / title).write_text(_block("python", title))
-        subprocess.run([sys.executable, title], cwd=tmp_path, check=True)
+        subprocess.run([native_python, title], cwd=tmp_path, check=True)
+    (compile_,) = re.findall(r"^edgeclient (compile mine\.onnx .*)$", README, re.MULTILINE)
+    subprocess.run([native_python, "-m", "edgeclient.cli", *compile_.split()], cwd=tmp_path, check=True)
     for title in ("broker.toml", "mine.toml", "device.toml"):
         (tmp_path / title).write_text(_block("toml", title))
     load(tmp_path / "broker.toml", Aggregator)

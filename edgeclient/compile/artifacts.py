@@ -13,6 +13,7 @@ from onnx import helper
 
 from edgeclient.compile import checkpoint
 from edgeclient.compile.errors import CompileError
+from edgeclient.compile.loss import LOSS
 from edgeclient.wire.bundle import Optimiser
 
 TRAINING: Final = "training_model.onnx"
@@ -26,8 +27,8 @@ class Artifacts:
     """What ONNX Runtime generated.
 
     Attributes:
-        training: forward, loss and gradients; parameters are inputs.
-        evaluation: forward and loss.
+        training: forward, loss and gradients; parameters are inputs, the first output is called "loss".
+        evaluation: forward and loss, called so too.
         trainable: initial values, in the order of the graph's inputs.
         frozen: values of inputs that are not trained.
         optimiser: how it moves parameters.
@@ -64,8 +65,20 @@ def read(directory: Path) -> Artifacts:
     trainable = {name: saved.trainable[name] for name in inputs if name in saved.trainable}
     if not trainable:
         raise CompileError("the artifacts have no trainable parameter: name some in requires_grad")
+    loss = training.graph.output[0].name
+    for model in (training, evaluation):
+        _rename(model.graph, loss, LOSS)
     optimiser = _optimiser(_model(files[OPTIMISER], directory / OPTIMISER)) if OPTIMISER in files else Optimiser()
     return Artifacts(training, evaluation, trainable, saved.frozen, optimiser, files)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    for value in (*graph.output, *graph.value_info):
+        if value.name == old:
+            value.name = new
 
 
 def _model(data: bytes, path: Path) -> onnx.ModelProto:

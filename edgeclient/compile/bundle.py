@@ -147,21 +147,30 @@ def _user_inputs(artifacts: Artifacts) -> tuple[Tensor, ...]:
         name = each.name
         if name in own or name == "lazy_reset_grad" or name.endswith("_grad.accumulation.buffer"):
             continue
-        tensor = each.type.tensor_type
-        shape = [dimension.dim_value for dimension in tensor.shape.dim]
-        if tensor.elem_type not in _DTYPES:
-            raise CompileError(f"input {name} is {TensorProto.DataType.Name(tensor.elem_type)}: a device feeds "
-                               f"{', '.join(_DTYPES.values())}")  # fmt: skip
-        if not shape or shape[0] or not all(shape[1:]):
-            said = [dimension.dim_value or dimension.dim_param or "?" for dimension in tensor.shape.dim]
-            raise CompileError(
-                f"input {name} has shape {said}: the first dimension must be free, the batch, and all others fixed;"
-                " export the model so, or give --dim NAME=SIZE"
-            )
-        found.append(Tensor(name, _DTYPES[tensor.elem_type], (-1, *shape[1:])))
+        found.append(described(each))
     if len(found) < 2:
         raise CompileError("the training graph has no inputs beside the labels")
     return tuple(found)
+
+
+def described(value: onnx.ValueInfoProto) -> Tensor:
+    """An input as a device feeds it.
+
+    Raises:
+        CompileError: another type, or dimensions that are not a free batch and numbers.
+    """
+    tensor = value.type.tensor_type
+    shape = [dimension.dim_value for dimension in tensor.shape.dim]
+    if tensor.elem_type not in _DTYPES:
+        kind = TensorProto.DataType.Name(tensor.elem_type)
+        raise CompileError(f"input {value.name} is {kind}: a device feeds {', '.join(_DTYPES.values())}")
+    if not shape or shape[0] or not all(shape[1:]):
+        said = [dimension.dim_value or dimension.dim_param or "?" for dimension in tensor.shape.dim]
+        raise CompileError(
+            f"input {value.name} has shape {said}: the first dimension must be free, the batch, and all others fixed;"
+            " export the model so, or give --dim NAME=SIZE or --shape INPUT=-1,D,…"
+        )
+    return Tensor(value.name, _DTYPES[tensor.elem_type], (-1, *shape[1:]))
 
 
 def _classes(model: onnx.ModelProto, scores: str) -> int:

@@ -9,7 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, shape_inference
 
-from edgeclient.compile import artifacts, bundle, forward, generate, loss
+from edgeclient.compile import artifacts, border, bundle, forward, generate, loss
 from edgeclient.compile.bundle import Compiled, Description
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import Loss
@@ -64,7 +64,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         CompileError: no such file, not ONNX, or external data is missing.
     """
     try:
-        return onnx.load(path)
+        model = onnx.load(path)
     except FileNotFoundError as error:
         if not path.exists():
             raise CompileError(f"{path} does not exist") from None
@@ -75,6 +75,9 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise CompileError(f"{path} is not an ONNX model") from None
     except OSError as error:
         raise CompileError(f"{path}: {error.strerror}") from None
+    if not model.graph.node:
+        raise CompileError(f"{path} is not an ONNX model, or an empty one")
+    return model
 
 
 def compile_model(model: onnx.ModelProto, options: Options, tell: Callable[[str], None] = lambda _: None) -> Compiled:
@@ -106,9 +109,12 @@ def prepare(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
     Raises:
         CompileError: see `compile_model`.
     """
-    if not model.graph.node:
-        raise CompileError("not an ONNX model, or an empty one")
-    current = opset.at_supported_opset(_chosen(model, options))
+    chosen = _chosen(model, options)
+    weights = {each.name for each in chosen.graph.initializer}
+    for each in chosen.graph.input:
+        if each.name not in weights:
+            bundle.described(each)
+    current = opset.at_supported_opset(border.with_output_shapes(shape_inference.infer_shapes(chosen, data_prop=True)))
     try:
         # Before the check, which wants shapes of outputs that many exporters leave out.
         current = shape_inference.infer_shapes(folding.fold(current), data_prop=True)
@@ -134,8 +140,8 @@ def compile_artifacts(
 
 
 def _chosen(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
-    sized = forward.with_shapes(model, options.sizes, options.shapes)
-    return forward.selected_output(sized, options.output)
+    sized = border.with_shapes(model, options.sizes, options.shapes)
+    return border.selected_output(sized, options.output)
 
 
 def _line(error: Exception) -> str:

@@ -1,13 +1,12 @@
 """A forward model made ready for gradients: parameters chosen, normalisation and dropout in training form."""
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeclient.compile.errors import CompileError
 
@@ -100,80 +99,6 @@ def in_training_form(model: onnx.ModelProto, *, batch_norm: str) -> onnx.ModelPr
     return made
 
 
-def selected_output(model: onnx.ModelProto, name: str | None) -> onnx.ModelProto:
-    """The model with one output, which may be any value inside it, and what that needs.
-
-    Raises:
-        CompileError: no such value, or one of another type than float32.
-    """
-    if name is None:
-        return model
-    made = shape_inference.infer_shapes(model)
-    values = {each.name: each for each in (*made.graph.value_info, *made.graph.output)}
-    if name not in {each for node in made.graph.node for each in node.output}:
-        near = difflib.get_close_matches(name, values, n=3) or [each.name for each in made.graph.output]
-        raise CompileError(f"the model computes no {name!r}: did you mean {' or '.join(near)}?")
-    del made.graph.output[:]
-    made.graph.output.append(values.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    needed, kept = {name}, []
-    for node in reversed(made.graph.node):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(node.input)
-            needed.update(_captured(node))
-    del made.graph.node[:]
-    made.graph.node.extend(reversed(kept))
-    for group in (made.graph.initializer, made.graph.input):
-        for each in list(group):
-            if each.name not in needed:
-                group.remove(each)
-    return made
-
-
-def with_shapes(
-    model: onnx.ModelProto, sizes: Mapping[str, int], shapes: Mapping[str, Sequence[int]]
-) -> onnx.ModelProto:
-    """Inputs with a free batch and numbers elsewhere.
-
-    Args:
-        model: forward.
-        sizes: numbers for named dimensions.
-        shapes: of inputs, by name, whole; what is below 1 stays free.
-
-    Raises:
-        CompileError: no input has a dimension or a name as given.
-    """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    inputs = {each.name: each.type.tensor_type for each in made.graph.input}
-    names = {each.dim_param for of in inputs.values() for each in of.shape.dim if each.dim_param}
-    if unknown := sorted(sizes.keys() - names):
-        raise CompileError(
-            f"no input has a dimension named {unknown[0]!r}: there are {', '.join(sorted(names)) or 'none'}"
-        )
-    if unknown := sorted(shapes.keys() - inputs.keys()):
-        raise CompileError(f"the model has no input {unknown[0]!r}: there are {', '.join(inputs)}")
-    constants = {each.name for each in made.graph.initializer}
-    for name, of in inputs.items():
-        if name in constants:
-            continue
-        if name in shapes:
-            given = [size if size > 0 else None for size in shapes[name]]
-            of.shape.CopyFrom(helper.make_tensor_type_proto(of.elem_type, given).tensor_type.shape)
-        for index, each in enumerate(of.shape.dim):
-            if each.dim_param in sizes:
-                each.dim_value = sizes[each.dim_param]
-            # Some exporters write a free dimension as -1; all first dimensions are one batch.
-            if not index and each.dim_value <= 0:
-                each.dim_param = "batch"
-    if sizes or shapes:
-        # What was inferred, or written by the exporter, from the old shapes.
-        del made.graph.value_info[:]
-        for output in made.graph.output:
-            output.type.tensor_type.ClearField("shape")
-    return made
-
-
 def _frozen_norm(node: onnx.NodeProto, graph: onnx.GraphProto, index: int) -> list[onnx.NodeProto]:
     """γ (x − mean) / √(var + ε) + β, all per channel."""
     x, gamma, beta, mean, var = node.input
@@ -218,15 +143,4 @@ def _read_at(model: onnx.ModelProto, places: dict[str, tuple[int, ...]]) -> set[
         for node in model.graph.node
         for index in places.get(node.op_type, ())
         if index < len(node.input)
-    }
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    """What the subgraphs of a node read from outside."""
-    return {
-        name
-        for attribute in node.attribute
-        if attribute.type == onnx.AttributeProto.GRAPH
-        for inner in attribute.g.node
-        for name in (*inner.input, *_captured(inner))
     }

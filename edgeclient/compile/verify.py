@@ -35,13 +35,15 @@ class Report:
         gradient_error: against finite differences in float64.
         native_error: against ONNX Runtime training; None when it is not installed, or not to be trusted here.
         score_error: of the evaluation graph, against the forward model; None when there is none.
+        unchecked: parameters at a point where the loss has no derivative, such as a ReLU of exactly 0.
     """
 
     gradient_error: float
     native_error: float | None
     score_error: float | None
+    unchecked: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, float | None]:
+    def as_json(self) -> dict[str, Any]:
         """For programs."""
         return asdict(self)
 
@@ -50,6 +52,8 @@ class Report:
         said = f"gradients agree with finite differences to {self.gradient_error:.1e} of their norm"
         if self.native_error is not None:
             said += f", with ONNX Runtime training to {self.native_error:.1e}"
+        if self.unchecked:
+            said += f"; no difference could be taken for {', '.join(self.unchecked)}"
         return said
 
 
@@ -64,11 +68,11 @@ def verify(made: Compiled, seed: int = 0) -> Report:
         CompileError: they differ; the bundle must not be used.
     """
     rng = np.random.default_rng(seed)
-    training = _without_dropout(made.training)
+    training = without_dropout(made.training)
     batch = random_batch(made.manifest, training, rng)
     feeds: Arrays = {**batch, **made.parameters}
     names = [each.name for each in made.manifest.trained]
-    found = _run(training, feeds)
+    found = run(training, feeds)
     gradients = {name: found[f"{name}_grad"] for name in names}
     oracle = Reference(training, ["loss"])
 
@@ -80,7 +84,7 @@ def verify(made: Compiled, seed: int = 0) -> Report:
     native_error = None if training != made.training else _native_error(made, batch, gradients)
     if native_error is not None:
         _judge(native_error, "ONNX Runtime training")
-    return Report(error.relative, native_error, _score_error(made, feeds))
+    return Report(error.relative, native_error, _score_error(made, feeds), error.unchecked)
 
 
 def random_batch(manifest: Manifest, graph: onnx.ModelProto, rng: np.random.Generator) -> Arrays:
@@ -150,8 +154,8 @@ def _score_error(made: Compiled, feeds: Arrays) -> float | None:
     forward = onnx.ModelProto()
     forward.CopyFrom(made.forward)
     forward.ir_version = min(forward.ir_version, 10)  # of 1.19.2; newer numbers change nothing in the graph
-    ours = _run(made.evaluation, feeds)[made.evaluation.graph.output[1].name]
-    theirs = _run(forward, feeds)[forward.graph.output[0].name]
+    ours = run(made.evaluation, feeds)[made.evaluation.graph.output[1].name]
+    theirs = run(forward, feeds)[forward.graph.output[0].name]
     error = float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-30))
     _judge(error, "the forward model's scores")
     return error
@@ -165,7 +169,8 @@ def _judge(error: float, what: str) -> None:
         )
 
 
-def _run(model: onnx.ModelProto, feeds: Arrays) -> Arrays:
+def run(model: onnx.ModelProto, feeds: Arrays) -> Arrays:
+    """All outputs of a graph in the runtime at hand; what it does not read of `feeds` is left out."""
     session = runtime.load().InferenceSession(model.SerializeToString(), runtime.session_options(1))
     wanted = {each.name for each in session.get_inputs()}
     names = [each.name for each in session.get_outputs()]
@@ -173,7 +178,7 @@ def _run(model: onnx.ModelProto, feeds: Arrays) -> Arrays:
     return dict(zip(names, session.run(names, given), strict=True))
 
 
-def _without_dropout(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_dropout(model: onnx.ModelProto) -> onnx.ModelProto:
     """Differences need a function: dropout keeps everything, and its gradient divides by one."""
     ratios = {node.input[1] for node in model.graph.node if node.op_type == "Dropout" and len(node.input) > 1}
     if not ratios:

@@ -16,13 +16,13 @@ from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.lower.registry import RULES
 from edgeclient.compile.native_gradients import native_gradients
 from edgeclient.compile.reference import Reference, gradient_error
-from edgeclient.compile.verify import _run, _without_dropout
+from edgeclient.compile.verify import run, without_dropout
 from edgeclient.wire.bundle import Optimiser
 
 Arrays = dict[str, npt.NDArray[Any]]
 # Ops that only appear in graphs that ONNX Runtime optimised or that users bring, not in those generated here.
 # tests/test_lower.py has them.
-ELSEWHERE = {"BroadcastGradientArgs", "TransposeMatMul", "SoftmaxCrossEntropyLossInternal",
+ELSEWHERE = {"FastGelu", "FastGeluGrad", "BroadcastGradientArgs", "TransposeMatMul", "SoftmaxCrossEntropyLossInternal",
              "SoftmaxCrossEntropyLossInternalGrad"}  # fmt: skip
 
 
@@ -64,11 +64,11 @@ def test_gradients_are_those_of_finite_differences(name: str, size: int) -> None
         size = 2  # one example has no variance
     made, prepared, _ = made_of(name)
     feeds = batch_of(made, size)
-    training = _without_dropout(made.training)
-    found = _run(training, feeds)
+    training = without_dropout(made.training)
+    found = run(training, feeds)
     names = [each.name for each in made.manifest.trained]
     # Independent of the lowering: the forward model itself, in float64.
-    oracle = Reference(_without_dropout(in_batch_mode(prepared)), ["loss"])
+    oracle = Reference(without_dropout(in_batch_mode(prepared)), ["loss"])
 
     def loss(values: Mapping[str, npt.NDArray[np.float64]]) -> float:
         return float(oracle.run({**feeds, **values})["loss"])
@@ -89,12 +89,12 @@ def test_every_rule_is_exercised() -> None:
 def test_dropout_uses_its_own_mask() -> None:
     made, _, _ = made_of("Dropout")
     feeds = batch_of(made, 3)
-    found = _run(made.training, feeds)
+    found = run(made.training, feeds)
     # Where the mask is 0, p does not matter: about a quarter of 3 × 40 coordinates, over 40 parameters.
     contributions = found["p_grad"]
-    kept = _run(_without_dropout(made.training), feeds)["p_grad"]
+    kept = run(without_dropout(made.training), feeds)["p_grad"]
     assert not np.allclose(contributions, kept)
-    again = _run(made.training, feeds)
+    again = run(made.training, feeds)
     assert np.isfinite(contributions).all()
     assert again["loss"] != kept.sum()
 
@@ -113,6 +113,6 @@ def test_where_the_native_runtime_is_wrong(name: str, wrong_by: float) -> None:
     feeds = batch_of(made, 3)
     native = native_gradients(made.artifacts, [feeds["x"], feeds["labels"]])
     assert native is not None
-    ours = _run(made.training, feeds)
+    ours = run(made.training, feeds)
     off = np.sqrt(sum(np.sum((ours[f"{each}_grad"] - native[each]) ** 2) for each in native))
     assert off > wrong_by * np.sqrt(sum(np.sum(native[each] ** 2) for each in native))

@@ -59,6 +59,15 @@ class Rewriter(Builder):
         """What a value is, when that is a constant of the model; parameters are none."""
         return self._given[name] if name in self._given else self.value_of(name)
 
+    def define(self, name: str, value: Array) -> None:
+        """A value of the model is this constant."""
+        self._given[name] = value
+        self.keep(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value, name)))
+
+    def knows(self, name: str) -> bool:
+        """Whether the rank of a value is known."""
+        return self._known(name) is not None
+
     def is_zero(self, name: str) -> bool:
         """Whether a value is a constant of nothing but zeros, whatever its shape."""
         constant = self.constant(name)

@@ -1,0 +1,69 @@
+"""One optimiser step of compiled bundles, to compare processors with.
+
+`python -m tools.training_steps BUNDLE_FOLDER …` writes `step.npz` (batch and expected move) into each folder with an
+unpacked bundle and its `batch.npz`; `--golden` writes the demo bundle's into tests/golden.
+"""
+
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from broker import demo_data
+from edgeclient.train.compiled import CompiledEngine, initial_statistics
+from edgeclient.train.data import Batch
+from edgeclient.train.optimiser import stepper
+from edgeclient.wire import bundle, safetensors
+from edgeclient.wire.bundle import MANIFEST, PARAMETERS, read_manifest
+
+GOLDEN = Path(__file__).parents[1] / "tests/golden/training-step.npz"
+RATE = 0.01
+
+
+def step(directory: Path, batch: Batch) -> npt.NDArray[np.float32]:
+    """How one step moves the trained parameters of an unpacked bundle, float32 (m,)."""
+    manifest = read_manifest((directory / MANIFEST).read_bytes())
+    arrays = safetensors.decode((directory / PARAMETERS).read_bytes())
+    start = np.concatenate([arrays[each.name].ravel() for each in manifest.trained])
+    shared = [arrays[each.name].ravel() for each in manifest.buffers if each.policy == "shared"]
+    statistics = np.concatenate([*shared, initial_statistics(directory, manifest)])
+    parameters, gradients = start.copy(), np.zeros_like(start)
+    engine = CompiledEngine(directory, manifest, threads=1)
+    engine.begin(parameters, statistics, gradients)
+    engine.learn(batch)
+    stepper(manifest.optimiser, len(parameters)).step(parameters, gradients, RATE)
+    moved: npt.NDArray[np.float32] = parameters - start
+    return moved
+
+
+def demo_step() -> tuple[str, npt.NDArray[np.float32]]:
+    """(SHA-256 of the demo bundle, how one step on 16 of the first device's windows moves it)."""
+    content = demo_data.bundle_bytes()
+    x, labels = demo_data.device_windows(1, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in bundle.decode(content).files.items():
+            path = Path(folder) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        batch = np.ascontiguousarray(x[:16], np.float32), np.ascontiguousarray(labels[:16], np.int64)
+        return sha256(content).hexdigest(), step(Path(folder), batch)
+
+
+def main() -> None:
+    """See above."""
+    if sys.argv[1:] == ["--golden"]:
+        digest, moved = demo_step()
+        np.savez_compressed(GOLDEN, digest=np.array(digest), moved=moved)
+        return
+    for folder in map(Path, sys.argv[1:]):
+        with np.load(folder / "batch.npz") as file:
+            arrays: dict[str, npt.NDArray[Any]] = {name: file[name] for name in file.files}
+        np.savez(folder / "step.npz", step(folder, tuple(arrays.values())))
+
+
+if __name__ == "__main__":
+    main()
