@@ -20,7 +20,7 @@ from broker.aggregate.step import Sgd
 from broker.ledger.ledger import Ledger
 from broker.monitor import law
 from broker.registry.blobs import Blobs
-from edgeclient.wire import frame
+from edgeclient.wire import bundle, frame
 from edgeclient.wire.announcement import SCALE_BITS
 
 
@@ -60,10 +60,13 @@ def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
     with tempfile.TemporaryDirectory() as directory:
         told, exported = _export(config, Path(directory) / "account.npz")
     settled = ledger.settled(task, device, told["epoch"])
-    applied = [frame.decode(each.body).update for each in ledger.by_device(task, device, told["epoch"])]
+    tensors = [(rows, columns) for rows, columns in exported["tensors"].tolist()]
+    applied = [frame.decode(each.body, tensors).update for each in ledger.by_device(task, device, told["epoch"])]
     held = _frames(exported)
     # A frame may be applied while its receipt is still under way: the ledger's word counts.
-    waiting = [frame.decode(body).update for sequence, body in held if settled.get(sequence, "unknown") is not None]
+    waiting = [
+        frame.decode(body, tensors).update for sequence, body in held if settled.get(sequence, "unknown") is not None
+    ]
     finding = law.check(
         exported["trained"], exported["absolute"], told["rounds"], exported["residual"], [*applied, *waiting]
     )
@@ -85,10 +88,12 @@ def remade(ledger: Ledger, blobs: Blobs, task: str, learning_rate: float) -> int
     Needs the frames of all versions in the ledger, and all versions in the registry.
     """
     same = 0
+    (content,) = (blobs.get(digest) for name, digest, _ in ledger.tasks() if name == task)
+    tensors = bundle.decode(content).manifest.layout.tensors
     for before, after in pairwise(ledger.versions(task)):
         assert after.batch is not None
         parameters = np.frombuffer(blobs.get(before.digest), "<f4").astype(np.float32)
-        members = [(frame.decode(each.body).update, each.weight) for each in ledger.batch(task, after.batch)]
+        members = [(frame.decode(each.body, tensors).update, each.weight) for each in ledger.batch(task, after.batch)]
         total = weighted_sum(members, parameters.size, SCALE_BITS)
         again = Sgd(learning_rate).step(parameters, total, after.total_weight, SCALE_BITS)
         same += again.astype("<f4").tobytes() == blobs.get(after.digest)

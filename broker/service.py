@@ -56,9 +56,8 @@ class _Running:
 
     @property
     def terms(self) -> Terms:
-        layout_tag = bytes.fromhex(self.layout.digest)[:8]
         policy = self.settings.policy
-        return Terms(layout_tag, self.layout.size, self.version.number, policy.max_staleness, VALUE_LIMIT)
+        return Terms(self.layout.tag, self.layout.size, self.version.number, policy.max_staleness, VALUE_LIMIT)
 
     @property
     def snapshot(self) -> Blob:
@@ -135,9 +134,10 @@ class Service:
         if not arrived:
             return
         entries: list[Entry] = []
+        layouts = {name: task.layout for name, task in self._tasks.items()}
         answers: dict[tuple[str, str, int], bool] = {}
         for message in arrived:
-            match decode(message.topic, message.payload):
+            match decode(message.topic, message.payload, layouts):
                 case FrameIn() as said if said.task in self._tasks:
                     entries.append(self._entry(said))
                 case HelloIn() as said if said.task in self._tasks:
@@ -197,7 +197,7 @@ class Service:
             return
         members = self._ledger.open_contributions(task.name, MAX_FRAMES)
         scale_bits = SCALE_BITS
-        decoded = ((frame.decode(member.body).update, member.weight) for member in members)
+        decoded = ((frame.decode(member.body, task.layout.tensors).update, member.weight) for member in members)
         total = weighted_sum(decoded, task.layout.size, scale_bits)
         leads = [member.weight for member in members if member.leads]
         optimiser = Sgd(task.settings.learning_rate)

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeclient import failpoint
 from edgeclient.audit import Auditor
-from edgeclient.compress.feedback import NotFinite, compress_with_feedback
+from edgeclient.compress.feedback import NotFinite, compress
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused, Will
@@ -38,6 +38,7 @@ from edgeclient.wire import announcement, frame, messages, status, topics
 from edgeclient.wire.bundle import read_manifest
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.limits import MAX_RECEIPT_LIST
+from edgeclient.wire.positions import Tensors
 from edgeclient.wire.status import Status
 
 _LOG = logging.getLogger(__name__)
@@ -66,11 +67,13 @@ class Agent:
         self._store: Store | None = None
         self._auditor: Auditor | None = None
         self._trainer: tuple[Path, Trainer, Dataset] | None = None
+        self._tensors: Tensors = ()
         self._service = ""
         self._chunks: set[tuple[str, int]] = set()
         self._fetch_after = 0.0
         self._observed: tuple[float, Observed] = (-math.inf, Observed(None, None, None))
         self._failed_version: int | None = None
+        self._threshold = 0.0  # of the last round; speeds the next one up
         self._stopping = False
 
     def stop(self) -> None:
@@ -156,6 +159,7 @@ class Agent:
         if self._trainer is None or self._trainer[0] != model.bundle_directory:
             manifest = read_manifest((model.bundle_directory / "manifest.json").read_bytes())
             data = self._settings.data
+            self._tensors = manifest.layout.tensors
             self._trainer = (
                 model.bundle_directory,
                 open_trainer(model.bundle_directory, self._settings.training.runtime, self._settings.training.threads),
@@ -252,13 +256,16 @@ class Agent:
         returned = store.frames(State.RETURNED)
         try:
             made = trainer.train(model.parameters, data, plan, rng, statistics.load())
-            update, residual = compress_with_feedback(
+            residual, idle = store.slots()
+            compressed = compress(
                 made.delta,
-                store.residual(),
+                residual,
                 0 if full else math.ceil(density * announced.size),
-                returned=[frame.decode(each.body).update for each in returned],
+                returned=[frame.decode(each.body, self._tensors).update for each in returned],
                 limit=announced.value_limit,
                 accel=own.accel,
+                last_threshold=self._threshold,
+                out=idle,
             )
         except (NotFinite, TrainingError) as error:
             _LOG.error("version %d was not trained: %s", announced.version, error)
@@ -276,14 +283,22 @@ class Agent:
         if self._auditor is not None:
             self._auditor.begin(token, made.delta)
         store.commit_round(
-            frame.encode_update(update, origin, self._settings.upload.max_frame_bytes),
-            residual,
+            frame.encode_update(
+                compressed.update,
+                origin,
+                self._settings.upload.max_frame_bytes,
+                version=frame.newest(announced.wire),
+                tensors=self._tensors,
+                accel=own.accel,
+            ),
+            compressed.residual,
             token=token,
             base_version=announced.version,
             consumed=[each.id for each in returned],
         )
         if self._auditor is not None:
             self._auditor.confirm()
+        self._threshold = compressed.threshold
         statistics.save(made.local)
         _LOG.info("trained version %d: %d steps, loss %.4f", announced.version, made.steps, made.loss)
 

@@ -22,12 +22,14 @@ from edgeclient.compile.errors import CompileError
 from edgeclient.durable.lock import Lock, StoreError
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
+from edgeclient.inspect import frame_command
 from edgeclient.models.slots import Models
 from edgeclient.settings import ConfigError, Device, load
 from edgeclient.train.data import DataError, Dataset, check_source, open_data
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Evaluation, Trainer, TrainingError
 from edgeclient.train.trainers import open_trainer
+from edgeclient.warmup import warmup_command
 from edgeclient.wire import bundle
 from edgeclient.wire.errors import WireError
 
@@ -172,7 +174,8 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
     r"""Export what was trained and what waits, so that the account can be checked from outside.
 
     Needs `audit = true` in CONFIG, and `run` not running. The file holds both sides of the law of
-    conservation: trained, absolute, rounds (kept apart from the store); residual, frames (the store's).
+    conservation: trained, absolute, rounds (kept apart from the store); residual, frames (the store's). The frames
+    are read with `tensors`.
 
     \b
     Example:
@@ -185,6 +188,7 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
     if model is None:
         raise StoreError(f"{settings.directory} holds no model yet: there is nothing to audit")
     announced = model.announcement
+    layout = bundle.read_manifest((model.bundle_directory / "manifest.json").read_bytes()).layout
     with Store(settings.directory / "store", layout=announced.layout, size=announced.size) as store:
         account = store.account()
         auditor = Auditor(
@@ -193,6 +197,7 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
         frames = store.frames()
         np.savez(
             out,
+            tensors=np.array(layout.tensors, np.int64),
             trained=auditor.trained,
             absolute=auditor.absolute,
             residual=store.residual(),
@@ -217,6 +222,8 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
 
 
 cli.add_command(compile_command)
+cli.add_command(frame_command)
+cli.add_command(warmup_command)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def _hello(link: Link) -> Hello:
 
 
 def _frame(link: Link) -> frame.Frame:
-    return frame.decode(fleet.await_message(link, _is(messages.FRAME)).payload)
+    return frame.decode(fleet.await_message(link, _is(messages.FRAME)).payload, fleet.LAYOUT.tensors)
 
 
 def _status(link: Link, **wanted: object) -> status.Status:
@@ -162,7 +162,7 @@ def test_killed_anywhere_it_resumes_with_the_same_identity(point: str, tmp_path:
         process = fleet.start_device(config)
         try:
             _announce(link, fleet.announcement(task, 1, fleet.START))
-            while not any(frame.decode(body).base_version == 1 for body in seen.values()):
+            while not any(frame.decode(body, fleet.LAYOUT.tensors).base_version == 1 for body in seen.values()):
                 assert time.monotonic() < until_s, (tmp_path / "d.log").read_text()
                 for event in link.poll(0.05):
                     if isinstance(event, Message) and _note(link, event, seen):
@@ -178,7 +178,7 @@ def _note(link: Link, message: Message, seen: dict[tuple[int, int], bytes]) -> b
     link.acknowledge(message)
     if messages.kind(message.payload) != messages.FRAME:
         return False
-    made = frame.decode(message.payload)
+    made = frame.decode(message.payload, fleet.LAYOUT.tensors)
     assert seen.setdefault((made.epoch, made.sequence), message.payload) == message.payload
     return True
 

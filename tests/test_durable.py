@@ -148,13 +148,17 @@ from edgeclient.durable.store import Store
 with Store(Path(sys.argv[1]), layout="ab" * 32, size=6) as store:
     print(store.account().epoch, flush=True)
     for number in range(1, 4):
-        x = store.residual() + np.arange(6, dtype=np.float32) * 10 ** number
+        print("round", number, flush=True)
+        live, idle = store.slots() if "mapped" in sys.argv else (store.residual(), None)
+        x = live + np.arange(6, dtype=np.float32) * 10 ** number
         returned = store.frames(State.RETURNED)
         for each in returned:
             x += np.frombuffer(each.body[12:], "<f4")
         sent, kept = x.copy(), x.copy()
         sent[3:], kept[:3] = 0, 0
-        print("round", number, flush=True)
+        if idle is not None:
+            idle[:] = kept
+            kept = idle
         store.commit_round([bytes(12) + sent.tobytes()], kept, token=str(number), base_version=number,
                            consumed=[each.id for each in returned])
         stamp = lambda body, epoch, sequence: epoch.to_bytes(8, "little") + sequence.to_bytes(4, "little") + body[12:]
@@ -173,10 +177,10 @@ POINTS = [
 ]
 
 
-def run_child(folder: Path, failpoints: str) -> subprocess.CompletedProcess[str]:
+def run_child(folder: Path, failpoints: str, *how: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, VARIABLE: failpoints}
     return subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", CHILD, str(folder), *how], env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -187,10 +191,11 @@ def test_every_failpoint_of_the_store_is_in_the_list() -> None:
     assert {part.split('"')[0] for part in source.split('failpoint.hit("')[1:]} == set(POINTS)
 
 
+@pytest.mark.parametrize("how", ["copied", "mapped"])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_anywhere_the_store_is_before_or_after(tmp_path: Path, point: str, nth: int) -> None:
-    child = run_child(tmp_path, f"{point}=kill@{nth}")
+def test_killed_anywhere_the_store_is_before_or_after(tmp_path: Path, point: str, nth: int, how: str) -> None:
+    child = run_child(tmp_path, f"{point}=kill@{nth}", how)
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert child.stdout.splitlines()[-1] == f"round {nth}"
     with opened(tmp_path) as store:
@@ -204,7 +209,7 @@ def test_killed_anywhere_the_store_is_before_or_after(tmp_path: Path, point: str
         wanted = {"durable.after-commit": State.QUEUED, "durable.after-sent": State.SENT}.get(point, State.RETURNED)
         assert [each.state for each in store.frames()] == [wanted] * (rounds > 0)
         assert store.account().next_sequence == rounds - (wanted is State.QUEUED)
-    again = run_child(tmp_path, "")
+    again = run_child(tmp_path, "", how)
     assert again.returncode == 0, again.stderr
     with opened(tmp_path) as store:
         assert np.array_equal(mass(store), trained + np.arange(6) * 1110.0)
@@ -323,6 +328,39 @@ def test_a_residual_of_another_size_changes_nothing(tmp_path: Path) -> None:
             round_of(store, [1, 2])
         assert store.account().rounds == 1
         assert store.residual().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_next_residual_is_written_into_the_idle_slot(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for turn in range(1, 5):
+            live, idle = store.slots()
+            assert not live.flags.writeable
+            np.add(live, turn, out=idle)
+            before = store.residual()
+            assert np.array_equal(before, live)
+            store.commit_round([], idle, token="t", base_version=0, consumed=[])
+            assert np.array_equal(store.residual(), before + turn)
+        _, idle = store.slots()
+        idle[:] = 99  # a round that came to nothing
+        round_of(store, [1, 2, 3, 4, 5, 6])
+    with opened(tmp_path) as store:
+        assert store.notice is None
+        assert store.residual().tolist() == [1, 2, 3, 4, 5, 6]
+        _, idle = store.slots()
+        idle[:] = 99
+    with opened(tmp_path) as store:
+        assert store.notice is None
+        assert store.residual().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_idle_slot_that_was_cut_short_is_made_whole(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        (slot,) = store._db.execute("SELECT slot FROM account").fetchone()
+        os.truncate(tmp_path / f"residual.{1 - slot}", 5)
+        live, idle = store.slots()
+        idle[:] = live + 3
+        store.commit_round([], idle, token="t", base_version=0, consumed=[])
+        assert store.residual().tolist() == [3.0] * SIZE
 
 
 def test_a_stamp_that_fails_leaves_the_frame_queued(tmp_path: Path) -> None:

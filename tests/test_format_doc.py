@@ -10,7 +10,21 @@ import pytest
 
 from edgeclient import wire
 from edgeclient.compress.update import StepValues
-from edgeclient.wire import announcement, frame, limits, messages, positions, reader, status, values
+from edgeclient.wire import (
+    announcement,
+    frame,
+    frame1,
+    frame2,
+    limits,
+    messages,
+    positions,
+    positions1,
+    reader,
+    rice,
+    status,
+    values,
+    values1,
+)
 from edgeclient.wire.errors import REASONS
 
 TEXT = (Path(wire.__file__).parent / "FORMAT.md").read_text()
@@ -58,7 +72,8 @@ def annotated(name: str) -> list[tuple[str, str]]:
     ("title", "form", "checksum"),
     [
         ("2. Topics", messages._PREFIX.format, False),
-        ("3. Frame header", frame._HEADER.format, False),
+        ("3.1 Header", frame2.HEADER.format, False),
+        ("4.1 Header", frame1.HEADER.format, False),
         ("5. HELLO", messages._HELLO.format, True),
         ("6. RECEIPT", messages._RECEIPT.format, False),
     ],
@@ -72,11 +87,16 @@ def test_layout_tables_are_the_structs(title: str, form: str, checksum: bool) ->
 
 
 def test_offsets_that_the_prose_and_the_code_name() -> None:
-    (rows,) = tables(section("3. Frame header"), "offset")
+    for title, module in [("3.1 Header", frame2), ("4.1 Header", frame1)]:
+        (rows,) = tables(section(title), "offset")
+        at = {row[2]: int(row[0]) for row in rows}
+        assert at["epoch"] == module.IDENTITY_AT
+        assert at["sequence"] == module.IDENTITY_AT + 8
+    (rows,) = tables(section("4.1 Header"), "offset")
     at = {row[2]: int(row[0]) for row in rows}
-    assert at["epoch"] == frame._IDENTITY_AT
-    assert at["sequence"] == frame._IDENTITY_AT + 8
-    assert f"The header has {frame.HEADER_BYTES} bytes" in section("3. Frame header")
+    assert (at["part"], at["parts"]) == (frame1._PART_AT, frame1._PART_AT + 2)
+    assert f"These {frame2.HEADER.size} bytes are followed by varints" in section("3.1 Header")
+    assert f"The header has {frame1.HEADER.size} bytes" in section("4.1 Header")
     assert f"The header has {messages._RECEIPT.size} bytes" in section("6. RECEIPT")
 
 
@@ -101,11 +121,32 @@ def test_message_kinds_and_modes() -> None:
     kinds = {"FRAME": messages.FRAME, "HELLO": messages.HELLO, "WITHDRAW": messages.WITHDRAW, "RECEIPT": 4}
     (rows,) = tables(section("2. Topics"), "offset")
     assert {name: int(code) for code, name in re.findall(r"(\d) ([A-Z]+)", rows[2][3])} == kinds
-    (header,) = tables(section("3. Frame header"), "offset")
+    (header,) = tables(section("4.1 Header"), "offset")
     said = {row[2]: row[3] for row in header}
-    assert said["value mode"].startswith(f"{values.FLOAT_MODE} float32 (4.2) · {values.STEP_MODE} step grid")
-    assert said["position mode"].startswith(f"{frame.RICE} Rice")
-    assert f"b, 0 to {positions.MAX_PARAMETER}" in section("4.1")
+    assert said["value mode"].startswith(f"{values1.FLOAT_MODE} float32 (4.3) · {values1.STEP_MODE} step grid")
+    assert said["position mode"].startswith(f"{frame1.RICE} Rice")
+    assert f"b, 0 to {positions1.MAX_PARAMETER}" in section("4.2")
+
+
+def test_modes_of_version_2() -> None:
+    (rows,) = tables(section("3.4 Values"), "value mode")
+    assert [(int(row[0]), row[1]) for row in rows] == list(enumerate(values.MODES))
+    (rows,) = tables(section("3.2 Segments"), "position mode")
+    numbers = {"Rice": positions.RICE, "context": positions.CONTEXT, "dense": positions.DENSE}
+    assert {row[1]: int(row[0]) for row in rows} == numbers
+    (header,) = tables(section("3.1 Header"), "offset")
+    said = next(row[3] for row in header if row[2] == "flags")
+    for name, bit in [("signed", frame2.SIGNED), ("part", frame2.PART), ("tensors", frame2.TENSORS)]:
+        assert f"bit {bit.bit_length() - 1}: {name}" in said
+    assert f"at most {frame2.ENTRIES_PER_BYTE} × (its bytes" in " ".join(section("3.2").split()).replace(
+        "has at most", "at most"
+    )
+    (rows,) = tables(section("3.4 Values"), "part")
+    form = next(row[2] for row in rows if row[0] == "form")
+    for name, bit in [("runs", values.RUNS), ("row", values.ROW)]:
+        assert f"bit {bit.bit_length() - 1}: {name}" in form
+    (rows,) = tables(section("3.2 Segments"), "part")
+    assert f"bits 0 to {rice.MAX_BITS.bit_length() - 1}: bits b" in rows[0][2]
 
 
 def test_announcement_keys() -> None:
@@ -131,7 +172,7 @@ def test_status_keys_and_defaults() -> None:
 
 def test_version_history_ends_with_the_version_in_use() -> None:
     (rows,) = tables(section("11. Version history"), "version")
-    assert int(rows[-1][0]) == limits.WIRE_VERSION
+    assert [int(row[0]) for row in rows] == list(range(limits.WIRE_VERSION, limits.FRAME_VERSION + 1))
 
 
 def test_docstrings_refer_to_sections_that_exist() -> None:
@@ -141,10 +182,12 @@ def test_docstrings_refer_to_sections_that_exist() -> None:
                 assert section(number + ("." if "." not in number else "")), (path, number)
 
 
-def test_frame_example() -> None:
-    data = example("frame")
+@pytest.mark.parametrize(("name", "version", "tag"), [("frame", 1, "0011223344556677"), ("frame2", 2, "00112233")])
+def test_frame_example(name: str, version: int, tag: str) -> None:
+    data = example(name)
     made = frame.decode(data)
-    assert (made.address, made.layout_tag.hex()) == (frame.address("har", "pi-7"), "0011223344556677")
+    assert made.wire_version == version
+    assert (made.address, made.layout_tag.hex()) == (frame.address("har", "pi-7"), tag)
     assert (made.epoch, made.sequence, made.number) == (0x0123456789ABCDEF, 3, 2)
     assert (made.part, made.parts, made.base_version, made.num_examples) == (0, 1, 4, 320)
     assert (made.update.size, made.update.indices.tolist()) == (40, [5, 9, 30])
@@ -153,7 +196,7 @@ def test_frame_example() -> None:
     assert made.update.values.threshold == np.float32(1.0)
     assert made.update.values.levels.tolist() == [0, 0, 1]
     origin = frame.Origin("har", "pi-7", made.layout_tag, 2, 4, 320)
-    (again,) = frame.encode_update(made.update, origin, limits.MAX_FRAME_BYTES)
+    (again,) = frame.encode_update(made.update, origin, limits.MAX_FRAME_BYTES, version=version)
     assert frame.stamp(again, epoch=made.epoch, sequence=3) == data
 
 
@@ -171,7 +214,8 @@ def test_receipt_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "title"), [("frame", "3. Frame header"), ("hello", "5. HELLO"), ("receipt", "6. RECEIPT")]
+    ("name", "title"),
+    [("frame2", "3.1 Header"), ("frame", "4.1 Header"), ("hello", "5. HELLO"), ("receipt", "6. RECEIPT")],
 )
 def test_example_lines_are_the_fields_of_the_table(name: str, title: str) -> None:
     (rows,) = tables(section(title), "offset")

@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeclient.wire import announcement, frame, messages, status
+from edgeclient.compress.select import Accel
+from edgeclient.wire import announcement, frame, frame1, frame2, messages, positions, status, values
 from edgeclient.wire.limits import MAX_FRAME_BYTES
+from edgeclient.wire.positions import Segment, Tensors
+from edgeclient.wire.reader import Field, Reader, sealed, unsealed
 
 FOLDER = Path(__file__).parent / "golden"
-ALL = ["frame-float", "frame-step", "frame-parts", "hello", "receipt", "announcement", "status"]
+V1 = ["frame-float", "frame-step", "frame-parts", "hello", "receipt", "announcement", "status"]
+V2 = [
+    "frame-bfloat16", "frame-context", "frame-dense", "frame-float", "frame-int4", "frame-int8", "frame-parts",
+    "frame-row", "frame-runs", "frame-sign", "frame-step", "frame-tensors",
+]  # fmt: skip
+ALL = [f"v1-{name}" for name in V1] + [f"v2-{name}" for name in V2]
 
 
 def load(name: str) -> tuple[list[bytes], list[dict[str, Any]]]:
-    path = FOLDER / f"v1-{name}.hex"
+    path = FOLDER / f"{name}.hex"
     data = [bytes.fromhex(line) for line in path.read_text().splitlines()]
     meanings = json.loads(path.with_suffix(".json").read_text())
     assert len(data) == len(meanings) > 0
@@ -31,13 +39,15 @@ def as_json(value: Any) -> Any:
 
 
 def test_no_vector_is_forgotten() -> None:
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(f"v1-{n}.{e}" for n in ALL for e in ("hex", "json"))
+    assert sorted(path.name for path in FOLDER.glob("v*")) == sorted(f"{n}.{e}" for n in ALL for e in ("hex", "json"))
 
 
-@pytest.mark.parametrize("name", ["frame-float", "frame-step", "frame-parts"])
-def test_frames(name: str) -> None:
+@pytest.mark.parametrize("accel", ["numpy", "numba"])
+@pytest.mark.parametrize("name", [name for name in ALL if "frame" in name])
+def test_frames(name: str, accel: Accel) -> None:
     for data, meaning in zip(*load(name), strict=True):
-        made = frame.decode(data)
+        tensors = meaning.get("tensors")
+        made = frame.decode(data, tensors, accel=accel)
         for field in ("address", "epoch", "sequence", "number", "part", "parts", "base_version", "num_examples"):
             assert getattr(made, field) == meaning[field], field
         assert made.layout_tag.hex() == meaning["layout_tag"]
@@ -46,12 +56,51 @@ def test_frames(name: str) -> None:
         assert [float(value).hex() for value in made.update.values.decoded()] == meaning["values"]
         origin = frame.Origin("har", "pi-7", made.layout_tag, made.number, made.base_version, made.num_examples)
         assert frame.address("har", "pi-7") == made.address
-        again = frame._encode_part(made.update, origin, made.part, made.parts)
+        again = encoded(made, origin, tensors, accel)
         assert frame.stamp(again, epoch=made.epoch, sequence=made.sequence) == data
 
 
-def test_the_parts_make_one_update_that_splits_the_same_way_again() -> None:
-    data, _ = load("frame-parts")
+def encoded(made: frame.Frame, origin: frame.Origin, tensors: Tensors | None, accel: Accel) -> bytes:
+    """One part, written again."""
+    if made.wire_version == 1:
+        return sealed(frame1.with_part(frame1.encode(made.update, origin), made.part, made.parts))
+    first, last = int(made.update.indices[0]), int(made.update.indices[-1])
+    first, span = (first, last - first + 1) if made.parts > 1 else (0, made.update.size)
+    body = frame2.encode_body(made.update, first, span, tensors, accel)
+    return sealed(frame2.encode_header(body, origin, made.update.size, made.part, made.parts) + body.content)
+
+
+def test_the_vectors_use_what_they_are_named_after() -> None:
+    flags = {name: data[4] for name in V2 for data in load(f"v2-{name}")[0]}
+    assert {name for name, each in flags.items() if each & frame2.TENSORS} == {
+        "frame-context", "frame-dense", "frame-runs", "frame-tensors",
+    }  # fmt: skip
+    assert {name for name, each in flags.items() if each & frame2.PART} == {"frame-parts"}
+    assert {each >> 4 for each in flags.values()} == set(range(6))
+    assert [segment[0].mode for segment in map(segments, ["frame-context", "frame-dense", "frame-tensors"])] == [
+        1,
+        2,
+        0,
+    ]
+    for name, form in [("frame-row", values.ROW), ("frame-runs", values.RUNS), ("frame-step", 0)]:
+        trace: list[Field] = []
+        (data,), (meaning,) = load(f"v2-{name}")
+        frame.decode(data, meaning.get("tensors"), trace=trace)
+        (grid,) = [field for field in trace if field.name == "values: grid"]
+        assert data[grid.end - 1] == form
+    assert any(segment.code.thirds for segment in segments("frame-tensors"))
+
+
+def segments(name: str) -> list[Segment]:
+    (data,), (meaning,) = load(f"v2-{name}")
+    reader = Reader(unsealed(data))
+    header = frame2.read_header(reader)
+    return positions.read_head(reader, positions.touched(0, header.size, meaning["tensors"]), 10**6)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_parts_make_one_update_that_splits_the_same_way_again(version: int) -> None:
+    data, _ = load(f"v{version}-frame-parts")
     made = [frame.decode(each) for each in data]
     assert [each.part for each in made] == list(range(len(data)))
     assert {each.parts for each in made} == {len(data)}
@@ -61,28 +110,29 @@ def test_the_parts_make_one_update_that_splits_the_same_way_again() -> None:
     assert indices.size == 600
 
 
-def test_the_step_vector_holds_every_level() -> None:
-    (data,), _ = load("frame-step")
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_step_vector_holds_every_level(version: int) -> None:
+    (data,), _ = load(f"v{version}-frame-step")
     assert np.unique(frame.decode(data).update.values.levels).tolist() == list(range(13))  # type: ignore[union-attr]
     assert len(data) < MAX_FRAME_BYTES
 
 
 def test_hello() -> None:
-    (data,), (meaning,) = load("hello")
+    (data,), (meaning,) = load("v1-hello")
     hello = messages.decode_hello(data)
     assert asdict(hello) == meaning
     assert messages.encode_hello(hello) == data
 
 
 def test_receipt() -> None:
-    (data,), (meaning,) = load("receipt")
+    (data,), (meaning,) = load("v1-receipt")
     receipt = messages.decode_receipt(data)
     assert as_json(asdict(receipt)) == meaning
     assert messages.encode_receipt(receipt) == data
 
 
 def test_announcement() -> None:
-    (data,), (meaning,) = load("announcement")
+    (data,), (meaning,) = load("v1-announcement")
     announced = announcement.decode(data)
     meaning["policy"] |= {"local_steps": 0, "clip_norm": 0.0}  # came later, with these defaults
     assert as_json(asdict(announced)) == meaning
@@ -90,7 +140,7 @@ def test_announcement() -> None:
 
 
 def test_status() -> None:
-    (data,), (meaning,) = load("status")
+    (data,), (meaning,) = load("v1-status")
     health = status.decode(data)
     assert asdict(health) == meaning
     assert status.encode(health) == data

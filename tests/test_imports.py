@@ -14,7 +14,7 @@ import importlib, json, pkgutil, sys
 before = set(sys.modules)
 package = importlib.import_module(sys.argv[1])
 for each in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    if not each.name.endswith("._numba"):
+    if not each.name.endswith("_numba"):
         importlib.import_module(each.name)
 found = {name.partition(".")[0] for name in set(sys.modules) - before}
 print(json.dumps(sorted(found - set(sys.stdlib_module_names))))

@@ -12,11 +12,14 @@ from broker.intake.decode import FrameIn, HelloIn, Rejected, decode
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire import frame, messages, topics
-from edgeclient.wire.errors import REASONS
+from edgeclient.wire.errors import REASONS, WireError
+from edgeclient.wire.layout import Layout, Parameter
 from edgeclient.wire.messages import Hello, Receipt, Refusal
 from edgeclient.wire.reader import sealed
 
-TAG = b"layout-8"
+LAYOUT = Layout((Parameter("w", (4, 2)), Parameter("b", (2,))))
+LAYOUTS = {"t": LAYOUT}
+TAG = LAYOUT.tag
 TERMS = Terms(TAG, size=10, version=20, max_staleness=5, value_limit=16.0)
 TOPIC = topics.up("t", "d")
 HELLO = messages.encode_hello(Hello(7, 3, 1))
@@ -36,10 +39,10 @@ def judged(data: bytes, terms: Terms = TERMS) -> Refusal | None:
 
 def test_a_frame_and_a_hello() -> None:
     data = body()
-    said = decode(TOPIC, data)
+    said = decode(TOPIC, data, LAYOUTS)
     assert isinstance(said, FrameIn)
     assert (said.task, said.device, said.body, said.frame.epoch) == ("t", "d", data, 7)
-    assert decode(TOPIC, HELLO) == HelloIn("t", "d", Hello(7, 3, 1))
+    assert decode(TOPIC, HELLO, {}) == HelloIn("t", "d", Hello(7, 3, 1))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +50,8 @@ def test_a_frame_and_a_hello() -> None:
     [
         (TOPIC, b"", "d", "truncated"),
         (TOPIC, b"xx\x01\x01", "d", "magic"),
-        (TOPIC, b"EC\x02\x01", "d", "version"),
+        (TOPIC, b"EC\x03\x01", "d", "version"),
+        (TOPIC, b"EC\x02\x02", "d", "version"),
         (TOPIC, b"EC\x01\x03" + bytes(20), "d", "kind"),
         (TOPIC, messages.encode_receipt(Receipt(1, 0, 0)), "d", "kind"),
         (TOPIC, HELLO[:-1], "d", "checksum"),
@@ -60,7 +64,7 @@ def test_a_frame_and_a_hello() -> None:
     ],
 )
 def test_what_is_dropped_and_why(topic: str, payload: bytes, device: str, reason: str) -> None:
-    said = decode(topic, payload)
+    said = decode(topic, payload, LAYOUTS)
     assert isinstance(said, Rejected)
     assert (said.device, said.reason) == (device, reason)
 
@@ -71,7 +75,7 @@ def test_what_is_dropped_and_why(topic: str, payload: bytes, device: str, reason
     st.binary(max_size=120) | st.binary(max_size=99).map(lambda junk: sealed(b"EC\x01\x01" + junk)),
 )
 def test_decode_never_raises(topic: str, payload: bytes) -> None:
-    said = decode(topic, payload)
+    said = decode(topic, payload, LAYOUTS)
     if isinstance(said, Rejected):
         assert said.reason in REASONS
 
@@ -81,7 +85,7 @@ def test_decode_never_raises(topic: str, payload: bytes) -> None:
 def test_a_forged_byte_never_raises_through_judgement(at: int, byte: int) -> None:
     forged = bytearray(body()[:-4])
     forged[at % len(forged)] = byte
-    said = decode(TOPIC, sealed(bytes(forged)))
+    said = decode(TOPIC, sealed(bytes(forged)), LAYOUTS)
     if isinstance(said, FrameIn):
         refusal(said.frame, frame.address("t", "d"), TERMS)
 
@@ -105,6 +109,29 @@ def test_a_forged_byte_never_raises_through_judgement(at: int, byte: int) -> Non
 )
 def test_refusals(data: bytes, wanted: Refusal | None) -> None:
     assert judged(data) is wanted
+
+
+def by_tensor(*, tag: bytes = TAG) -> bytes:
+    """A frame that only the layout makes readable: tensors as they are in it, and half of its entries in the second."""
+    values = np.ones(8, np.float32)
+    update = SparseUpdate(4096, np.array([7, *range(4000, 4007)]), FloatValues(values))
+    (made,) = frame.encode_update(update, frame.Origin("t", "d", tag, 0, 20, 5), 65536, tensors=[(40, 100), (1, 96)])
+    with pytest.raises(WireError, match="layout"):
+        frame.decode(made)
+    return made
+
+
+def test_a_frame_of_another_layout_is_answered_though_it_cannot_be_read() -> None:
+    said = decode(TOPIC, by_tensor(tag=b"another8"), LAYOUTS)
+    assert isinstance(said, FrameIn)
+    assert refusal(said.frame, frame.address("t", "d"), TERMS) is Refusal.LAYOUT
+    lied = decode(TOPIC, by_tensor(), LAYOUTS)
+    assert isinstance(lied, Rejected)
+    assert lied.reason == "layout"
+    known = Layout((Parameter("w", (40, 100)), Parameter("b", (96,))))
+    read = decode(TOPIC, by_tensor(tag=known.tag), {"t": known})
+    assert isinstance(read, FrameIn)
+    assert read.frame.update.indices.size == 8
 
 
 def test_one_entry_over_the_limit_refuses_the_frame() -> None:

@@ -126,7 +126,7 @@ class World:
         if not self.up:
             return
         at = choice % len(self.up)
-        said = decode(TOPIC, self.up[at] if keep else self.up.pop(at))
+        said = decode(TOPIC, self.up[at] if keep else self.up.pop(at), {})
         if isinstance(said, HelloIn):
             self.ledger.hello("t", "d", said.hello)
         else:

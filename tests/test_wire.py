@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import FloatValues, SparseUpdate, StepValues
-from edgeclient.wire import announcement, frame, messages, positions, status, topics
+from edgeclient.wire import announcement, frame, frame1, messages, positions1, status, topics
 from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.errors import REASONS, WireError
 from edgeclient.wire.frame import Origin
@@ -48,7 +48,7 @@ def updates(draw: st.DrawFn) -> SparseUpdate:
     return SparseUpdate(size, indices, quantise(numbers, limit))
 
 
-def small_frame(*, floats: bool = False) -> bytes:
+def small_frame(*, floats: bool = False, version: int = 1) -> bytes:
     delta = np.zeros(400, np.float32)
     delta[3::7] = np.linspace(-4, 9, delta[3::7].size, dtype=np.float32)
     if floats:
@@ -56,7 +56,7 @@ def small_frame(*, floats: bool = False) -> bytes:
     k = 58 if floats else 20
     update, _ = compress_with_feedback(delta, np.zeros(400, np.float32), k=k)
     assert isinstance(update.values, FloatValues if floats else StepValues)
-    (made,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES)
+    (made,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, version=version)
     return frame.stamp(made, epoch=2**64 - 2, sequence=9)
 
 
@@ -68,13 +68,17 @@ HEALTH = Status("online", "s-1", note="training", version=3, rounds=2)
 MESSAGES: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "frame-step": (small_frame(), frame.decode),
     "frame-float": (small_frame(floats=True), frame.decode),
+    "frame2-step": (small_frame(version=2), frame.decode),
+    "frame2-float": (small_frame(floats=True, version=2), frame.decode),
     "hello": (messages.encode_hello(Hello(7, 20, 4)), messages.decode_hello),
     "receipt": (messages.encode_receipt(RECEIPT), messages.decode_receipt),
     "announcement": (announcement.encode(ANNOUNCED), announcement.decode),
     "status": (status.encode(HEALTH), status.decode),
 }
+each_version = pytest.mark.parametrize("version", [1, 2])
 each_message = pytest.mark.parametrize("name", MESSAGES)
-each_sealed = pytest.mark.parametrize("name", ["frame-step", "frame-float", "hello", "receipt"])
+SEALED = ["frame-step", "frame-float", "frame2-step", "frame2-float", "hello", "receipt"]
+each_sealed = pytest.mark.parametrize("name", SEALED)
 
 
 def decoded_or_refused(decode: Callable[[bytes], Any], data: bytes) -> Any:
@@ -109,24 +113,26 @@ def assert_sound(made: frame.Frame) -> None:
 # decode ∘ encode = id
 
 
+@each_version
 @settings(max_examples=120, deadline=None)
 @given(updates(), st.integers(0, 2**32 - 1), U64, U32, U32, st.integers(1, 2**32 - 1))
 def test_frames_round_trip(
-    update: SparseUpdate, number: int, epoch: int, sequence: int, base: int, examples: int
+    version: int, update: SparseUpdate, number: int, epoch: int, sequence: int, base: int, examples: int
 ) -> None:
     origin = Origin("har", "pi-7", b"\x00\xff345678", number, base, examples)
-    (body,) = frame.encode_update(update, origin, MAX_FRAME_BYTES)
+    (body,) = frame.encode_update(update, origin, MAX_FRAME_BYTES, version=version)
     data = frame.stamp(body, epoch=epoch, sequence=sequence)
     made = frame.decode(data)
     assert_sound(made)
-    assert (made.address, made.layout_tag) == (frame.address("har", "pi-7"), b"\x00\xff345678")
+    assert made.wire_version == version
+    assert (made.address, made.layout_tag) == (frame.address("har", "pi-7"), b"\x00\xff345678"[: 12 - 4 * version])
     assert (made.epoch, made.sequence, made.number) == (epoch, sequence, number)
     assert (made.part, made.parts, made.base_version, made.num_examples) == (0, 1, base, examples)
     assert made.update.size == update.size
     assert np.array_equal(made.update.indices, update.indices)
     assert type(made.update.values) is type(update.values)
     assert np.array_equal(bits(made.update.values.decoded()), bits(update.values.decoded()))
-    (again,) = frame.encode_update(made.update, origin, MAX_FRAME_BYTES)
+    (again,) = frame.encode_update(made.update, origin, MAX_FRAME_BYTES, version=version)
     assert frame.stamp(again, epoch=epoch, sequence=sequence) == data
 
 
@@ -134,10 +140,11 @@ def bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
     return values.view(np.uint32)
 
 
+@each_version
 @settings(max_examples=40, deadline=None)
 @given(updates(), st.integers(150, 2000))
-def test_split_updates_are_the_update(update: SparseUpdate, max_bytes: int) -> None:
-    frames = frame.encode_update(update, ORIGIN, max_bytes)
+def test_split_updates_are_the_update(version: int, update: SparseUpdate, max_bytes: int) -> None:
+    frames = frame.encode_update(update, ORIGIN, max_bytes, version=version)
     assert max(map(len, frames)) <= max_bytes
     made = [frame.decode(data, max_bytes=max_bytes) for data in frames]
     assert [each.part for each in made] == list(range(len(made)))
@@ -147,13 +154,15 @@ def test_split_updates_are_the_update(update: SparseUpdate, max_bytes: int) -> N
     assert np.array_equal(bits(values), bits(update.values.decoded()))
 
 
-def test_a_million_numbers_fit_the_limit_in_several_frames() -> None:
+@each_version
+def test_a_million_numbers_fit_the_limit_in_several_frames(version: int) -> None:
     rng = np.random.default_rng(1)
     update, _ = compress_with_feedback(
         rng.standard_normal(1_000_000).astype(np.float32), np.zeros(1_000_000, np.float32), k=200_000, accel="numpy"
     )
-    frames = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES)
+    frames = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, version=version)
     assert len(frames) > 1
+    assert min(map(len, frames[:-1])) > 0.85 * MAX_FRAME_BYTES
     assert max(map(len, frames)) <= MAX_FRAME_BYTES
     indices = np.concatenate([frame.decode(each).update.indices for each in frames])
     assert np.array_equal(indices, update.indices)
@@ -166,8 +175,9 @@ def test_an_update_without_entries_makes_no_frame() -> None:
 
 def test_frames_too_small_for_an_entry_are_refused() -> None:
     update, _ = compress_with_feedback(np.ones(4, np.float32), np.zeros(4, np.float32), k=2)
-    with pytest.raises(WireError, match="too-large"):
-        frame.encode_update(update, ORIGIN, 72)
+    for version, size in [(1, 72), (2, 40)]:
+        with pytest.raises(WireError, match="too-large"):
+            frame.encode_update(update, ORIGIN, size, version=version)
 
 
 def test_many_examples_are_capped_not_refused() -> None:
@@ -182,13 +192,13 @@ def test_many_examples_are_capped_not_refused() -> None:
 @example({0})
 def test_positions_round_trip(members: set[int]) -> None:
     wanted = np.array(sorted(members), np.int64)
-    data = positions.encode(wanted)
+    data = positions1.encode(wanted)
     reader = Reader(data)
-    assert np.array_equal(positions.decode(reader, count=wanted.size, span=int(wanted[-1]) + 1), wanted)
+    assert np.array_equal(positions1.decode(reader, count=wanted.size, span=int(wanted[-1]) + 1), wanted)
     reader.finish()
     if int(wanted[-1]) > 0:
         with pytest.raises(WireError):
-            positions.decode(Reader(data), count=wanted.size, span=int(wanted[-1]))
+            positions1.decode(Reader(data), count=wanted.size, span=int(wanted[-1]))
 
 
 @settings(max_examples=200, deadline=None)
@@ -295,7 +305,7 @@ def test_trailing_bytes_are_refused(name: str) -> None:
     data, decode = MESSAGES[name]
     with pytest.raises(WireError):
         decode(data + b"\x00")
-    if name in {"frame-step", "frame-float", "hello", "receipt"}:
+    if name in SEALED:
         with pytest.raises(WireError):
             decode(sealed(unsealed(data) + b"\x00"))
 
@@ -326,6 +336,7 @@ def test_junk_never_raises_anything_else(name: str, junk: bytes) -> None:
     _, decode = MESSAGES[name]
     decoded_or_refused(decode, junk)
     decoded_or_refused(decode, sealed(b"EC\x01" + junk))
+    decoded_or_refused(decode, sealed(b"EC\x02" + junk))
 
 
 @each_sealed
@@ -349,17 +360,17 @@ HEADER = [
 
 def forged_frame(data: bytes, **fields: Any) -> bytes:
     body = unsealed(data)
-    values = list(frame._HEADER.unpack_from(body))
+    values = list(frame1.HEADER.unpack_from(body))
     for name, value in fields.items():
         values[HEADER.index(name)] = value
-    return sealed(frame._HEADER.pack(*values) + body[frame.HEADER_BYTES :])
+    return sealed(frame1.HEADER.pack(*values) + body[frame1.HEADER.size :])
 
 
 @pytest.mark.parametrize("floats", [False, True])
 @settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_forged_header_fields(floats: bool, data: st.DataObject) -> None:
-    form = [c for c in frame._HEADER.format if c in "BHIQ"]
+    form = [c for c in frame1.HEADER.format if c in "BHIQ"]
     numeric = [name for name in HEADER if name not in {"magic", "layout"}]
     widths = dict(zip(numeric, (2 ** (8 * struct.calcsize("<" + c)) for c in form), strict=True))
     fields = {}
@@ -376,7 +387,8 @@ def test_forged_header_fields(floats: bool, data: st.DataObject) -> None:
     ("fields", "reason"),
     [
         ({"magic": b"ec"}, "magic"),
-        ({"version": 2}, "version"),
+        ({"version": 3}, "version"),
+        ({"version": 0}, "version"),
         ({"kind": 2}, "kind"),
         ({"kind": 3}, "kind"),
         ({"flags": 1}, "flags"),
@@ -404,30 +416,31 @@ def test_forged_headers_are_refused(fields: dict[str, Any], reason: str) -> None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf"), 0.0, -0.0])
-def test_values_that_are_no_numbers_are_refused(bad: float) -> None:
+@each_version
+def test_values_that_are_no_numbers_are_refused(version: int, bad: float) -> None:
     update = SparseUpdate(9, np.array([1, 2]), FloatValues(np.array([1.0, bad], np.float32)))
-    (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES)
+    (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, version=version)
     with pytest.raises(WireError, match="value"):
         frame.decode(data)
 
 
 @pytest.mark.parametrize("step", [0x0000, 0x8000, 0x7F80, 0x7FC0, 0xFF80, 0xBF80, 0x0480, 0x0001])
 def test_steps_that_cannot_be_are_refused(step: int) -> None:
-    body = positions.encode(np.array([0])) + struct.pack("<H", step) + b"\x00" + struct.pack("<H", 0x3F80) + b"\x00"
+    body = positions1.encode(np.array([0])) + struct.pack("<H", step) + b"\x00" + struct.pack("<H", 0x3F80) + b"\x00"
     with pytest.raises(WireError, match="value"):
         frame.decode(one_entry(body))
-    good = positions.encode(np.array([0])) + struct.pack("<H", 0x3F80) + b"\x00" + struct.pack("<H", 0x3F80) + b"\x00"
+    good = positions1.encode(np.array([0])) + struct.pack("<H", 0x3F80) + b"\x00" + struct.pack("<H", 0x3F80) + b"\x00"
     assert frame.decode(one_entry(good)).update.values.decoded().tolist() == [1.0]
 
 
 def test_a_centroid_below_its_step_is_refused() -> None:
-    body = positions.encode(np.array([0])) + struct.pack("<H", 0x3F80) + b"\x00" + struct.pack("<H", 0x3F7F) + b"\x00"
+    body = positions1.encode(np.array([0])) + struct.pack("<H", 0x3F80) + b"\x00" + struct.pack("<H", 0x3F7F) + b"\x00"
     with pytest.raises(WireError, match="centroid"):
         frame.decode(one_entry(body))
 
 
 def one_entry(body: bytes) -> bytes:
-    header = frame._HEADER.pack(b"EC", 1, 1, 0, 1, 0, 0, 0, b"12345678", 0, 0, 0, 0, 1, 0, 1, 10, 3, 1)
+    header = frame1.HEADER.pack(b"EC", 1, 1, 0, 1, 0, 0, 0, b"12345678", 0, 0, 0, 0, 1, 0, 1, 10, 3, 1)
     return sealed(header + body)
 
 
@@ -462,8 +475,8 @@ def test_crooked_positions_are_refused(body: bytes) -> None:
 @pytest.mark.parametrize("parameter", [0, 1, 40])
 def test_a_small_frame_takes_little_memory(fields: dict[str, int], parameter: int) -> None:
     update = SparseUpdate(400, np.array([0, 9]), quantise(np.array([1, 2], np.float32), 16.0))
-    (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES)
-    forged = unsealed(forged_frame(data, **fields))[: frame.HEADER_BYTES]
+    (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, version=1)
+    forged = unsealed(forged_frame(data, **fields))[: frame1.HEADER.size]
     body = sealed(forged + bytes([parameter]) + varint(2**37) + b"\x00" * 16)
     honest = sealed(forged + bytes([parameter]) + varint(8) + b"\x00" * 16)
     assert len(body) <= 100
@@ -484,7 +497,7 @@ def test_a_frame_over_the_limit_is_refused_unread() -> None:
 
 
 def test_hostile_frames_of_full_size_stay_bounded() -> None:
-    header = frame._HEADER.pack(
+    header = frame1.HEADER.pack(
         b"EC", 1, 1, 0, 1, 0, 0, 0, b"12345678", 0, 0, 0, 0, 1, 0, 1, MAX_SIZE, 0, 8 * (MAX_FRAME_BYTES - 200)
     )
     unary = MAX_FRAME_BYTES - 200

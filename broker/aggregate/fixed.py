@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from broker.aggregate.weight import MAX_WEIGHT
+from edgeclient.compress.add import add_units
 from edgeclient.compress.update import SparseUpdate
 
 # value · 2^s ≤ 2^30 (announcement) · weight ≤ 2^20 · frames ≤ 2^12 stays below 2^63.
@@ -26,8 +27,9 @@ def weighted_sum(members: Iterable[tuple[SparseUpdate, int]], size: int, scale_b
     """
     total = np.zeros(size, np.int64)
     for count, (update, weight) in enumerate(members, 1):
-        units = np.rint(np.ldexp(update.values.decoded().astype(np.float64), scale_bits))
-        if count > MAX_FRAMES or not 1 <= weight <= MAX_WEIGHT or (np.abs(units) > 2.0**30).any():
+        values = update.values.decoded()
+        largest = max(float(values.max()), -float(values.min())) * 2.0**scale_bits
+        if count > MAX_FRAMES or not 1 <= weight <= MAX_WEIGHT or largest > 2.0**30:
             raise ValueError(f"member {count} with weight {weight} is outside the bounds of the fixed-point sum")
-        total[update.indices] += units.astype(np.int64) * weight
+        add_units(total, update.indices, values, scale_bits, weight)
     return total

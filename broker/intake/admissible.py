@@ -31,7 +31,7 @@ def refusal(frame: Frame, address: int, terms: Terms) -> Refusal | None:
     """Why the frame is not admitted, or None when it is; `address` is that of its topic."""
     if frame.address != address:
         return Refusal.ADDRESS
-    if frame.layout_tag != terms.layout_tag or frame.update.size != terms.size:
+    if not terms.layout_tag.startswith(frame.layout_tag) or frame.update.size != terms.size:
         return Refusal.LAYOUT
     if frame.base_version > terms.version:
         return Refusal.FUTURE

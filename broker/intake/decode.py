@@ -1,15 +1,17 @@
 """From an MQTT message on `up` to what a device said."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameIn:
-    """A frame as it came, with its decoded form."""
+    """A frame as it came, with its decoded form; without entries, if they cannot be read for another layout's."""
 
     task: str
     device: str
@@ -38,8 +40,8 @@ class Rejected:
 Incoming: TypeAlias = FrameIn | HelloIn | Rejected
 
 
-def decode(topic: str, payload: bytes) -> Incoming:
-    """What the message says; never raises, whatever the bytes."""
+def decode(topic: str, payload: bytes, layouts: Mapping[str, Layout]) -> Incoming:
+    """What the message says, given the layouts of tasks by name; never raises, whatever the bytes."""
     device = ""
     try:
         parsed = topics.parse(topic)
@@ -48,6 +50,14 @@ def decode(topic: str, payload: bytes) -> Incoming:
         (device,) = parsed.rest
         if messages.kind(payload) == messages.HELLO:
             return HelloIn(parsed.task, device, messages.decode_hello(payload))
-        return FrameIn(parsed.task, device, payload, frame.decode(payload))
+        return FrameIn(parsed.task, device, payload, _frame(payload, layouts.get(parsed.task)))
     except WireError as error:
         return Rejected(device, error.reason, error.detail)
+
+
+def _frame(payload: bytes, layout: Layout | None) -> frame.Frame:
+    """A frame for another layout is not read but answered: its device resends until it has a receipt."""
+    seen = frame.peek(payload)
+    if layout is not None and not layout.tag.startswith(seen.layout_tag):
+        return seen
+    return frame.decode(payload, layout.tensors if layout is not None else None)

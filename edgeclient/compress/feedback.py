@@ -4,11 +4,12 @@ The law, per coordinate and up to float32 rounding: `delta + residual + returned
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgeclient.compress.quantise import quantise
-from edgeclient.compress.select import Accel, top_k
+from edgeclient.compress.select import Accel, select
 from edgeclient.compress.update import F32, SparseUpdate
 
 
@@ -16,20 +17,76 @@ class NotFinite(ValueError):
     """A delta holds NaN or infinity; nothing was changed."""
 
 
-def compensate(delta: F32, residual: F32, returned: Iterable[SparseUpdate] = ()) -> F32:
-    """delta + residual + what came back refused, float32 (n,), in a new array.
+@dataclass(frozen=True, slots=True, eq=False)
+class Compressed:
+    """What a round of compression makes.
+
+    Attributes:
+        update: the entries to send.
+        residual: float32 (n,), what stays; `out`, if that was given.
+        threshold: magnitude of the smallest selected entry; where none was selected, that of the round before.
+    """
+
+    update: SparseUpdate
+    residual: F32
+    threshold: float
+
+
+def compress(
+    delta: F32,
+    residual: F32,
+    k: int,
+    *,
+    returned: Iterable[SparseUpdate] = (),
+    limit: float = float("inf"),
+    accel: Accel = "auto",
+    last_threshold: float = 0.0,
+    out: F32 | None = None,
+) -> Compressed:
+    """Select and quantise the k largest compensated entries, in one sweep of memory.
+
+    The three vectors may be memory-mapped files: nothing else here has n numbers.
+
+    Args:
+        delta: local - base, float32 (n,).
+        residual: what earlier rounds left unsent, float32 (n,).
+        k: entries to send at most.
+        returned: updates that the aggregator refused; their entries count again.
+        limit: largest magnitude to send, a power of two; the excess stays in the residual.
+        accel: which selection kernel to use.
+        last_threshold: `threshold` of the round before, 0 if there was none. Makes the sweep shorter, and changes
+            no result.
+        out: where the new residual goes, such as the idle residual slot: float32 (n,), contiguous, apart from the
+            other two. None makes a new array.
+
+    Returns:
+        The update, the new residual and the threshold for the next round. Delta and residual are unchanged.
 
     Raises:
-        NotFinite: the sum has a NaN or an infinity.
+        NotFinite: delta + residual + returned has a NaN or an infinity; only `out` was written to.
+        ValueError: vectors that do not fit together, or k < 0.
+
+    Example:
+        >>> delta = np.array([4.0, 0.5, -0.25], np.float32)
+        >>> made = compress(delta, np.zeros(3, np.float32), k=1)
+        >>> made.update.indices, made.update.values.decoded(), made.residual, made.threshold
+        (array([0]), array([4.], dtype=float32), array([ 0.  ,  0.5 , -0.25], dtype=float32), 4.0)
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        x = np.add(delta, residual, dtype=np.float32)
-        for update in returned:
-            update.add_to(x)
-    if not np.isfinite(x).all():
-        bad = int(np.flatnonzero(~np.isfinite(x))[0])
-        raise NotFinite(f"compensated delta is not finite at coordinate {bad}")
-    return x
+    terms = np.require(delta, np.float32, ["C", "A"]), np.require(residual, np.float32, ["C", "A"])
+    x = np.empty(terms[0].shape, np.float32) if out is None else out
+    _check(x, *terms)
+    came_back = list(returned)
+    if came_back:
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add(*terms, out=x)
+            for back in came_back:
+                back.add_to(x)
+    selection = select(x, k, total_of=None if came_back else terms, last_threshold=last_threshold, accel=accel)
+    if selection is None:
+        raise NotFinite(f"compensated delta is not finite at coordinate {_first_bad(x)}")
+    update = SparseUpdate(x.size, selection.indices, quantise(selection.values, limit))
+    x[selection.indices] = selection.values - update.values.decoded()
+    return Compressed(update, x, selection.threshold or last_threshold)
 
 
 def compress_with_feedback(
@@ -41,30 +98,31 @@ def compress_with_feedback(
     limit: float = float("inf"),
     accel: Accel = "auto",
 ) -> tuple[SparseUpdate, F32]:
-    """Select and quantise the k largest compensated entries.
-
-    Args:
-        delta: local - base, float32 (n,).
-        residual: what earlier rounds left unsent, float32 (n,).
-        k: entries to send at most.
-        returned: updates that the aggregator refused; their entries count again.
-        limit: largest magnitude to send, a power of two; the excess stays in the residual.
-        accel: which selection kernel to use.
-
-    Returns:
-        The update and the new residual (n,). The inputs are unchanged.
-
-    Raises:
-        NotFinite: delta + residual has a NaN or an infinity.
+    """One round of `compress` on its own, without a threshold to carry over: the update and the new residual.
 
     Example:
-        >>> delta = np.array([4.0, 0.5, -0.25], np.float32)
-        >>> update, residual = compress_with_feedback(delta, np.zeros(3, np.float32), k=1)
-        >>> update.indices, update.values.decoded(), residual
-        (array([0]), array([4.], dtype=float32), array([ 0.  ,  0.5 , -0.25], dtype=float32))
+        >>> update, residual = compress_with_feedback(np.array([4.0, 0.5], np.float32), np.zeros(2, np.float32), k=1)
+        >>> update.indices, residual
+        (array([0]), array([0. , 0.5], dtype=float32))
     """
-    x = compensate(delta, residual, returned)
-    indices = top_k(x, k, accel=accel)
-    update = SparseUpdate(x.size, indices, quantise(x[indices], limit))
-    x[indices] -= update.values.decoded()
-    return update, x
+    made = compress(delta, residual, k, returned=returned, limit=limit, accel=accel)
+    return made.update, made.residual
+
+
+def _check(x: F32, *terms: F32) -> None:
+    if any(each.shape != x.shape or each.ndim != 1 for each in terms):
+        raise ValueError(f"a delta and residual of shapes {[each.shape for each in terms]} into one of {x.shape}")
+    if x.dtype != np.float32 or not x.flags.carray:
+        raise ValueError("the new residual needs an array of float32 that is contiguous, aligned and writeable")
+    if any(np.may_share_memory(x, each) for each in terms):
+        raise ValueError("the new residual would overwrite what it is made from")
+
+
+def _first_bad(x: F32) -> int:
+    """The first coordinate that is not finite; those before it have been added, those behind it need not be."""
+    block = 1 << 20
+    for start in range(0, x.size, block):
+        bad = np.flatnonzero(~np.isfinite(x[start : start + block]))
+        if bad.size:
+            return start + int(bad[0])
+    raise AssertionError("every coordinate is finite")

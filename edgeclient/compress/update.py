@@ -6,10 +6,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.compress.add import add
+
 F32: TypeAlias = npt.NDArray[np.float32]
 I64: TypeAlias = npt.NDArray[np.int64]
 U8: TypeAlias = npt.NDArray[np.uint8]
 Bools: TypeAlias = npt.NDArray[np.bool_]
+Centroids: TypeAlias = tuple[np.float32, np.float32, np.float32]
 
 MAX_LEVEL = 12
 CENTROID_LEVELS = 3
@@ -28,20 +31,39 @@ class StepValues:
         centroids: magnitudes of levels 0, 1, 2 (bfloat16 numbers); 0 where no entry has the level.
         negative: (k,) sign of each entry.
         levels: (k,) uint8 in 0..12.
+        runs: consecutive entries with centroids of their own, as (how many, centroids); they add up to k.
+            Where there are runs, `centroids` is not used.
     """
 
     threshold: np.float32
-    centroids: tuple[np.float32, np.float32, np.float32]
+    centroids: Centroids
     negative: Bools
     levels: U8
+    runs: tuple[tuple[int, Centroids], ...] = ()
 
     def decoded(self) -> F32:
         """Values as the receiver sees them, float32 (k,), always finite."""
         steps = np.arange(MAX_LEVEL + 1, dtype=np.float64)
         table = np.minimum((steps + 1.5) * float(self.threshold), float(LARGEST)).astype(np.float32)
+        if self.runs:
+            tables = np.repeat(table[None], len(self.runs), axis=0)
+            tables[:, :CENTROID_LEVELS] = [centroids for _, centroids in self.runs]
+            run = np.repeat(np.arange(len(self.runs)), [count for count, _ in self.runs])
+            return _signed(tables[run, self.levels], self.negative)
         table[:CENTROID_LEVELS] = self.centroids
-        magnitudes = table[self.levels]
-        return np.where(self.negative, -magnitudes, magnitudes)
+        return _signed(table[self.levels], self.negative)
+
+    def part(self, first: int, last: int) -> "StepValues":
+        """The entries first..last-1, with the same grid."""
+        runs, at = [], 0
+        for count, centroids in self.runs:
+            kept = min(at + count, last) - max(at, first)
+            if kept > 0:
+                runs.append((kept, centroids))
+            at += count
+        return StepValues(
+            self.threshold, self.centroids, self.negative[first:last], self.levels[first:last], tuple(runs)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +76,76 @@ class FloatValues:
         """The values themselves, float32 (k,)."""
         return self.values
 
+    def part(self, first: int, last: int) -> "FloatValues":
+        """The entries first..last-1."""
+        return FloatValues(self.values[first:last])
 
-Values: TypeAlias = StepValues | FloatValues
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HalfValues:
+    """Values sent as bfloat16; `values` holds them in float32, the lower 16 bits being zero."""
+
+    values: F32
+
+    def decoded(self) -> F32:
+        """The values themselves, float32 (k,)."""
+        return self.values
+
+    def part(self, first: int, last: int) -> "HalfValues":
+        """The entries first..last-1."""
+        return HalfValues(self.values[first:last])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridValues:
+    """Values in 8 or 4 bits: a sign, and a magnitude on an even grid that begins at the smallest one.
+
+    Attributes:
+        bits: 8 or 4.
+        lowest: magnitude of level 0, a positive bfloat16 number held in float32.
+        step: from one level to the next, a bfloat16 number, not negative.
+        negative: (k,) sign of each entry.
+        levels: (k,) uint8 below 2^(bits-1).
+    """
+
+    bits: int
+    lowest: np.float32
+    step: np.float32
+    negative: Bools
+    levels: U8
+
+    def decoded(self) -> F32:
+        """Values as the receiver sees them, float32 (k,), always finite."""
+        # A product of 15 significant bits is exact in float64, so that fusing it with the sum changes nothing.
+        table = float(self.lowest) + np.arange(1 << (self.bits - 1), dtype=np.float64) * float(self.step)
+        return _signed(np.minimum(table, float(LARGEST)).astype(np.float32)[self.levels], self.negative)
+
+    def part(self, first: int, last: int) -> "GridValues":
+        """The entries first..last-1, with the same grid."""
+        return GridValues(self.bits, self.lowest, self.step, self.negative[first:last], self.levels[first:last])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignValues:
+    """One magnitude, a positive bfloat16 number held in float32, and (k,) signs."""
+
+    magnitude: np.float32
+    negative: Bools
+
+    def decoded(self) -> F32:
+        """Values as the receiver sees them, float32 (k,)."""
+        return np.where(self.negative, -self.magnitude, self.magnitude)
+
+    def part(self, first: int, last: int) -> "SignValues":
+        """The entries first..last-1, with the same magnitude."""
+        return SignValues(self.magnitude, self.negative[first:last])
+
+
+Values: TypeAlias = StepValues | FloatValues | HalfValues | GridValues | SignValues
+
+
+def _signed(magnitudes: F32, negative: Bools) -> F32:
+    return np.where(negative, -magnitudes, magnitudes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,14 +164,8 @@ class SparseUpdate:
 
     def add_to(self, dense: npt.NDArray[np.floating]) -> None:
         """Add the decoded entries to `dense` (n,) in place."""
-        dense[self.indices] += self.values.decoded()
+        add(dense, self.indices, self.values.decoded())
 
     def between(self, first: int, last: int) -> "SparseUpdate":
         """The entries first..last-1 (by rank, not by coordinate), with the same grid."""
-        part = slice(first, last)
-        if isinstance(self.values, FloatValues):
-            values: Values = FloatValues(self.values.values[part])
-        else:
-            step = self.values
-            values = StepValues(step.threshold, step.centroids, step.negative[part], step.levels[part])
-        return SparseUpdate(self.size, self.indices[part], values)
+        return SparseUpdate(self.size, self.indices[first:last], self.values.part(first, last))

@@ -6,11 +6,14 @@ Preallocated, so that a full disk shows at creation and never in the middle of a
 import os
 import zlib
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclient import failpoint, files
+
+_READ: Final = 1 << 20
 
 
 class Slots:
@@ -19,6 +22,7 @@ class Slots:
     def __init__(self, directory: Path, size: int) -> None:
         self._paths = [directory / "residual.0", directory / "residual.1"]
         self.size = size
+        self._opened: npt.NDArray[np.float32] | None = None
 
     def create(self) -> None:
         """Make both slots, all zero, and wait until they are on the disk.
@@ -37,18 +41,60 @@ class Slots:
         """A copy of a slot's numbers, (n,); shorter than n if the file is."""
         return np.fromfile(self._paths[slot], "<f4", count=self.size).astype(np.float32, copy=False)
 
+    def view(self, slot: int) -> npt.NDArray[np.float32]:
+        """A slot's numbers, (n,), mapped from its file; read-only."""
+        return np.memmap(self._paths[slot], "<f4", "r", shape=(self.size,)) if self.size else np.empty(0, np.float32)
+
+    def open(self, slot: int) -> npt.NDArray[np.float32]:
+        """A slot to be filled through a mapping of its file, (n,); `write` then waits until that is on the disk.
+
+        Raises:
+            OSError: the file is gone, or it was cut short and the disk has no room.
+        """
+        failpoint.hit("durable.before-slot")
+        if not self.size:
+            return np.empty(0, np.float32)
+        with self._paths[slot].open("r+b") as file:
+            # A mapped hole would become a SIGBUS when the disk is full.
+            if os.fstat(file.fileno()).st_size < 4 * self.size:
+                os.posix_fallocate(file.fileno(), 0, 4 * self.size)
+        self._opened = np.memmap(self._paths[slot], "<f4", "r+", shape=(self.size,))
+        return self._opened
+
     def write(self, slot: int, residual: npt.NDArray[np.float32]) -> None:
-        """Overwrite a slot and wait until it is on the disk; the other slot is not touched."""
+        """Overwrite a slot and wait until it is on the disk; the other slot is not touched.
+
+        Args:
+            slot: 0 or 1.
+            residual: (n,), what `open` gave for this slot, or any other array.
+        """
         if residual.shape != (self.size,):
             raise ValueError(f"a residual of shape {residual.shape} for slots of {self.size}")
-        failpoint.hit("durable.before-slot")
+        opened, self._opened = self._opened, None
         with self._paths[slot].open("r+b") as file:
-            file.write(residual.astype("<f4", copy=False).tobytes())
-            file.flush()
+            if residual is not opened:
+                failpoint.hit("durable.before-slot")
+                file.write(_bytes(residual))
+                file.flush()
             failpoint.hit("durable.before-slot-fsync")
+            if isinstance(opened, np.memmap):
+                opened.flush()
             os.fsync(file.fileno())
+
+    def checksum(self, slot: int) -> int:
+        """CRC-32 of a slot's file."""
+        crc, left = 0, 4 * self.size
+        with self._paths[slot].open("rb") as file:
+            while block := file.read(min(left, _READ)):
+                crc, left = zlib.crc32(block, crc), left - len(block)
+        return crc
 
 
 def checksum(residual: npt.NDArray[np.float32]) -> int:
     """CRC-32 over the little-endian bytes."""
-    return zlib.crc32(residual.astype("<f4", copy=False).tobytes())
+    return zlib.crc32(_bytes(residual))
+
+
+def _bytes(residual: npt.NDArray[np.float32]) -> memoryview:
+    """The little-endian bytes, copied only where they are not in memory like that."""
+    return np.ascontiguousarray(residual, "<f4").view(np.uint8).data

@@ -122,6 +122,24 @@ class Store:
         (slot,) = self._db.execute("SELECT slot FROM account").fetchone()
         return self._slots.read(slot)
 
+    def slots(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The live residual, read-only, and room for the next one, which `commit_round` takes; no copies, (n,) each.
+
+        Both are mapped from their files, so a residual larger than the memory will do. The room holds anything.
+
+        Example:
+            >>> import tempfile
+            >>> with Store(Path(tempfile.mkdtemp()), layout="ab", size=3) as store:
+            ...     live, idle = store.slots()
+            ...     np.add(live, 1, out=idle)
+            ...     store.commit_round([], idle, token="r0", base_version=0, consumed=[])
+            ...     store.residual()
+            memmap([1., 1., 1.], dtype=float32)
+            array([1., 1., 1.], dtype=float32)
+        """
+        (live,) = self._db.execute("SELECT slot FROM account").fetchone()
+        return self._slots.view(live), self._slots.open(1 - live)
+
     def frames(self, *states: State) -> list[Stored]:
         """Frames in the given states (all if none is given), oldest first."""
         wanted = states or tuple(State)
@@ -151,7 +169,10 @@ class Store:
         base_version: int,
         consumed: Sequence[int],
     ) -> None:
-        """One commit: frames queued, new residual live, returned frames `consumed` (ids) gone."""
+        """One commit: frames queued, new residual live, returned frames `consumed` (ids) gone.
+
+        The residual is the room that `slots` gave, filled, or any other array (n,).
+        """
         (live,) = self._db.execute("SELECT slot FROM account").fetchone()
         idle = 1 - live
         if failpoint.sabotaged("residual"):
@@ -264,7 +285,7 @@ class Store:
             return "the parameter layout changed: a new account begins, the old residual is archived"
         slot, stored = self._db.execute("SELECT slot, checksum FROM account").fetchone()
         try:
-            whole = checksum(self._slots.read(slot)) == stored
+            whole = self._slots.checksum(slot) == stored
         except OSError:
             whole = False
         return None if whole else f"residual.{slot} is damaged: it is dropped and a new epoch begins"

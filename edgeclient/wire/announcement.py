@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.limits import MAX_ANNOUNCEMENT_BYTES, MAX_CHUNK_BYTES, MAX_SIZE, WIRE_VERSION
+from edgeclient.wire.limits import FRAME_VERSION, MAX_ANNOUNCEMENT_BYTES, MAX_CHUNK_BYTES, MAX_SIZE, WIRE_VERSION
 from edgeclient.wire.topics import checked
 
 FORMAT: Final = 1
@@ -71,7 +71,7 @@ class Announcement:
         bundle: the training bundle of the task.
         layout: SHA-256 (hex) of the parameter layout.
         size: n, number of parameters.
-        wire: wire versions that the aggregator speaks.
+        wire: frame versions that the aggregator reads; devices write the newest of them that they know.
         scale_bits: s; the aggregator sums in units of 2^-s.
         value_limit: largest magnitude of an entry, a power of two; value_limit · 2^s fits int32.
         policy: how to train.
@@ -86,7 +86,7 @@ class Announcement:
     size: int
     scale_bits: int = SCALE_BITS
     value_limit: float = VALUE_LIMIT
-    wire: tuple[int, ...] = (WIRE_VERSION,)
+    wire: tuple[int, ...] = tuple(range(WIRE_VERSION, FRAME_VERSION + 1))
     policy: Policy = field(default_factory=Policy)
 
 

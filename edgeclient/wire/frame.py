@@ -11,160 +11,169 @@ Example:
     array([ 3., -3.], dtype=float32)
 """
 
+import math
 import struct
-import zlib
-from dataclasses import dataclass
-from hashlib import sha256
-from itertools import pairwise
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 import numpy as np
 
-from edgeclient.compress.update import SparseUpdate
-from edgeclient.wire import positions, values
+from edgeclient.compress.select import Accel
+from edgeclient.compress.update import FloatValues, SparseUpdate
+from edgeclient.wire import frame1, frame2
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.limits import MAX_FRAME_BYTES, MAX_SIZE, WIRE_VERSION
-from edgeclient.wire.messages import FRAME, MAGIC, check_prefix
-from edgeclient.wire.reader import Reader, sealed, unsealed
+from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES
+from edgeclient.wire.messages import FRAME, check_prefix
+from edgeclient.wire.origin import Frame, Origin, address, digest
+from edgeclient.wire.positions import Tensors
+from edgeclient.wire.reader import Field, Reader, sealed, unsealed
 
-# magic · version · kind · flags · value mode · position mode · reserved · address · layout · epoch · sequence
-# · update · part · parts · base version · examples · size · first coordinate · entries
-_HEADER: Final = struct.Struct("<2sBBBBBBI8sQIIHHIIQQI")
-HEADER_BYTES: Final = _HEADER.size
+__all__ = ["Frame", "Origin", "address", "decode", "digest", "encode_update", "newest", "peek", "stamp"]
+
+T = TypeVar("T")
 _IDENTITY: Final = struct.Struct("<QI")
-_IDENTITY_AT: Final = 20
-RICE: Final = 0
+_IDENTITY_AT: Final = {frame1.VERSION: frame1.IDENTITY_AT, frame2.VERSION: frame2.IDENTITY_AT}
+_CHECKSUM: Final = 4
 MAX_PARTS: Final = 0xFFFF
-MAX_U32: Final = 0xFFFF_FFFF
+# A frame of a part is filled up to this much, and holds at least the second much of it, unless it is the last.
+_AIM: Final = 0.985
+_FILLED: Final = 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where an update comes from: everything in a header but its identity and its entries.
-
-    Attributes:
-        task: task id; with `device` it makes the address that the aggregator compares.
-        device: device id.
-        layout_tag: first 8 bytes of the layout digest.
-        number: the update's number within its epoch.
-        base_version: model version that the delta was trained from.
-        num_examples: local examples behind it, at least 1.
-    """
-
-    task: str
-    device: str
-    layout_tag: bytes
-    number: int
-    base_version: int
-    num_examples: int
+def newest(spoken: Iterable[int]) -> int:
+    """The newest frame version that both sides speak, given those of an announcement."""
+    return max(set(spoken) & set(_IDENTITY_AT), default=frame1.VERSION)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """A decoded frame; `update` may be one coordinate range of a larger update."""
-
-    address: int
-    layout_tag: bytes
-    epoch: int
-    sequence: int
-    number: int
-    part: int
-    parts: int
-    base_version: int
-    num_examples: int
-    update: SparseUpdate
-
-
-def address(task: str, device: str) -> int:
-    """What ties a frame to its topic, so that one published elsewhere is noticed."""
-    return zlib.crc32(f"{task}/{device}".encode())
-
-
-def digest(frame: bytes) -> bytes:
-    """8 bytes that tell two frames of the same identity apart."""
-    return sha256(frame).digest()[:8]
-
-
-def encode_update(update: SparseUpdate, origin: Origin, max_bytes: int) -> list[bytes]:
-    """Pack an update into as few frames as hold it, each at most `max_bytes`.
+def encode_update(
+    update: SparseUpdate,
+    origin: Origin,
+    max_bytes: int,
+    *,
+    version: int = FRAME_VERSION,
+    tensors: Tensors | None = None,
+    accel: Accel = "auto",
+) -> list[bytes]:
+    """Pack an update into few frames, each at most `max_bytes`.
 
     The frames carry no identity yet: `stamp` gives epoch and sequence when they are first sent. An
     update without entries makes no frame.
 
+    Args:
+        update: what to send.
+        origin: from whom.
+        max_bytes: of a frame.
+        version: of the frames; version 1 ignores `tensors`, and sends as float32 what it has no mode for.
+        tensors: (rows, columns) of the layout's tensors, which the receiver must know too; makes smaller frames.
+        accel: which kernels to use.
+
     Raises:
         WireError: "too-large", when not even one entry per frame fits.
     """
-    k = int(update.indices.size)
-    parts = 1
-    while k:
-        bounds = [k * part // parts for part in range(parts + 1)]
-        frames = [
-            _encode_part(update.between(first, last), origin, part, parts)
-            for part, (first, last) in enumerate(pairwise(bounds))
-        ]
-        largest = max(map(len, frames))
-        if largest <= max_bytes:
-            return frames
-        if parts >= min(k, MAX_PARTS):
-            break
-        # Ranges of equal rank cost nearly the same, so the next guess usually fits; 3 % against ups and downs.
-        parts = min(k, MAX_PARTS, max(parts + 1, int(parts * largest / max_bytes * 1.03)))
-    if not k:
+    if not update.indices.size:
         return []
-    raise WireError("too-large", f"{k} entries do not fit into frames of {max_bytes} bytes")
+    if version == frame1.VERSION:
+        bodies = _pieces(update, max_bytes - _CHECKSUM, lambda piece, _: frame1.encode(piece, origin), len)
+        return [sealed(frame1.with_part(body, part, len(bodies))) for part, body in enumerate(bodies)]
+
+    def encode(piece: SparseUpdate, whole: bool) -> frame2.Body:
+        first = 0 if whole else int(piece.indices[0])
+        span = piece.size if whole else int(piece.indices[-1]) - first + 1
+        return frame2.encode_body(piece, first, span, tensors, accel)
+
+    def head(body: frame2.Body, part: int, parts: int) -> bytes:
+        return frame2.encode_header(body, origin, update.size, part, parts)
+
+    def size(body: frame2.Body) -> int:
+        alone = body.span == update.size
+        return len(head(body, 0, 1) if alone else head(body, MAX_PARTS - 1, MAX_PARTS)) + len(body.content)
+
+    made = _pieces(update, max_bytes - _CHECKSUM, encode, size)
+    return [sealed(head(body, part, len(made)) + body.content) for part, body in enumerate(made)]
 
 
-def _encode_part(update: SparseUpdate, origin: Origin, part: int, parts: int) -> bytes:
-    first = int(update.indices[0])
-    header = _HEADER.pack(
-        MAGIC, WIRE_VERSION, FRAME, 0, values.mode(update.values), RICE, 0,
-        address(origin.task, origin.device), origin.layout_tag, 0, 0,
-        origin.number, part, parts, origin.base_version, min(origin.num_examples, MAX_U32),
-        update.size, first, update.indices.size,
-    )  # fmt: skip
-    return sealed(header + positions.encode(update.indices - first) + values.encode(update.values))
+def _pieces(
+    update: SparseUpdate, room: int, encode: Callable[[SparseUpdate, bool], T], size: Callable[[T], int]
+) -> list[T]:
+    """The update in coordinate ranges that are encoded once or twice each, so that a large one takes linear time."""
+    k = update.indices.size
+    made: list[T] = []
+    at, count = 0, min(k, max(1, math.ceil(8 * room / _guessed_bits(update))))
+    spare: tuple[int, T] | None = None  # one that fits, but leaves too much room
+    while at < k:
+        count = min(count, k - at)
+        body = encode(update.between(at, at + count), count == k)
+        taken = size(body)
+        fuller = max(1, int(count * _AIM * room / taken))
+        if taken > room and spare is None:
+            if count == 1 or len(made) == MAX_PARTS:
+                raise WireError("too-large", f"{k} entries do not fit into frames of {room + _CHECKSUM} bytes")
+            count = min(count - 1, fuller)
+            continue
+        if taken > room and spare is not None:
+            count, body = spare
+        elif at + count < k and taken < _FILLED * room and fuller > count and spare is None:
+            spare = count, body
+            count = fuller
+            continue
+        made.append(body)
+        at += count
+        count, spare = fuller, None
+    return made
+
+
+def _guessed_bits(update: SparseUpdate) -> float:
+    """What an entry may cost, a little too low: the floor of its position, and what its value is likely to take."""
+    values = 32.0 if isinstance(update.values, FloatValues) else 1.0
+    return math.log2(update.size / update.indices.size) + values
 
 
 def stamp(frame: bytes, *, epoch: int, sequence: int) -> bytes:
     """The same frame with its identity."""
     body = bytearray(unsealed(frame))
-    _IDENTITY.pack_into(body, _IDENTITY_AT, epoch, sequence)
+    _IDENTITY.pack_into(body, _IDENTITY_AT[body[2]], epoch, sequence)
     return sealed(bytes(body))
 
 
-def decode(data: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> Frame:
-    """The frame in `data`.
+def decode(
+    data: bytes,
+    tensors: Tensors | None = None,
+    *,
+    max_bytes: int = MAX_FRAME_BYTES,
+    accel: Accel = "auto",
+    trace: list[Field] | None = None,
+) -> Frame:
+    """The frame in `data`, of any version.
+
+    Args:
+        data: a whole message.
+        tensors: (rows, columns) of the layout's tensors, as far as it is known here.
+        max_bytes: a longer message is refused unread.
+        accel: which kernels to use.
+        trace: gets which bytes were read as what.
 
     Raises:
-        WireError: anything that FORMAT.md does not allow.
+        WireError: anything that FORMAT.md does not allow; "layout", if its tensors are needed and not given.
     """
+    reader, version = _opened(data, max_bytes, trace)
+    return frame1.decode(reader) if version == frame1.VERSION else frame2.decode(reader, tensors, accel)
+
+
+def peek(data: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> Frame:
+    """The frame without its entries, for a layout that is not known here.
+
+    Raises:
+        WireError: the checksum or the header is wrong.
+    """
+    reader, version = _opened(data, max_bytes, None)
+    if version == frame1.VERSION:
+        return frame1.decode(reader)
+    header = frame2.read_header(reader)
+    return header.frame(SparseUpdate(header.size, np.empty(0, np.int64), FloatValues(np.empty(0, np.float32))))
+
+
+def _opened(data: bytes, max_bytes: int, trace: list[Field] | None) -> tuple[Reader, int]:
     if len(data) > max_bytes:
         raise WireError("too-large", f"{len(data)} bytes, at most {max_bytes} are allowed")
     check_prefix(data, FRAME)
-    reader = Reader(unsealed(data))
-    (
-        _, _, _, flags, value_mode, position_mode, reserved, address_, layout_tag, epoch, sequence,
-        number, part, parts, base_version, num_examples, size, first, count,
-    ) = reader.unpack(_HEADER.format)  # fmt: skip
-    if flags or reserved:
-        raise WireError("flags", f"reserved bits are set: {flags:#04x} {reserved:#04x}")
-    if position_mode != RICE:
-        raise WireError("kind", f"position mode {position_mode} is unknown")
-    if not 1 <= size <= MAX_SIZE or first >= size:
-        raise WireError("range", f"coordinate {first} of {size} parameters")
-    # Every entry costs at least two bits, so this bounds all later allocations by the message itself.
-    if not 1 <= count <= min(size - first, 8 * len(data)):
-        raise WireError("range", f"{count} entries in {len(data)} bytes from coordinate {first} of {size}")
-    if not part < parts:
-        raise WireError("range", f"part {part} of {parts}")
-    if num_examples < 1:
-        raise WireError("range", "an update of no examples")
-    indices = first + positions.decode(reader, count=count, span=size - first)
-    if int(indices[0]) != first:
-        raise WireError("range", f"the first entry is {indices[0]}, the header says {first}")
-    decoded = values.decode(reader, value_mode, count)
-    reader.finish()
-    return Frame(
-        address_, layout_tag, epoch, sequence, number, part, parts, base_version, num_examples,
-        SparseUpdate(size, np.asarray(indices, np.int64), decoded),
-    )  # fmt: skip
+    return Reader(unsealed(data), trace), data[2]

@@ -69,8 +69,27 @@ class Layout:
     @cached_property
     def slices(self) -> dict[str, slice]:
         """Where each parameter lies."""
-        bounds = pairwise(accumulate((parameter.size for parameter in self.parameters), initial=0))
+        bounds = pairwise(self.bounds)
         return {parameter.name: slice(*each) for parameter, each in zip(self.parameters, bounds, strict=True)}
+
+    @cached_property
+    def tag(self) -> bytes:
+        """The beginning of the digest; frames carry 8 or 4 bytes of it."""
+        return bytes.fromhex(self.digest)[:8]
+
+    @cached_property
+    def tensors(self) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of each parameter: the last dimension is columns, and a vector is one row."""
+        shapes = [
+            (parameter.size, parameter.shape[-1] if len(parameter.shape) > 1 else parameter.size)
+            for parameter in self.parameters
+        ]
+        return tuple((size // columns, columns) for size, columns in shapes)
+
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """Coordinates where the parameters begin, and n."""
+        return tuple(accumulate((parameter.size for parameter in self.parameters), initial=0))
 
     def as_json(self) -> list[list[Any]]:
         """[[name, [dimension, ...]], ...]."""

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Final
 
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.limits import MAX_RECEIPT_BYTES, MAX_RECEIPT_LIST, WIRE_VERSION
+from edgeclient.wire.limits import FRAME_VERSION, MAX_RECEIPT_BYTES, MAX_RECEIPT_LIST, WIRE_VERSION
 from edgeclient.wire.reader import Reader, sealed, unsealed
 
 MAGIC: Final = b"EC"
@@ -77,14 +77,15 @@ class Receipt:
 
 
 def kind(data: bytes) -> int:
-    """The message kind of any message of this protocol version."""
+    """The kind of any message in a version that this side speaks; only frames have more than one."""
     if len(data) < PREFIX_BYTES:
         raise WireError("truncated", f"{len(data)} bytes are too few for a message")
     magic, version, message_kind = _PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise WireError("magic", f"starts with {magic!r}, not {MAGIC!r}")
-    if version != WIRE_VERSION:
-        raise WireError("version", f"wire version {version}, this side speaks {WIRE_VERSION}")
+    newest = FRAME_VERSION if message_kind == FRAME else WIRE_VERSION
+    if not WIRE_VERSION <= version <= newest:
+        raise WireError("version", f"wire version {version} of message kind {message_kind}, this side speaks {newest}")
     return int(message_kind)
 
 

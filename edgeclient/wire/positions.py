@@ -1,72 +1,210 @@
-"""Gap-coded positions: a set of coordinates as Rice codes of their gaps (FORMAT.md, section 4.1).
+"""Where the entries of a frame are: tensor by tensor, each in its cheapest way (FORMAT.md, section 3.2).
 
-Rice 1979; within 0.4-1 % of the floor log2 C(n,k) on uniform masks. Remainders and quotients are two
-streams, not interleaved: the same bits, but both directions are a few NumPy sweeps.
+A tensor is seen as rows × columns. Rice codes of the gaps suit any mask, the context coder one whose rows or columns
+differ (it holds signs and levels as well), and where most entries are sent the absent ones are listed. A writer that
+does not know the tensors takes the whole range for one.
 """
 
-import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from edgeclient.compress.update import I64
+from edgeclient.wire import rice
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.limits import MAX_CONTEXT_POSITIONS
 from edgeclient.wire.reader import Reader, packed_bits, varint
 
-MAX_PARAMETER = 40
+# (rows, columns) of every tensor of the flat vector, in its order.
+Tensors: TypeAlias = Sequence[tuple[int, int]]
+
+RICE: Final = 0
+CONTEXT: Final = 1
+DENSE: Final = 2
+_NO_CODE: Final = rice.Code(0)
 
 
-def encode(positions: I64) -> bytes:
-    """Strictly ascending positions >= 0, at least one.
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The coordinates first..first + span - 1 of a tensor, or of the whole vector where `columns` is 0."""
 
-    Example:
-        >>> decode(Reader(encode(np.array([0, 5, 6]))), count=3, span=7)
-        array([0, 5, 6])
+    first: int
+    span: int
+    columns: int = 0
+    begins: int = 0  # coordinate of the tensor's first number
+
+    @property
+    def row(self) -> int:
+        """Coordinate where the row of the first coordinate begins."""
+        return self.first - (self.first - self.begins) % self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The entries of one range.
+
+    Attributes:
+        range: where they lie.
+        mode: RICE, CONTEXT or DENSE.
+        count: how many entries.
+        listed: how many positions are in the pool: the entries, or the absent coordinates.
+        code: of the positions in the pool.
+        rows: of the context coder, from the row where the range begins.
+        length: bytes of its stream.
+        stream: these bytes; a reader finds them later than the rest.
     """
-    gaps = np.diff(positions, prepend=-1) - 1
-    parameter = _best_parameter(gaps)
-    quotients = gaps >> parameter
-    ends = np.cumsum(quotients + 1) - 1
-    unary = np.ones(int(ends[-1]) + 1, np.uint8)
-    unary[ends] = 0
-    remainders = (gaps[:, None] >> np.arange(parameter)) & 1
-    coded = packed_bits(unary)
-    return bytes([parameter]) + varint(len(coded)) + packed_bits(remainders.ravel()) + coded
+
+    range: Range
+    mode: int
+    count: int
+    listed: int = 0
+    code: rice.Code = _NO_CODE
+    rows: int = 0
+    length: int = 0
+    stream: bytes = b""
+
+    @property
+    def pooled(self) -> bool:
+        """Whether positions of it are in the pool."""
+        return self.mode != CONTEXT and self.listed > 0
 
 
-def decode(reader: Reader, *, count: int, span: int) -> I64:
-    """`count` >= 1 strictly ascending positions in [0, span).
+def touched(first: int, span: int, tensors: Tensors) -> list[Range]:
+    """What of each tensor lies in first..first + span - 1, for those of which something does."""
+    bounds = [0, *accumulate(rows * columns for rows, columns in tensors)]
+    found = []
+    for t in range(bisect_right(bounds, first) - 1, len(tensors)):
+        begin, end = max(first, bounds[t]), min(first + span, bounds[t + 1])
+        if begin >= first + span:
+            break
+        if begin < end:
+            found.append(Range(begin, end - begin, tensors[t][1], bounds[t]))
+    return found
+
+
+def listed(entries: I64, within: Range) -> tuple[Segment, int]:
+    """The cheaper of entries and absent coordinates, and its bits; all entries are in the range."""
+    offsets = entries - within.first
+    k = offsets.size
+    code, bits = rice.best(offsets)
+    if 2 * k <= within.span:
+        return Segment(within, RICE, k, k, code), bits
+    absent = complement(offsets, within.span)
+    if absent.size == 0:
+        return Segment(within, DENSE, k), 0
+    other, fewer = rice.best(absent)
+    if fewer < bits:
+        return Segment(within, DENSE, k, absent.size, other), fewer
+    return Segment(within, RICE, k, k, code), bits
+
+
+def complement(offsets: I64, span: int) -> I64:
+    """The numbers below `span` that are not among `offsets`."""
+    absent = np.ones(span, np.bool_)
+    absent[offsets] = False
+    return np.flatnonzero(absent)
+
+
+def pool(segments: Sequence[Segment], entries: I64) -> list[tuple[I64, rice.Code]]:
+    """What the segments put into the pool, given the entries of all of them."""
+    sets, at = [], 0
+    for each in segments:
+        if each.pooled:
+            offsets = entries[at : at + each.count] - each.range.first
+            sets.append((complement(offsets, each.range.span) if each.mode == DENSE else offsets, each.code))
+        at += each.count
+    return sets
+
+
+def head(segments: Sequence[Segment], ranges: Sequence[Range]) -> bytes:
+    """The directory: which of the ranges are present, and how each of those is coded."""
+    parts = []
+    if ranges[0].columns:
+        present = {each.range for each in segments}
+        parts.append(packed_bits(np.array([each in present for each in ranges])))
+    for each in segments:
+        parts.append(bytes([each.mode << 6 | each.code.thirds << 5 | each.code.bits]))
+        parts.append(varint(each.count if each.mode == CONTEXT else each.listed))
+        if each.mode == CONTEXT:
+            parts.append(varint(each.rows) + varint(each.length))
+    return b"".join(parts)
+
+
+def read_head(reader: Reader, ranges: Sequence[Range], most: int) -> list[Segment]:
+    """The directory; `most` bounds the entries.
 
     Raises:
-        WireError: the stream is short, is not canonical, or leaves [0, span).
+        WireError: more entries than that, an unknown mode, or counts that do not fit their ranges.
     """
-    (parameter,) = reader.unpack("<B")
-    if parameter > MAX_PARAMETER:
-        raise WireError("range", f"Rice parameter {parameter} is over {MAX_PARAMETER}")
-    # A terminator bit per entry and (span >> b) further ones at most: nothing larger is read.
-    unary_bytes = reader.varint(limit=(count + (span >> parameter) + 7) // 8)
-    if 8 * unary_bytes < count:
-        raise WireError("range", f"{unary_bytes} bytes cannot hold {count} unary codes")
-    remainders = reader.bits(count * parameter).reshape(count, parameter)
-    unary = np.unpackbits(np.frombuffer(reader.take(unary_bytes), np.uint8), bitorder="little")
-    ends = np.flatnonzero(unary == 0)[:count]
-    if ends.size < count or int(ends[-1]) // 8 != unary_bytes - 1:
-        raise WireError("range", f"the unary stream does not hold exactly {count} codes")
-    if unary[int(ends[-1]) + 1 :].any():
-        raise WireError("trailing", "padding bits are not zero")
-    quotients = np.diff(ends, prepend=-1) - 1
-    if int(quotients.max()) > span >> parameter:  # also keeps the sums below far from 2^63
-        raise WireError("range", "a gap leaves the frame's range")
-    weights = np.left_shift(1, np.arange(parameter), dtype=np.int64)
-    gaps = (quotients << parameter) + remainders.astype(np.int64) @ weights
-    positions: I64 = np.cumsum(gaps + 1) - 1
-    if int(positions[-1]) >= span:
-        raise WireError("range", f"position {positions[-1]} is outside [0, {span})")
-    return positions
+    if ranges[0].columns:
+        ranges = [ranges[i] for i in np.flatnonzero(reader.bits(len(ranges))).tolist()]
+        reader.mark("positions: presence")
+    segments = []
+    for each in ranges:
+        segments.append(_read_segment(reader, each, most))
+        most -= segments[-1].count
+    if not segments:
+        raise WireError("range", "a frame without entries")
+    if sum(each.rows * each.range.columns for each in segments) > MAX_CONTEXT_POSITIONS:
+        raise WireError("too-large", f"over {MAX_CONTEXT_POSITIONS} positions for the context coder")
+    return segments
 
 
-def _best_parameter(gaps: I64) -> int:
-    """The parameter with the fewest bits, looked for around floor(log2(mean * ln 2))."""
-    mean = float(gaps.mean())
-    guess = max(0, math.floor(math.log2(mean * math.log(2)))) if mean * math.log(2) >= 1 else 0
-    candidates = range(max(0, guess - 2), min(MAX_PARAMETER, guess + 2) + 1)
-    return min(candidates, key=lambda b: int((gaps >> b).sum()) + b * gaps.size)
+def _read_segment(reader: Reader, within: Range, most: int) -> Segment:
+    mode, code = read_code(reader, 3)
+    reader.mark("positions: mode")
+    if mode == CONTEXT and within.columns:
+        if code != _NO_CODE:
+            raise WireError("flags", "reserved bits are set behind a mode")
+        end = within.first + within.span
+        rows = -(-(end - within.row) // within.columns)
+        made = Segment(
+            within, mode,
+            count=reader.varint(limit=min(most, within.span)),
+            rows=reader.varint(limit=rows),
+            length=reader.varint(limit=reader.left),
+        )  # fmt: skip
+        # Entries cost less than a bit where nearly all are sent, but never nothing.
+        if made.count > min(made.rows * within.columns, most):
+            raise WireError("range", f"{made.count} entries in {made.rows} rows of {within.columns}")
+    elif mode in {RICE, DENSE}:
+        number = reader.varint(limit=within.span)
+        made = Segment(within, mode, number if mode == RICE else within.span - number, number, code)
+        if mode == DENSE and number == 0 and code != _NO_CODE:
+            raise WireError("flags", "a code for no positions")
+    else:
+        raise WireError("kind", f"position mode {mode} does not belong here")
+    reader.mark("positions: count")
+    if not 1 <= made.count <= most:
+        raise WireError("range", f"{made.count} entries where 1 to {most} can be")
+    return made
+
+
+def read_code(reader: Reader, modes: int = 1) -> tuple[int, rice.Code]:
+    """A byte of mode (2 bits), thirds (1) and bits (5); WireError("kind") from mode `modes` on."""
+    (byte,) = reader.unpack("<B")
+    if byte >> 6 >= modes:
+        raise WireError("kind", f"position mode {byte >> 6} is unknown")
+    return byte >> 6, rice.Code(byte & 31, bool(byte & 32))
+
+
+def sets(segments: Sequence[Segment]) -> list[rice.Set]:
+    """What a reader finds in the pool, for the segments that have something there."""
+    return [rice.Set(each.listed, each.range.span, each.code) for each in segments if each.pooled]
+
+
+def read_streams(reader: Reader, segments: Sequence[Segment]) -> list[Segment]:
+    """The segments with their streams."""
+    made = [replace(each, stream=reader.take(each.length)) for each in segments]
+    reader.mark("positions, signs and levels: context")
+    return made
+
+
+def indices(segment: Segment, pooled: I64) -> I64:
+    """The coordinates of a segment's entries, from its set in the pool."""
+    offsets = complement(pooled, segment.range.span) if segment.mode == DENSE else pooled
+    return offsets + segment.range.first

@@ -1,13 +1,17 @@
 """Reading bytes from outside: every step checks what is left, so that no structure can lie about size."""
 
+import re
 import struct
 import zlib
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclient.wire.errors import WireError
+
+_FIELD = re.compile(r"\d*s|[A-Za-z]")
 
 
 def sealed(body: bytes) -> bytes:
@@ -26,8 +30,20 @@ def unsealed(data: bytes) -> bytes:
     return body
 
 
+class Field(NamedTuple):
+    """Which bytes of a message were read as what."""
+
+    name: str
+    start: int
+    end: int
+
+
 class Reader:
     """A cursor over bytes; every method raises WireError("truncated") rather than read past the end.
+
+    Args:
+        data: what to read.
+        trace: gets a `Field` for whatever is marked or unpacked by name, for people who look at bytes.
 
     Example:
         >>> reader = Reader(bytes([1, 0, 0x80, 0x01]))
@@ -35,9 +51,22 @@ class Reader:
         ((1,), 128)
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, trace: list[Field] | None = None) -> None:
         self._data = data
         self._at = 0
+        self._trace = trace
+
+    @property
+    def left(self) -> int:
+        """Bytes that have not been read."""
+        return len(self._data) - self._at
+
+    def mark(self, name: str) -> None:
+        """Name the bytes that were read since the last mark, if there are any."""
+        if self._trace is not None:
+            start = self._trace[-1].end if self._trace else 0
+            if self._at > start:
+                self._trace.append(Field(name, start, self._at))
 
     def take(self, count: int) -> bytes:
         """The next `count` bytes."""
@@ -48,9 +77,26 @@ class Reader:
         self._at = end
         return part
 
-    def unpack(self, form: str) -> tuple[Any, ...]:
-        """The next fields, as `struct` names them."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))
+    def mark_shares(self, shares: Callable[[], dict[str, int]]) -> None:
+        """Name shares of the bytes since the last mark, in this proportion, where several things are packed in bits."""
+        if self._trace is None:
+            return
+        wanted = {name: bits for name, bits in shares().items() if bits}
+        start = self._trace[-1].end if self._trace else 0
+        size, total, done = self._at - start, sum(wanted.values()), 0
+        for name, bits in wanted.items():
+            done += bits
+            self._trace.append(Field(name, self._trace[-1].end if self._trace else 0, start + size * done // total))
+
+    def unpack(self, form: str, names: Sequence[str] = ()) -> tuple[Any, ...]:
+        """The next fields, as `struct` describes them; a form of one letter or `4s` per field, if they have names."""
+        values = struct.unpack(form, self.take(struct.calcsize(form)))
+        if self._trace is not None:
+            at = self._at - struct.calcsize(form)
+            for name, field in zip(names, _FIELD.findall(form), strict=False):
+                self._trace.append(Field(name, at, at + struct.calcsize("<" + field)))
+                at = self._trace[-1].end
+        return values
 
     def varint(self, *, limit: int) -> int:
         """An unsigned LEB128 number, at most `limit`, in its shortest form."""

@@ -1,98 +1,149 @@
-"""Values of a frame: float32, or signs and levels on a step grid (FORMAT.md, section 4.2 and 4.3).
+"""Values of a frame: float32, bfloat16, 8 or 4 bits, signs, or levels on a step grid (FORMAT.md, section 3.4).
 
-Levels are nested sets: which entries are above level 0, which of those above level 1, and so on, each
-set gap-coded. With error feedback nearly all levels are 0, and such a set costs next to nothing.
+Levels are nested sets in the pool of positions: which entries are above level 0, which of those above level 1, and so
+on. With error feedback nearly all levels are 0, and such a set costs next to nothing; where they are not, the context
+coder takes signs and levels as one full row. What it has coded beside positions is not repeated here.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from edgeclient.compress.quantise import SMALLEST_STEP
-from edgeclient.compress.update import CENTROID_LEVELS, F32, MAX_LEVEL, U8, FloatValues, StepValues, Values
-from edgeclient.wire import positions
-from edgeclient.wire.errors import WireError
-from edgeclient.wire.reader import Reader, packed_bits, varint
+from edgeclient.compress.update import (
+    CENTROID_LEVELS,
+    F32,
+    I64,
+    MAX_LEVEL,
+    U8,
+    Bools,
+    FloatValues,
+    GridValues,
+    HalfValues,
+    SignValues,
+    StepValues,
+    Values,
+)
+from edgeclient.wire import rice
+from edgeclient.wire.reader import packed_bits, varint
 
-FLOAT_MODE = 0
-STEP_MODE = 1
+FLOAT32: Final = 0
+STEP: Final = 1
+BFLOAT16: Final = 2
+INT8: Final = 3
+INT4: Final = 4
+SIGN: Final = 5
+MODES: Final = ("float32", "step", "bfloat16", "int8", "int4", "sign")
+RUNS: Final = 1
+ROW: Final = 2
+
+# Signs and levels as one row; None where the coder cannot be used, or will hardly save any of so many bits.
+WriteRow: TypeAlias = Callable[[Bools, U8, int], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """Values as bytes before and behind the pool, and the sets in it."""
+
+    mode: int
+    head: bytes
+    sets: list[tuple[I64, rice.Code]]
+    tail: bytes
 
 
 def mode(values: Values) -> int:
-    """The value mode byte of the frame header."""
-    return FLOAT_MODE if isinstance(values, FloatValues) else STEP_MODE
+    """The value mode of a frame header."""
+    match values:
+        case FloatValues():
+            return FLOAT32
+        case StepValues():
+            return STEP
+        case HalfValues():
+            return BFLOAT16
+        case GridValues():
+            return INT8 if values.bits == 8 else INT4
+        case SignValues():
+            return SIGN
 
 
-def encode(values: Values) -> bytes:
-    """At least one value."""
-    if isinstance(values, FloatValues):
-        return values.values.astype("<f4").tobytes()
-    occupied = [level for level in range(CENTROID_LEVELS) if (values.levels == level).any()]
-    centroids = np.array([values.centroids[level] for level in occupied], np.float32)
-    # The sets come before the centroids, since they tell which centroids there are.
-    step = _bfloat16_bytes(np.array([values.threshold]))
-    return step + _nested_sets(values.levels) + _bfloat16_bytes(centroids) + packed_bits(values.negative)
+def symbols(values: Values) -> tuple[Bools, U8] | None:
+    """Signs and levels, as far as the context coder may take them along with the positions."""
+    match values:
+        case StepValues():
+            return values.negative, values.levels
+        case SignValues():
+            return values.negative, np.zeros(values.negative.size, np.uint8)
+        case _:
+            return None
 
 
-def _nested_sets(levels: U8) -> bytes:
-    parts = []
-    above = np.arange(levels.size)
-    for level in range(1, MAX_LEVEL + 1):
-        members = np.flatnonzero(levels[above] >= level)
-        parts.append(varint(members.size))
+def encode(values: Values, plain: Bools, write_row: WriteRow) -> Coded:
+    """`plain` (k,) tells which entries have their signs and levels here, and not in a stream of the context coder."""
+    match values:
+        case FloatValues():
+            return Coded(FLOAT32, b"", [], values.values.astype("<f4").tobytes())
+        case HalfValues():
+            return Coded(BFLOAT16, b"", [], _bfloat16_bytes(values.values))
+        case SignValues():
+            return Coded(SIGN, _bfloat16_bytes(np.array([values.magnitude])), [], packed_bits(values.negative[plain]))
+        case GridValues():
+            symbol = values.levels | values.negative.astype(np.uint8) << (values.bits - 1)
+            if values.bits == 4:
+                even = np.zeros(symbol.size + symbol.size % 2, np.uint8)
+                even[: symbol.size] = symbol
+                symbol = even[::2] | even[1::2] << 4
+            return Coded(mode(values), _bfloat16_bytes(np.array([values.lowest, values.step])), [], symbol.tobytes())
+        case StepValues():
+            return _encode_step(values, plain, write_row)
+
+
+def _encode_step(values: StepValues, plain: Bools, write_row: WriteRow) -> Coded:
+    negative, levels = values.negative[plain], values.levels[plain]
+    sets, described, bits = nested(levels)
+    row = write_row(negative, levels, bits + negative.size)
+    signs = packed_bits(negative)
+    if row is not None and 8 * len(row) < bits + negative.size:
+        sets, described, signs = [], varint(len(row)) + row, b""
+    else:
+        row = None
+    form = (RUNS if values.runs else 0) | (ROW if row is not None else 0)
+    head = _bfloat16_bytes(np.array([values.threshold])) + bytes([form]) + described
+    parts = [signs]
+    if values.runs:
+        parts.append(varint(len(values.runs)) + b"".join(varint(count) for count, _ in values.runs[:-1]))
+    at = 0
+    for count, centroids in values.runs or ((values.levels.size, values.centroids),):
+        parts.append(_bfloat16_bytes(np.array([centroids[u] for u in occupied(values.levels[at : at + count])])))
+        at += count
+    return Coded(STEP, head, sets, b"".join(parts))
+
+
+def nested(levels: U8) -> tuple[list[tuple[I64, rice.Code]], bytes, int]:
+    """The sets for u = 1, 2, … of what has level u or more, as ranks within the set before.
+
+    Returns:
+        The sets, their description, and about how many bits both take.
+    """
+    sets, described, above, bits = [], [], levels, 0
+    for level in range(1, MAX_LEVEL + 1 if levels.size else 0):
+        members = np.flatnonzero(above >= level)
+        described.append(varint(members.size))
         if members.size == 0:
             break
-        parts.append(positions.encode(members))
+        code, cost = rice.best(members)
+        described.append(bytes([code.thirds << 5 | code.bits]))
+        sets.append((members, code))
         above = above[members]
-    return b"".join(parts)
+        bits += cost
+    description = b"".join(described)
+    return sets, description, bits + 8 * len(description)
 
 
-def decode(reader: Reader, value_mode: int, count: int) -> Values:
-    """`count` >= 1 values.
-
-    Raises:
-        WireError: unknown mode, a grid that cannot be, or a stream that is short.
-    """
-    if value_mode == FLOAT_MODE:
-        floats = np.frombuffer(reader.take(4 * count), "<f4").astype(np.float32)
-        if not np.isfinite(floats).all() or not floats.all():
-            raise WireError("value", "a value is NaN, infinite or zero")
-        return FloatValues(floats)
-    if value_mode != STEP_MODE:
-        raise WireError("kind", f"value mode {value_mode} is unknown")
-    threshold = _bfloat16(reader)
-    if threshold < SMALLEST_STEP:
-        raise WireError("value", f"step {threshold} is below 2^-110")
-    levels = _levels(reader, count)
-    centroids = []
-    for level in range(CENTROID_LEVELS):
-        occupied = bool((levels == level).any())
-        centroid = _bfloat16(reader) if occupied else np.float32(0)
-        if occupied and centroid < threshold:
-            raise WireError("value", f"centroid {centroid} is below the step {threshold}")
-        centroids.append(centroid)
-    first, second, third = centroids
-    negative = reader.bits(count).astype(np.bool_)
-    return StepValues(threshold, (first, second, third), negative, levels)
-
-
-def _levels(reader: Reader, count: int) -> U8:
-    levels = np.zeros(count, np.uint8)
-    above = np.arange(count)
-    for _ in range(MAX_LEVEL):
-        members = reader.varint(limit=above.size)
-        if members == 0:
-            break
-        above = above[positions.decode(reader, count=members, span=above.size)]
-        levels[above] += 1
-    return levels
+def occupied(levels: U8) -> list[int]:
+    """Those of the levels 0, 1, 2 that some entry has: the ones with a centroid."""
+    return [level for level in range(CENTROID_LEVELS) if (levels == level).any()]
 
 
 def _bfloat16_bytes(numbers: F32) -> bytes:
-    return (numbers.view(np.uint32) >> 16).astype("<u2").tobytes()
-
-
-def _bfloat16(reader: Reader) -> np.float32:
-    (bits,) = reader.unpack("<H")
-    number = np.uint32(bits << 16).view(np.float32)
-    if not np.isfinite(number) or number <= 0:
-        raise WireError("value", f"{number} is not a positive finite step or centroid")
-    return number
+    return (numbers.astype(np.float32, copy=False).view(np.uint32) >> 16).astype("<u2").tobytes()

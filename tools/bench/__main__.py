@@ -6,6 +6,10 @@ from pathlib import Path
 import click
 
 from tools.bench import train
+from tools.bench.codec import codec_command
+from tools.bench.scale import scale_command
+from tools.bench.select import select_command
+from tools.bench.wire import wire_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,6 +38,12 @@ def train_command(models: tuple[str, ...], seed: int, out: Path | None, *, quick
       python -m tools.bench train --model cnn --model gru
     """
     train.measure(models, seed, out, quick=quick, as_json=as_json)
+
+
+cli.add_command(select_command)
+cli.add_command(scale_command)
+cli.add_command(wire_command)
+cli.add_command(codec_command)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""The command `edgeclient warmup`: compile the numba twins when a device is installed, not in its first round."""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+import click
+import numpy as np
+
+from edgeclient.compress.add import add_units
+from edgeclient.compress.feedback import compress
+from edgeclient.compress.select import NUMBA_FROM, why_no_numba
+from edgeclient.wire import frame
+from edgeclient.wire.limits import MAX_FRAME_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """What the kernels of this device are.
+
+    Attributes:
+        backend: "numba" or "numpy".
+        numba_from: parameters from which a model's selection uses numba; None without it.
+        numba: its version, None without it.
+        cpu: what it compiles for: NUMBA_CPU_NAME, or "host"; None without it.
+        seconds: how long it took to compile the kernels, or to load them from the cache on disk.
+        why: what keeps numba from being used, None with it.
+    """
+
+    backend: str
+    numba_from: int | None
+    numba: str | None
+    cpu: str | None
+    seconds: float
+    why: str | None
+
+
+def warm() -> Warm:
+    """Send an update of every kind through everything that has a compiled twin."""
+    began = time.perf_counter()
+    why = why_no_numba()
+    if why is not None:
+        return Warm("numpy", None, None, None, time.perf_counter() - began, why)
+    delta = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    origin = frame.Origin("warmup", "warmup", bytes(8), 0, 0, 1)
+    # Different densities make the encoder choose different codes.
+    for k in (10, 20, 30, 50, 70, 100, 150, 250, 400):
+        made = compress(delta, np.zeros_like(delta), k, accel="numba")
+        compress(delta, made.residual, k, returned=[made.update], accel="numba")
+        add_units(np.zeros(delta.size, np.int64), made.update.indices, made.update.values.decoded(), 0, 1)
+        for tensors in (None, ((20, 50),)):
+            for each in frame.encode_update(made.update, origin, MAX_FRAME_BYTES, tensors=tensors, accel="numba"):
+                frame.decode(each, tensors, accel="numba")
+    seconds = time.perf_counter() - began
+    return Warm("numba", NUMBA_FROM, metadata.version("numba"), os.environ.get("NUMBA_CPU_NAME", "host"), seconds, None)
+
+
+@click.command("warmup")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def warmup_command(*, as_json: bool) -> None:
+    r"""Compile the fast kernels now, so that no round waits for it; they are kept on disk.
+
+    With `pip install 'edgeclient[accel]'` they are compiled by numba; without it the NumPy kernels are used, which
+    give the same results and need no warm-up.
+
+    \b
+    Example:
+      edgeclient warmup --json
+    """
+    made = warm()
+    if as_json:
+        click.echo(json.dumps(asdict(made)))
+    elif made.why is not None:
+        click.echo(f"NumPy kernels: numba cannot be used ({made.why})")
+    else:
+        click.echo(f"numba {made.numba} for cpu {made.cpu}: kernels ready after {made.seconds:.1f} s")
+        click.echo(f"  selection uses it from {made.numba_from:,} parameters on")
