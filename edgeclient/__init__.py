@@ -5,4 +5,4 @@ One folder is one stage of the data's way; `agent.py` is where they meet.
 
 from typing import Final
 
-__version__: Final = "0.1.0"
+__version__: Final = "0.2.0"

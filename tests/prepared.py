@@ -22,7 +22,7 @@ BATCHES = (1, 3, 17)
 def model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, Shape],
-    outputs: Mapping[str, Shape],
+    outputs: Mapping[str, Shape | None],
     parameters: Mapping[str, Array] | None = None,
     *,
     opset: int = 17,
@@ -31,7 +31,7 @@ def model(
     """A model of these nodes; inputs and outputs are float32, those named in `integers` int64."""
     kinds = dict.fromkeys(integers, TensorProto.INT64)
 
-    def value(name: str, shape: Shape) -> onnx.ValueInfoProto:
+    def value(name: str, shape: Shape | None) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
 
     graph = helper.make_graph(

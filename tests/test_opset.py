@@ -43,7 +43,7 @@ OLD = {
     "Softmax over what is behind the axis": one("Softmax", 9, [3, 4], axis=1),
     "axes as attributes": one("ReduceSum", 11, [3, 4], axes=[1], keepdims=1),
     "BatchNormalization": one(
-        "BatchNormalization", 7, [3, 4, 4], extra={"a": weights(3), "b": weights(3), "c": weights(3), "d": weights(3) ** 2}
+        "BatchNormalization", 7, [3, 4, 4], extra={name: abs(weights(3)) + 0.5 for name in "abcd"}
     ),
     "Upsample": one("Upsample", 9, [3, 4, 4], extra={"s": np.array([1, 1, 2, 2], np.float32)}, mode="nearest"),
     "Dropout": one("Dropout", 7, [3], ratio=0.3),
@@ -99,7 +99,7 @@ def test_other_opsets_are_refused(opset: int, said: str) -> None:
 def test_no_opset_is_refused() -> None:
     tested = one("Relu", 17, [3])
     del tested.opset_import[:]
-    with pytest.raises(CompileError, match="names no opset of ai.onnx: export the model again"):
+    with pytest.raises(CompileError, match=r"names no opset of ai\.onnx: export"):
         at_supported_opset(tested)
 
 
@@ -138,6 +138,7 @@ def fused(
     return tested
 
 
+SKIP = {"s": weights(1, 2, 5), "g": weights(5), "b": weights(5), "c": weights(5)}
 FUSED = {
     "FusedMatMul": fused("FusedMatMul", [4, 3], extra={"w": weights(5, 4)}, transA=1, transB=1, alpha=0.5),
     "FusedMatMul, plain": fused("FusedMatMul", [4, 3], extra={"w": weights(3, 5)}),
@@ -148,7 +149,7 @@ FUSED = {
     "FastGelu with bias": fused("FastGelu", [5], extra={"b": weights(5)}),
     "QuickGelu": fused("QuickGelu", [5]),
     "SiLU": fused("QuickGelu", [5], alpha=1.0),
-    "SkipLayerNormalization": fused("SkipLayerNormalization", [2, 5], extra={"s": weights(1, 2, 5), "g": weights(5), "b": weights(5), "c": weights(5)}),
+    "SkipLayerNormalization": fused("SkipLayerNormalization", [2, 5], extra=SKIP),
 }  # fmt: skip
 
 
@@ -162,10 +163,10 @@ def test_fused_ops_are_taken_apart(name: str) -> None:
 @pytest.mark.parametrize(
     ("tested", "said"),
     [
-        (fused("FusedConv", [3, 4, 4]), r"FusedConv \(node 'it'\) is an op of ONNX Runtime's optimiser: compile the model from"),
+        (fused("FusedConv", [3, 4, 4]), r"FusedConv \(node 'it'\) is an op of ONNX Runtime's optimiser: compile"),
         (fused("Gelu", [3], opset=12), r"Gelu \(node 'it'\) is an op of ONNX Runtime's optimiser"),
-        (fused("FusedMatMul", [3, 3], extra={"w": weights(3, 3)}, transBatchA=1), "transposed batches are not supported"),
-        (fused("SkipLayerNormalization", [5], opset=16, extra={"s": weights(5), "g": weights(5)}), "export the model again"),
+        (fused("FusedMatMul", [3, 3], extra={"w": weights(3, 3)}, transBatchA=1), "transposed batches are not"),
+        (fused("SkipLayerNormalization", [5], opset=16, extra={"s": weights(5), "g": weights(5)}), "export the model"),
         (one("Fancy", 17, [3]), r"Fancy \(node 'it'\) is no op of ai.onnx 17: export the model again"),
         (one("Fancy", 17, [3], domain="my.ops"), r"Fancy \(node 'it'\) is an op of the domain my.ops, and only those"),
         (one("Scaler", 17, [3], domain="ai.onnx.ml"), r"Scaler \(node 'it'\) is an op of the domain ai.onnx.ml"),

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,14 @@ GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 INPUTS, HIDDEN, STEPS = 3, 4, 5
 
 
+@dataclass(frozen=True)
+class Reader:
+    """What reads Y, and the rank of what it makes."""
+
+    nodes: tuple[onnx.NodeProto, ...]
+    rank: int = 3
+
+
 def layer(
     kind: str,
     *,
@@ -26,12 +35,10 @@ def layer(
     has: str = "BH",
     outputs: str = "YHC",
     steps: int | str = STEPS,
-    opset: int = 17,
-    rest: tuple[onnx.NodeProto, ...] = (),
-    rank: int = 3,
+    reader: Reader | None = None,
     **attributes: Any,
 ) -> onnx.ModelProto:
-    """One layer; `has` names optional inputs (B, H, C, P), `outputs` those that are read; `rest` reads them."""
+    """One layer; `has` names optional inputs (B, H, C, P), `outputs` those that are read."""
     directions, gates = (2 if direction == "bidirectional" else 1), GATES[kind]
     rng = np.random.default_rng(0)
     shapes = {
@@ -45,30 +52,30 @@ def layer(
     parameters = {
         name: rng.normal(0, 0.7, shape).astype(np.float32) for name, shape in shapes.items() if name in "WR" + has
     }
-    state = ["batch", directions, HIDDEN] if layout else [directions, "batch", HIDDEN]
-    inputs = {"X": ["batch", steps, INPUTS] if layout else [steps, "batch", INPUTS]}
+    state: list[int | str] = ["batch", directions, HIDDEN] if layout else [directions, "batch", HIDDEN]
+    inputs: dict[str, list[int | str]] = {"X": ["batch", steps, INPUTS] if layout else [steps, "batch", INPUTS]}
     inputs |= {name: state for name in "HC" if name in has}
     names = ["X", "W", "R", *(name if name in has else "" for name in "B HCP")]
     made = [name if name in outputs else "" for name in "YHC"]
     made = [name and f"{name}out" for name in (made if kind == "LSTM" else made[:2])]
     every = ["batch", steps, directions, HIDDEN] if layout else [steps, directions, "batch", HIDDEN]
     shown: dict[str, Any] = {name: every if name == "Yout" else state for name in made if name}
-    if rest:
-        shown = {rest[-1].output[-1]: [None] * rank}
+    if reader:
+        shown = {reader.nodes[-1].output[-1]: [None] * reader.rank}
     while not names[-1]:
         names.pop()
     while not made[-1]:
         made.pop()
     attributes |= {"layout": layout} if layout else {}
     node = helper.make_node(kind, names, made, name="layer", direction=direction, hidden_size=HIDDEN, **attributes)
-    return prepared.model([node, *rest], inputs, shown, parameters, opset=opset)
+    return prepared.model([node, *(reader.nodes if reader else ())], inputs, shown, parameters)
 
 
 def subsets(names: str) -> list[str]:
     return ["".join(each) for size in range(len(names) + 1) for each in itertools.combinations(names, size)]
 
 
-def kinds_of_layers() -> list[tuple[str, dict[str, int], str]]:
+def kinds_of_layers() -> list[tuple[str, dict[str, Any], str]]:
     """Kind, attributes and which optional inputs exist."""
     return [
         (kind, attributes, has)
@@ -80,7 +87,7 @@ def kinds_of_layers() -> list[tuple[str, dict[str, int], str]]:
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize(("kind", "attributes", "has"), kinds_of_layers())
-def test_outputs_are_the_same(kind: str, attributes: dict[str, int], has: str, direction: str) -> None:
+def test_outputs_are_the_same(kind: str, attributes: dict[str, Any], has: str, direction: str) -> None:
     for steps, outputs in ((STEPS, "YHC"), (STEPS, "H"), (1, "YHC")):
         tested = layer(kind, direction=direction, has=has, outputs=outputs, steps=steps, **attributes)
         after = same_outputs(tested, unroll, *(fed(tested, batch) for batch in BATCHES))
@@ -89,7 +96,8 @@ def test_outputs_are_the_same(kind: str, attributes: dict[str, int], has: str, d
 
 @pytest.mark.parametrize("opset", [14, 18, 21])
 def test_every_opset(opset: int) -> None:
-    tested = layer("GRU", opset=opset, direction="bidirectional")
+    tested = layer("GRU", direction="bidirectional")
+    tested.opset_import[0].version = opset
     same_outputs(tested, unroll, fed(tested, 3))
 
 
@@ -158,26 +166,26 @@ def sliced(start: int, end: int, axis: int) -> tuple[onnx.NodeProto, ...]:
     return *edges, helper.make_node("Slice", ["s", "start", "end", "axis"], ["picked"])
 
 
-# Readers, the rank of what they make, the direction, and the steps that they read.
+# With the direction, and the steps that are read.
 READERS = {
-    "last": (squeezed(True, *gathered(-1, 1)), 2, "forward", {STEPS - 1}),
-    "last, kept": (squeezed(True, *gathered([-1], 1)), 3, "forward", {STEPS - 1}),
-    "first of reverse": (squeezed(False, *gathered(0, 0)), 2, "reverse", {0}),
-    "third of reverse": (squeezed(False, *gathered([2], 0)), 3, "reverse", {2}),
-    "several": (squeezed(True, *gathered([3, 1, 3], 1)), 3, "forward", {1, 3}),
-    "a table of steps": (squeezed(False, *gathered([[3, 1], [0, 0]], 0)), 4, "forward", {0, 1, 3}),
-    "a table of one": (squeezed(False, *gathered([[3]], 0)), 4, "forward", {3}),
-    "last of both": (merged(*gathered(-1, 0)), 2, "bidirectional", {STEPS - 1}),
-    "slice": (squeezed(False, *sliced(1, 3, -3)), 3, "forward", {1, 2}),
-    "last slice": (squeezed(True, *sliced(-1, 2**62, 1)), 3, "forward", {STEPS - 1}),
-    "slice of both": (merged(*sliced(-2, 2**62, 0)), 3, "bidirectional", {STEPS - 2, STEPS - 1}),
+    "last": (Reader(squeezed(True, *gathered(-1, 1)), 2), "forward", {STEPS - 1}),
+    "last, kept": (Reader(squeezed(True, *gathered([-1], 1)), 3), "forward", {STEPS - 1}),
+    "first of reverse": (Reader(squeezed(False, *gathered(0, 0)), 2), "reverse", {0}),
+    "third of reverse": (Reader(squeezed(False, *gathered([2], 0)), 3), "reverse", {2}),
+    "several": (Reader(squeezed(True, *gathered([3, 1, 3], 1)), 3), "forward", {1, 3}),
+    "a table of steps": (Reader(squeezed(False, *gathered([[3, 1], [0, 0]], 0)), 4), "forward", {0, 1, 3}),
+    "a table of one": (Reader(squeezed(False, *gathered([[3]], 0)), 4), "forward", {3}),
+    "last of both": (Reader(merged(*gathered(-1, 0)), 2), "bidirectional", {STEPS - 1}),
+    "slice": (Reader(squeezed(False, *sliced(1, 3, -3)), 3), "forward", {1, 2}),
+    "last slice": (Reader(squeezed(True, *sliced(-1, 2**62, 1)), 3), "forward", {STEPS - 1}),
+    "slice of both": (Reader(merged(*sliced(-2, 2**62, 0)), 3), "bidirectional", {STEPS - 2, STEPS - 1}),
 }
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_steps_that_nobody_reads_are_not_made(name: str) -> None:
-    rest, rank, direction, times = READERS[name]
-    tested = layer("LSTM", direction=direction, has="B", outputs="Y", rest=rest, rank=rank)
+    reader, direction, times = READERS[name]
+    tested = layer("LSTM", direction=direction, has="B", outputs="Y", reader=reader)
     after = same_outputs(tested, unroll, *(fed(tested, batch) for batch in BATCHES))
     forward = max(times) + 1 if direction != "reverse" else 0
     backward = STEPS - min(times) if direction != "forward" else 0
@@ -185,16 +193,16 @@ def test_steps_that_nobody_reads_are_not_made(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rest", "rank"),
+    "reader",
     [
-        ((helper.make_node("Neg", ["Yout"], ["picked"]),), 4),
-        ((*squeezed(False), helper.make_node("Relu", ["s"], ["picked"])), 3),
-        (squeezed(False, *gathered(1, 1)), 2),
-        (squeezed(False, *sliced(0, 2, 2)), 3),
+        Reader((helper.make_node("Neg", ["Yout"], ["picked"]),), 4),
+        Reader((*squeezed(False), helper.make_node("Relu", ["s"], ["picked"]))),
+        Reader(squeezed(False, *gathered(1, 1)), 2),
+        Reader(squeezed(False, *sliced(0, 2, 2))),
     ],
 )
-def test_other_readers_get_every_step(rest: tuple[onnx.NodeProto, ...], rank: int) -> None:
-    tested = layer("GRU", has="B", outputs="Y", rest=rest, rank=rank)
+def test_other_readers_get_every_step(reader: Reader) -> None:
+    tested = layer("GRU", has="B", outputs="Y", reader=reader)
     after = same_outputs(tested, unroll, fed(tested, 3))
     assert Counter(prepared.kinds(after))["Tanh"] == STEPS
 
@@ -202,7 +210,7 @@ def test_other_readers_get_every_step(rest: tuple[onnx.NodeProto, ...], rank: in
 def test_layers_upon_layers() -> None:
     shapes = {"W": (1, 3 * HIDDEN, HIDDEN), "R": (1, 3 * HIDDEN, HIDDEN)}
     second = helper.make_node("GRU", ["s", "W2", "R2"], ["", "picked"], hidden_size=HIDDEN, name="second")
-    tested = layer("GRU", has="B", outputs="Y", rest=(*squeezed(False), second))
+    tested = layer("GRU", has="B", outputs="Y", reader=Reader((*squeezed(False), second)))
     rng = np.random.default_rng(1)
     for name, shape in shapes.items():
         value = rng.normal(0, 0.7, shape).astype(np.float32)
@@ -213,12 +221,13 @@ def test_layers_upon_layers() -> None:
 
 def test_few_nodes_a_step() -> None:
     """Each runs once a step, and two or three more for it in the backward pass."""
-    for kind, attributes, a_step in (
+    cells: list[tuple[str, dict[str, Any], int]] = [
         ("RNN", {}, 2),
         ("GRU", {}, 9),
         ("GRU", {"linear_before_reset": 1}, 10),
         ("LSTM", {}, 10),
-    ):
+    ]
+    for kind, attributes, a_step in cells:
         counts = [len(unroll(layer(kind, has="B", outputs="H", steps=n, **attributes)).graph.node) for n in (10, 11)]
         assert counts[1] - counts[0] == a_step, kind
 

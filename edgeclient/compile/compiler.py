@@ -93,9 +93,7 @@ def compile_model(model: onnx.ModelProto, options: Options, tell: Callable[[str]
     """
     tell("preparing the forward model")
     prepared = prepare(model, options)
-    weights = {each.name for each in model.graph.initializer}
-    constants = {each.name for each in prepared.graph.initializer} - weights
-    trained = forward.parameters(prepared, options.trainable, options.frozen, constants)
+    trained = forward.parameters(prepared, options.trainable, options.frozen)
     tell(f"generating gradients of {len(trained)} parameters")
     made = generate.generate(loss.with_loss(prepared, options.loss), trained, options.optimiser)
     tell("lowering to standard operators")
@@ -117,7 +115,7 @@ def prepare(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
     current = opset.at_supported_opset(border.with_output_shapes(shape_inference.infer_shapes(chosen, data_prop=True)))
     try:
         # Before the check, which wants shapes of outputs that many exporters leave out.
-        current = shape_inference.infer_shapes(folding.fold(current), data_prop=True)
+        current = shape_inference.infer_shapes(folding.fold(forward.with_weights(current)), data_prop=True)
         checker.check_model(current)
     except (checker.ValidationError, shape_inference.InferenceError) as error:
         raise CompileError(f"the model is not valid: {_line(error)}") from None

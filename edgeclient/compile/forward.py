@@ -1,6 +1,6 @@
 """A forward model made ready for gradients: parameters chosen, normalisation and dropout in training form."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -29,19 +29,35 @@ _LEARNT: Final[dict[str, tuple[int, ...]]] = {
 _STATISTICS: Final[dict[str, tuple[int, ...]]] = {"BatchNormalization": (3, 4)}
 
 
-def parameters(
-    model: onnx.ModelProto, trainable: Sequence[str], frozen: Sequence[str], constants: Collection[str] = ()
-) -> list[str]:
+def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights that an exporter wrote as Constant nodes become initializers: where an op reads something learnt."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    learnt = _read_at(model, _LEARNT) | _read_at(model, _STATISTICS)
+    nodes = []
+    for node in made.graph.node:
+        value = node.attribute[0].t if node.op_type == "Constant" and node.attribute[0].name == "value" else None
+        if value is not None and value.data_type == TensorProto.FLOAT and node.output[0] in learnt:
+            value.name = node.output[0]
+            made.graph.initializer.append(value)
+        else:
+            nodes.append(node)
+    if len(nodes) < len(made.graph.node):
+        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del made.graph.node[:]
+        made.graph.node.extend(kept)
+    return made
+
+
+def parameters(model: onnx.ModelProto, trainable: Sequence[str], frozen: Sequence[str]) -> list[str]:
     """Names of the initializers to train, in the model's order.
 
-    All float32 initializers are, but for running statistics, lone numbers in formulas, and what `frozen` names. Some
-    exporters write weights as Constant nodes: those are trained where an op reads something learnt.
+    All float32 initializers are, but for running statistics, lone numbers in formulas, and what `frozen` names.
 
     Args:
-        model: forward; constants are initializers.
+        model: forward.
         trainable: patterns as of a shell; one that is no star chooses lone numbers too.
         frozen: patterns.
-        constants: initializers that were Constant nodes.
 
     Raises:
         CompileError: a pattern matches nothing, or nothing is left to train.
@@ -59,8 +75,7 @@ def parameters(
     chosen = [
         name
         for name in _matching(names, trainable)
-        if name not in statistics
-        and (name in learnt or name in explicit or (sizes[name] > 1 and name not in constants))
+        if name not in statistics and (sizes[name] > 1 or name in learnt or name in explicit)
     ]
     held = set(_matching(names, frozen))
     used = {name for node in model.graph.node for name in node.input}

@@ -97,15 +97,19 @@ def _l1(scores: str) -> list[onnx.NodeProto]:
 
 
 def _bce_with_logits(scores: str) -> list[onnx.NodeProto]:
-    """max(z, 0) − z·y + log(1 + exp(−|z|)): log σ itself is −∞ from z = −104 on, and its gradient NaN."""
+    """m − z·y + log(exp(z − m) + exp(−m)) with m = max(z, 0).
+
+    log σ itself is −∞ from z = −104 on, and its gradient NaN. Whatever slope m has at 0 cancels out, which it does not
+    in the usual m − z·y + log(1 + exp(−|z|)), where a head that begins at zero would get −y instead of ½ − y.
+    """
     return [
         helper.make_node("Relu", [scores], ["loss.positive"], name="loss.positive"),
         helper.make_node("Mul", [scores, LABELS], ["loss.product"], name="loss.product"),
-        helper.make_node("Abs", [scores], ["loss.size"], name="loss.size"),
-        helper.make_node("Neg", ["loss.size"], ["loss.minus"], name="loss.minus"),
-        helper.make_node("Exp", ["loss.minus"], ["loss.power"], name="loss.power"),
-        helper.make_node("Constant", [], ["loss.one"], name="loss.one", value_float=1.0),
-        helper.make_node("Add", ["loss.power", "loss.one"], ["loss.sum"], name="loss.sum"),
+        helper.make_node("Sub", [scores, "loss.positive"], ["loss.below"], name="loss.below"),
+        helper.make_node("Exp", ["loss.below"], ["loss.power"], name="loss.power"),
+        helper.make_node("Neg", ["loss.positive"], ["loss.minus"], name="loss.minus"),
+        helper.make_node("Exp", ["loss.minus"], ["loss.other"], name="loss.other"),
+        helper.make_node("Add", ["loss.power", "loss.other"], ["loss.sum"], name="loss.sum"),
         helper.make_node("Log", ["loss.sum"], ["loss.rest"], name="loss.rest"),
         helper.make_node("Sub", ["loss.positive", "loss.product"], ["loss.line"], name="loss.line"),
         helper.make_node("Add", ["loss.line", "loss.rest"], ["loss.each"], name="loss.each"),

@@ -259,10 +259,10 @@ def test_external_data(classifier: Path, tmp_path: Path) -> None:
 def test_a_bundle_with_a_changed_byte() -> None:
     data = bytearray(demo_data.bundle_bytes())
     data[len(data) // 2] ^= 1
-    with pytest.raises(WireError, match="is not what the manifest says|not a bundle"):
+    with pytest.raises(WireError, match=r"is not what the manifest says|not a bundle"):
         bundle.decode(bytes(data))
 
 
 def test_reading_artifacts_needs_all_of_them(tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="training_model.onnx is missing"):
+    with pytest.raises(CompileError, match=r"training_model\.onnx is missing"):
         read(tmp_path)

@@ -26,7 +26,7 @@ class Builder:
         values: what is known of values that exist before the first node, by name.
 
     Example:
-        >>> b = Builder(17, [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])])
+        >>> b = Builder(17, [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3])])
         >>> b.rank(b.reduce("ReduceSum", b.op("Relu", "x"), [1], keepdims=False))
         1
     """

@@ -7,6 +7,9 @@ import numpy as np
 from edgeclient.compile.lower.builder import Builder, Node
 from edgeclient.compile.lower.registry import lowers
 
+# Exporters write "to the end" as the largest integer, or as a thousand million.
+_WHOLE = 10**9
+
 
 def gather_adjoint(b: Builder, shape: str, rank: int, indices: str, dy: str, axis: int) -> str:
     """Zeros of `shape` with dY added along `axis` at `indices`, which may repeat.
@@ -84,9 +87,9 @@ def _slice(b: Builder, node: Node) -> Sequence[str]:
     steps = np.ones(len(starts), np.int64) if bounds[3] is None else bounds[3]
     pads = np.zeros((2, rank), np.int64)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if (start, step) == (0, 1) and end >= np.iinfo(np.int32).max:
+        if (start, step) == (0, 1) and end >= _WHOLE:
             continue
-        (size,) = b.fixed(x, [axis], "a slice")
+        (size,) = b.fixed(x, [int(axis)], "a slice")
         taken = range(size)[slice(start, None if step < 0 and end < -size else end, step)]
         if step == 1:
             pads[:, axis] = taken.start, size - taken.stop if taken else size - taken.start

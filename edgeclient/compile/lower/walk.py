@@ -151,7 +151,8 @@ def _simplified(
             used = name if name in needed else ""
             copy.output.append(used if used in fixed else short.setdefault(used, f"v{len(short):x}"))
         least = defs.get_schema(copy.op_type, b.opset, "").min_output
-        while len(copy.output) > least and copy.output[-1] == "":
+        # The number of Split's outputs says how it splits.
+        while copy.op_type != "Split" and len(copy.output) > least and copy.output[-1] == "":
             del copy.output[-1]
         for index, name in enumerate(copy.output):
             if not name:

@@ -1,6 +1,7 @@
-"""A forward model in, a forward model out that computes the same and whose every op has a gradient.
+"""A forward model in, a forward model out that computes the same and whose every op has a right gradient.
 
-Each module is one pass, a pure function from model to model. Parameters stay initializers under their own names;
-what a pass adds besides nodes are Constant nodes, which nobody takes for parameters. Knows nothing of losses, of which
-parameters train, of ONNX Runtime, or of how gradients are generated.
+Each module with a public function of models is one pass, pure: opset, constants, unroll, decompose, in this order.
+Parameters stay initializers under their own names; what a pass adds besides nodes are Constant nodes, which nobody
+takes for parameters. Of ONNX Runtime it knows only which gradients that has; of losses, of which parameters train, and
+of how gradients are generated, nothing.
 """

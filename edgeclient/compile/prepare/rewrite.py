@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -16,6 +17,10 @@ STANDARD: Final = "ai.onnx"
 Array: TypeAlias = npt.NDArray[Any]
 
 _FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+_WITHOUT_GRADIENT: Final = frozenset(
+    {"ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "NonZero",
+     "Shape", "Size"}
+)  # fmt: skip
 # Ops whose first input is all there is in the output.
 _REARRANGING: Final = frozenset({"Expand", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
 
@@ -79,6 +84,22 @@ class Rewriter(Builder):
         if node.op_type == "ConstantOfShape":
             return not any(numpy_helper.to_array(each.t).any() for each in node.attribute)
         return node.op_type in _REARRANGING and self.is_zero(node.input[0])
+
+    @cached_property
+    def differentiable(self) -> frozenset[str]:
+        """Values through which a gradient can come from an output of the model.
+
+        ONNX Runtime's gradient of Split, Concat's inverse, is made of the parts that have one, without gaps.
+        """
+        found = set(self.outputs)
+        for node in reversed(self.model.graph.node):
+            if node.op_type not in _WITHOUT_GRADIENT and not found.isdisjoint(node.output):
+                found |= read_by(node)
+        return frozenset(found)
+
+    def is_float(self, name: str) -> bool:
+        """Whether it may be float32: gradients are for nothing else."""
+        return bool(self.dtype(name) in {TensorProto.FLOAT, None})
 
     def split(self, x: str, sizes: Sequence[int], axis: int) -> tuple[str, ...]:
         """Every part must be read: ONNX Runtime puts the gradients of those that are in a row, without gaps."""

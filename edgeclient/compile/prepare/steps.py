@@ -52,10 +52,12 @@ def reading(b: Rewriter, sequence: str, axis: int, steps: int) -> Reading | None
     waiting = [(sequence, axis)]
     while waiting:
         name, axis = waiting.pop()
-        if name in b.outputs:
+        if name in b.outputs or not b.knows(name):
             return None
         between.add(name)
         for node in b.readers[name]:
+            if list(node.input[:1]) != [name]:
+                return None
             plain = Node(node, node.input, node.output)
             if (picked := _picked(b, plain, axis, steps)) is not None:
                 leaves[node.output[0]] = Leaf(axis, picked)

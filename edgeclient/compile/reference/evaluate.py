@@ -79,7 +79,10 @@ class Reference:
             raise ValueError(f"no value for the input {missing[0]}")
         if self._checked:
             return dict(zip(self._outputs, self._evaluator.run(self._outputs, given), strict=True))
-        values = self._evaluator.run(self._outputs, given, intermediate=True)
+        try:
+            values = self._evaluator.run(self._outputs, given, intermediate=True)
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            raise CompileError(f"the graph cannot be evaluated in float64: {error}") from None
         for name, value in values.items():
             if isinstance(value, np.ndarray) and value.dtype in {np.dtype(np.float32), np.dtype(np.float16)}:
                 node = self._producers.get(name)
@@ -114,6 +117,8 @@ def _double_attributes(node: onnx.NodeProto) -> None:
     if node.op_type == "ConstantOfShape" and not node.attribute:
         node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1))))
     for attribute in node.attribute:
+        if node.op_type == "TopK" and attribute.name == "sorted":
+            attribute.i = 1  # one of the orders that 0 allows, and the only one that is implemented
         if attribute.type == AttributeProto.GRAPH:
             _doubled(attribute.g)
         elif attribute.type == AttributeProto.TENSOR:

@@ -1,0 +1,109 @@
+"""The command `tools/arm64`."""
+
+import argparse
+import fcntl
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from broker import children
+from broker.embedded import EmbeddedBrokerError
+from tools.emulation import round as training
+from tools.emulation import steps, suite
+from tools.emulation.machine import CPU, SITE, Board, EmulationError
+
+ROOT: Final = Path(__file__).parents[2]
+FOLDER: Final = ROOT / ".arm64"
+TEST_TOOLS: Final = {"hypothesis", "pytest", "pytest-timeout"}
+ACCEL: Final = ("numba-", "llvmlite-")
+DIES: Final = "onnxruntime==1.21.0"  # uses an instruction of newer cores without asking
+HELP: Final = f"""Run what a device runs on an emulated {CPU}: its tests, with numba and without, and one training
+round against an MQTT broker and an aggregator on this machine. Needs Debian or one of its kin (apt, dpkg), no root.
+Everything is kept in .arm64, half a gigabyte; remove that folder to fetch the newest wheels."""
+
+
+def main() -> int:
+    """Make what is missing, then run everything at once: one line each at the end, 0 when all is well."""
+    parser = argparse.ArgumentParser("tools/arm64", description=HELP)
+    parser.add_argument(
+        "--control", action="store_true", help=f"only show that the emulation bites: {DIES} must die of SIGILL"
+    )
+    control = parser.parse_args().control
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print("arm64: it runs already, on the same .arm64", file=sys.stderr)
+            return 1
+        try:
+            board = Board(FOLDER)
+            board.userland()
+            return _control(board) if control else _everything(board)
+        except (EmulationError, EmbeddedBrokerError, steps.StepsError, training.RoundError) as error:
+            print(f"arm64: {error}", file=sys.stderr)
+            return 1
+
+
+def _control(board: Board) -> int:
+    python = board.environment("control", board.wheels("control-wheels", [DIES]), [])
+    command = [str(python), "-c", "import onnxruntime"]
+    done = subprocess.run(command, env=board.clean_environment(), capture_output=True, check=False, timeout=120)
+    died = done.returncode == -signal.SIGILL
+    print(f"{CPU}, {DIES}: {'dies of SIGILL, as it must' if died else f'exit code {done.returncode}, NOT SIGILL'}")
+    return 0 if died else 1
+
+
+def _everything(board: Board) -> int:
+    wheels = board.wheels("wheels", _requirements())
+    accel = [path for path in wheels if path.name.startswith(ACCEL)]
+    plain = board.environment("plain", [path for path in wheels if path not in accel], [ROOT])
+    numba = board.environment("accel", accel, [plain.parents[1] / SITE, ROOT])
+    environment = board.clean_environment() | {"HYPOTHESIS_STORAGE_DIRECTORY": str(FOLDER / "hypothesis")}
+    if steps.NATIVE.exists():
+        taken = sha256(b"".join(path.read_bytes() for path in steps.sources(ROOT))).hexdigest()
+        board.keep("steps", [taken], "taking training steps of the zoo to compare with", steps.take)
+        environment[suite.STEPS_VARIABLE] = str(FOLDER / "steps")
+    print("arm64: running tests, with numba and without, and a training round ...", file=sys.stderr, flush=True)
+    passes: list[suite.Pass] = []
+    try:
+        # From this thread: children die with the one that started them.
+        passes.append(suite.start("with numba", numba, environment, FOLDER / "with-numba.log"))
+        passes.append(suite.start("without numba", plain, environment, FOLDER / "plain.log", suite.NEED_NUMBA))
+        trained, said = _round(plain, environment)
+        results = [each.passed() for each in passes]
+    finally:
+        children.end_all(each.process for each in passes)
+    for each in passes:
+        print(f"{CPU}, tests {each.name}:\n{each.summary()}")
+    for each, passed in zip(passes, results, strict=True):
+        print(f"{CPU}, tests {each.name}: {'passed' if passed else f'FAILED ({each.log.relative_to(ROOT)})'}")
+    print(f"{CPU}, one training round: {said}")
+    return 0 if trained and all(results) else 1
+
+
+def _round(python: Path, environment: dict[str, str]) -> tuple[bool, str]:
+    began_s = time.monotonic()
+    try:
+        said = training.one_round(python, environment, FOLDER / "round")
+    except (EmbeddedBrokerError, training.RoundError, subprocess.TimeoutExpired) as error:
+        return False, f"FAILED: {error}"
+    return True, f"passed: {said}, {time.monotonic() - began_s:.0f} s"
+
+
+def _requirements() -> list[str]:
+    """What a device installs, its extras and the test tools, as pyproject.toml says."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    tools = [text for text in extras["dev"] if re.split(r"[^\w-]", text)[0] in TEST_TOOLS]
+    return sorted([*project["dependencies"], *extras["onnx"], *extras["accel"], *tools])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

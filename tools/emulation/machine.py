@@ -1,0 +1,234 @@
+"""An emulated arm64 board in a folder: a Debian userland and an emulator, unpacked, not installed.
+
+Python runs there through a shell script that starts the emulator, laid out as a virtual environment's
+`bin/python`: Python takes it for itself, so that `sys.executable` starts emulated processes, too.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+# The oldest core that boards of today have: newer ones hide instructions that it lacks.
+CPU: Final = "cortex-a53"
+# With the emulator of Debian 12 (7.2), `import onnxruntime` crashes on every core.
+SUITE: Final = "trixie"
+KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+PYTHON: Final = "3.13"
+SITE: Final = Path("lib") / f"python{PYTHON}" / "site-packages"
+_PACKAGES: Final = ("libc6", "libgcc-s1", "libstdc++6", "libpython3-stdlib", "python3-minimal", "zlib1g")
+_EMULATOR: Final = "usr/bin/qemu-aarch64"
+_GLIBC: Final = ("2_34", "2_28", "2_27", "2_17")
+_ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class EmulationError(Exception):
+    """The board cannot be made; one line that says what is missing or which step failed."""
+
+
+class Board:
+    """Userland, emulator and environments below one folder; each is made again when its recipe has changed.
+
+    Args:
+        folder: where everything is kept.
+
+    Example: `Board(Path(".arm64")).userland()`
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._root = self._folder / "userland" / "root"
+        self._emulator = self._folder / "userland" / "qemu-aarch64"
+
+    def userland(self) -> None:
+        """Debian's Python and the emulator.
+
+        Raises:
+            EmulationError: apt is missing, or a download failed.
+        """
+        self.keep("userland", (SUITE, *_PACKAGES), f"unpacking Python {PYTHON} for arm64 and an emulator", _userland)
+
+    def wheels(self, name: str, requirements: Sequence[str], *, closure: bool = True) -> list[Path]:
+        """Wheels for the board of `requirements`, and of all that they need if `closure`, that fit together.
+
+        Fetched once: what is newest then stays.
+
+        Raises:
+            EmulationError: pip found no wheel.
+        """
+        self.keep(name, requirements, "fetching wheels for arm64", lambda to: _download(to, requirements, closure))
+        return sorted((self._folder / name).glob("*.whl"))
+
+    def environment(self, name: str, wheels: Sequence[Path], besides: Sequence[Path]) -> Path:
+        """An environment as emulated programs see it.
+
+        Args:
+            name: of its folder.
+            wheels: what is unpacked into it.
+            besides: folders whose packages are seen, too, after its own.
+
+        Returns:
+            Its Python, which can be started like any other.
+
+        Raises:
+            EmulationError: pip could not unpack a wheel.
+        """
+        recipe = [path.name for path in wheels]
+        self.keep(name, recipe, f"unpacking the environment {name!r}", lambda to: _install(to / SITE, wheels))
+        python = self._folder / name / "bin" / "python"
+        self._lay_out(python, besides)
+        return python
+
+    def clean_environment(self) -> dict[str, str]:
+        """What emulated processes see of this one's environment: nothing that is meant for its own processor."""
+        home = self._folder / "home"
+        home.mkdir(exist_ok=True)
+        return {
+            "PATH": os.defpath,
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "NUMBA_CACHE_DIR": str(self._folder / "numba"),
+            "ORT_DISABLE_TELEMETRY": "1",
+            **dict.fromkeys(_ONE_THREAD, "1"),
+        }
+
+    def keep(self, name: str, recipe: Sequence[str], doing: str, make: Callable[[Path], None]) -> None:
+        """A folder that is made once per recipe, and is there whole or not at all.
+
+        Args:
+            name: of the folder.
+            recipe: what it depends on.
+            doing: told to people before.
+            make: fills the folder that it is given.
+        """
+        folder, stamp = self._folder / name, sha256("\n".join(recipe).encode()).hexdigest()
+        made = folder / "recipe.sha256"
+        if made.exists() and made.read_text() == stamp:
+            return
+        print(f"arm64: {doing} ...", file=sys.stderr, flush=True)
+        unfinished = self._folder / f"{name}.new"
+        for old in (unfinished, folder):
+            shutil.rmtree(old, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        make(unfinished)
+        (unfinished / made.name).write_text(stamp)
+        unfinished.rename(folder)
+
+    def _lay_out(self, python: Path, besides: Sequence[Path]) -> None:
+        """Written at every start, since the checkout may have moved."""
+        real, environment = self._root / "usr" / "bin" / f"python{PYTHON}", python.parents[1]
+        emulated = [str(self._emulator), "-cpu", CPU, "-L", str(self._root), "-0", str(python), str(real)]
+        python.parent.mkdir(exist_ok=True)
+        python.write_text(f'#!/bin/sh\nexec {shlex.join(emulated)} "$@"\n')
+        python.chmod(0o755)
+        (environment / "pyvenv.cfg").write_text(f"home = {real.parent}\ninclude-system-site-packages = false\n")
+        (environment / SITE / "besides.pth").write_text("".join(f"{folder}\n" for folder in besides))
+
+
+# Debian
+
+
+def _userland(folder: Path) -> None:
+    for tool in ("apt-get", "dpkg", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise EmulationError(f"{tool} is missing: this needs Debian or one of its kin")
+    if not KEYRING.exists():
+        raise EmulationError(f"{KEYRING} is missing: apt install debian-archive-keyring")
+    host = _run(["dpkg", "--print-architecture"]).strip()
+    apt, debs = folder / "apt", folder / "apt" / "cache" / "archives"
+    tree = _apt_tree(apt, sorted({"arm64", host}))
+    _run(["apt-get", *tree, "--quiet", "update"])
+    _run(["apt-get", *tree, "--quiet", "--yes", "--download-only", "install", *_PACKAGES])
+    root = folder / "root"
+    for name in ("bin", "sbin", "lib"):  # package base-files does this
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for deb in sorted(debs.glob("*.deb")):
+        _run(["dpkg-deb", "--extract", str(deb), str(root)])
+    _run(["apt-get", *tree, "--quiet", "download", f"qemu-user:{host}"], cwd=debs)
+    (deb,) = debs.glob("qemu-user_*.deb")
+    _extract(deb, _EMULATOR, folder / "qemu-aarch64")
+    shutil.rmtree(apt)
+
+
+def _apt_tree(apt: Path, architectures: list[str]) -> list[str]:
+    """Options of apt for lists, cache and state of its own, in which nothing is installed."""
+    for name in ("etc", "lists/partial", "cache/archives/partial"):
+        (apt / name).mkdir(parents=True)
+    (apt / "status").touch()
+    (apt / "etc" / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} {SUITE} main\n")
+    settings = {
+        "APT::Architecture": "arm64",
+        "APT::Architectures": ",".join(architectures),
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "",
+        "Acquire::Languages": "none",
+        "Dir::Cache": str(apt / "cache"),
+        "Dir::Etc::sourcelist": str(apt / "etc" / "sources.list"),
+        "Dir::Etc::sourceparts": "-",
+        "Dir::Etc::preferencesparts": "-",
+        "Dir::State": str(apt),
+        "Dir::State::lists": str(apt / "lists"),
+        "Dir::State::status": str(apt / "status"),
+    }
+    return [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
+
+
+def _mirror() -> str:
+    """Where this machine gets Debian from."""
+    if given := os.environ.get("DEBIAN_MIRROR"):
+        return given
+    uris = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]).split()
+    for uri in uris:
+        if uri.rstrip("/").endswith("/debian"):
+            return uri
+    raise EmulationError("apt knows no Debian mirror here: name one, DEBIAN_MIRROR=http://.../debian")
+
+
+def _extract(deb: Path, member: str, to: Path) -> None:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as unpacking:
+        assert unpacking.stdout is not None
+        with tarfile.open(fileobj=unpacking.stdout, mode="r|") as archive:
+            for each in archive:
+                content = archive.extractfile(each) if each.name.removeprefix("./") == member else None
+                if content is not None:
+                    to.write_bytes(content.read())
+                    to.chmod(0o755)
+    if not to.exists():
+        raise EmulationError(f"{deb.name} holds no {member}")
+
+
+# Python
+
+
+def _download(to: Path, requirements: Sequence[str], closure: bool) -> None:
+    _pip("download", *(() if closure else ("--no-deps",)), "--dest", str(to), *requirements)
+
+
+def _install(to: Path, wheels: Sequence[Path]) -> None:
+    # pip would ask for its own Python; `_download` has asked for the board's.
+    options = ["--no-deps", "--no-index", "--no-compile", "--ignore-requires-python", "--target", str(to)]
+    _pip("install", *options, *map(str, wheels))
+
+
+def _pip(command: str, *arguments: str) -> None:
+    tags = [f"manylinux_{version}_aarch64" for version in _GLIBC] + ["manylinux2014_aarch64", "any"]
+    target = ["--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON}"]
+    target += [f"--abi={abi}" for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none")]
+    target += [f"--platform={tag}" for tag in tags]
+    options = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    _run([sys.executable, "-m", "pip", command, *options, *target, *arguments])
+
+
+def _run(command: Sequence[str], *, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+        raise EmulationError(f"{' '.join(command[:3])} ...: {said[-1]}")
+    return done.stdout

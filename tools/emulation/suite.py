@@ -1,0 +1,98 @@
+"""Which tests are the device's, and how they run on an emulated processor."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from broker import children
+
+# What a device runs, with what it has: no onnx, no MQTT broker, no import linter. Each runs with the numba twins and
+# without, since which of them is used is the device's choice.
+FILES: Final = (
+    "test_bundle.py",
+    "test_cli.py",
+    "test_compress.py",
+    "test_data.py",
+    "test_durable.py",
+    "test_firmware_configs.py",
+    "test_format_doc.py",
+    "test_golden.py",
+    "test_golden_training.py",
+    "test_imports.py",
+    "test_laws.py",
+    "test_models.py",
+    "test_safetensors.py",
+    "test_settings.py",
+    "test_train.py",
+    "test_uplink.py",
+    "test_wire.py",
+)
+# Tests in them that are not.
+ELSEWHERE: Final = ("test_imports.py::test_import_contracts",)
+NEED_NUMBA: Final = (
+    "test_compress.py::test_both_kernels_are_the_definition",
+    "test_compress.py::test_selection_takes_views_that_are_not_contiguous[numba]",
+    "test_compress.py::test_the_backend_is_visible",
+    "test_compress.py::test_the_twins_agree_on_large_vectors",
+)
+_TEST_S: Final = 600
+_PASS_S: Final = 1500.0
+STEPS_VARIABLE: Final = "EDGECLIENT_STEPS"
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One run of the suite.
+
+    Attributes:
+        name: for people.
+        process: pytest.
+        log: what it says.
+    """
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def passed(self) -> bool:
+        """Waits for the end."""
+        try:
+            return self.process.wait(_PASS_S) == 0
+        except subprocess.TimeoutExpired:
+            children.end(self.process)
+            return False
+
+    def summary(self) -> str:
+        """pytest's own: all it said when something failed, else its last lines."""
+        said = self.log.read_text(errors="replace")
+        return said if self.process.returncode else said[said.rfind("\n=") + 1 :]
+
+
+def start(name: str, python: Path, environment: Mapping[str, str], log: Path, without: Sequence[str] = ()) -> Pass:
+    """Begin to run the suite.
+
+    Args:
+        name: for people.
+        python: of the emulated environment.
+        environment: of the emulated processes.
+        log: where its output goes, anew.
+        without: tests that are left out, besides ELSEWHERE.
+    """
+    log.unlink(missing_ok=True)
+    options = [
+        "--quiet",
+        "--continue-on-collection-errors",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "tools.emulation.profile",
+        "-o",
+        f"timeout={_TEST_S}",
+    ]
+    options += [f"--deselect=tests/{each}" for each in (*ELSEWHERE, *without)]
+    # The broker's command line is not the device's.
+    options += ["-k", "not broker.cli"]
+    command = [str(python), "-m", "pytest", *options, *(f"tests/{file}" for file in FILES)]
+    return Pass(name, children.spawn(command, log=log, env=environment), log)
