@@ -10,6 +10,7 @@ import pytest
 
 import broker.cli
 import edgeclient.cli
+from edgeclient import __version__
 
 DEVICE = 'device = "pi-7"\ntask = "har"\ndirectory = "state"\n[data]\nsource = "windows.npz"\n'
 AGGREGATOR = 'directory = "data"\n[mqtt]\nport = 1\n'
@@ -79,7 +80,7 @@ def test_a_mistake_is_one_line(files: dict[str, str], command: str, said: str, t
 
 def test_version(tmp_path: Path) -> None:
     for module in ("edgeclient.cli", "broker.cli"):
-        assert "0.1.0" in _call(module, "--version", folder=tmp_path).stdout
+        assert __version__ in _call(module, "--version", folder=tmp_path).stdout
 
 
 def test_task_list_is_json(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_your_own_model_and_data(files: Path, endpoint: Endpoint) -> None:
     ]
     try:
         with fleet.hand(endpoint, topics.head("mine")) as link:
-            fleet.await_message(link, lambda message: announcement.decode(message.payload).version >= 15)
+            fleet.await_message(link, lambda message: announcement.decode(message.payload).version >= 15, timeout_s=90)
     finally:
         children.end_all(running)
     after = json.loads(call("edgeclient.cli", "evaluate", "device.toml", "--json"))

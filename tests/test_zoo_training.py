@@ -118,7 +118,7 @@ def test_training_learns_and_evaluation_sees_it(case: Case, tmp_path: Path) -> N
 
 def _dataset(case: Case, folder: Path) -> Dataset:
     names = [each.name for each in (*case.manifest.inputs, case.manifest.labels)]
-    np.savez(folder / "d.npz", **dict(zip(names, case.batch(48), strict=True)))
+    np.savez(folder / "d.npz", **dict(zip(names, case.batch(48), strict=True)))  # type: ignore[arg-type]  # a flag to mypy
     return open_data(str(folder / "d.npz"), {}, case.manifest)
 
 

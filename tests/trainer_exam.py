@@ -15,7 +15,6 @@ from edgeclient.train.trainer import Plan, TrainingError
 from edgeclient.train.trainers import open_trainer
 from edgeclient.wire import bundle
 from edgeclient.wire.bundle import MANIFEST, Bundle, Optimiser
-from tools.make_demo_task import MEAN, SPREAD
 
 F64 = npt.NDArray[np.float64]
 PLAN = Plan(0.02, 2, 16)
@@ -40,7 +39,7 @@ def windows(opened: Bundle, folder: Path) -> Dataset:
 
 
 def _forward(p: dict[str, F64], x: npt.NDArray[np.float32]) -> tuple[F64, F64, F64]:
-    inputs = (x - np.tile(MEAN, 100)) / np.tile(SPREAD, 100)
+    inputs = (x - np.tile(demo_data.MEAN, 100)) / np.tile(demo_data.SPREAD, 100)
     hidden = inputs @ p["hidden.weight"] + p["hidden.bias"]
     logits = np.maximum(hidden, 0) @ p["output.weight"] + p["output.bias"]
     return inputs, hidden, logits

@@ -19,9 +19,6 @@ from edgeclient.compile.command import compile_command
 
 PATH = Path(demo_data.__file__).parent / "watch-har.bundle"
 HIDDEN = 64
-# Mean and spread of each axis over people 1 to 8, rounded: acceleration in g, angular velocity in rad/s.
-MEAN = (-0.01, 0.38, -0.14, 0.02, 0.0, 0.01)
-SPREAD = (0.93, 0.5, 0.55, 1.01, 2.56, 1.09)
 
 
 def forward() -> onnx.ModelProto:
@@ -34,7 +31,10 @@ def forward() -> onnx.ModelProto:
         "output.weight": rng.normal(0, np.sqrt(1 / HIDDEN), (HIDDEN, demo_data.CLASSES)),
         "output.bias": np.zeros(demo_data.CLASSES),
     }
-    constants = {"mean": np.tile(MEAN, demo_data.WINDOW), "scale": np.tile(1 / np.array(SPREAD), demo_data.WINDOW)}
+    constants = {
+        "mean": np.tile(demo_data.MEAN, demo_data.WINDOW),
+        "scale": np.tile(1 / np.array(demo_data.SPREAD), demo_data.WINDOW),
+    }
     nodes = [
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value.astype(np.float32)))
         for name, value in constants.items()

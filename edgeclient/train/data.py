@@ -8,6 +8,7 @@ Example of a function that streams, `source = "my_package.logs:batches"`:
 """
 
 import importlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -174,7 +175,8 @@ def _read_npz(path: Path, options: Mapping[str, Any], tensors: Sequence[Tensor])
             return [file[name] for name in names]
     except FileNotFoundError:
         raise _no_file(path) from None
-    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile,
+            zlib.error) as error:  # fmt: skip
         raise DataError(f"{path} cannot be read as .npz: {error}") from None
 
 

@@ -73,4 +73,4 @@ def session_options(threads: int, operators: int = 0) -> Any:
 
 def _installed() -> set[str]:
     # A broken installation leaves folders whose metadata have no name.
-    return {(each.metadata["Name"] or "").lower() for each in metadata.distributions()}
+    return {name.lower() for each in metadata.distributions() for name in each.metadata.get_all("Name") or ()}
