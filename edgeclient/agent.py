@@ -18,6 +18,7 @@ import numpy as np
 from edgeclient import failpoint
 from edgeclient.audit import Auditor
 from edgeclient.compress.feedback import NotFinite, compress
+from edgeclient.compress.quantise import Quantiser
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused, Will
@@ -37,8 +38,8 @@ from edgeclient.uplink.window import Window
 from edgeclient.wire import announcement, frame, messages, status, topics
 from edgeclient.wire.bundle import read_manifest
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.layout import Layout
 from edgeclient.wire.limits import MAX_RECEIPT_LIST
-from edgeclient.wire.positions import Tensors
 from edgeclient.wire.status import Status
 
 _LOG = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Agent:
         self._store: Store | None = None
         self._auditor: Auditor | None = None
         self._trainer: tuple[Path, Trainer, Dataset] | None = None
-        self._tensors: Tensors = ()
+        self._layout: Layout | None = None
         self._service = ""
         self._chunks: set[tuple[str, int]] = set()
         self._fetch_after = 0.0
@@ -159,7 +160,7 @@ class Agent:
         if self._trainer is None or self._trainer[0] != model.bundle_directory:
             manifest = read_manifest((model.bundle_directory / "manifest.json").read_bytes())
             data = self._settings.data
-            self._tensors = manifest.layout.tensors
+            self._layout = manifest.layout
             self._trainer = (
                 model.bundle_directory,
                 open_trainer(model.bundle_directory, self._settings.training.runtime, self._settings.training.threads),
@@ -236,6 +237,7 @@ class Agent:
         assert model is not None
         assert store is not None
         assert self._trainer is not None
+        assert self._layout is not None
         announced, account, own = model.announcement, store.account(), self._settings.training
         _, trainer, data = self._trainer
         policy = announced.policy
@@ -261,8 +263,8 @@ class Agent:
                 made.delta,
                 residual,
                 0 if full else math.ceil(density * announced.size),
-                returned=[frame.decode(each.body, self._tensors).update for each in returned],
-                limit=announced.value_limit,
+                returned=[frame.decode(each.body, self._layout.tensors).update for each in returned],
+                quantiser=Quantiser(announced.value_limit, self._settings.upload.values, bounds=self._layout.bounds),
                 accel=own.accel,
                 last_threshold=self._threshold,
                 out=idle,
@@ -288,7 +290,7 @@ class Agent:
                 origin,
                 self._settings.upload.max_frame_bytes,
                 version=frame.newest(announced.wire),
-                tensors=self._tensors,
+                tensors=self._layout.tensors,
                 accel=own.accel,
             ),
             compressed.residual,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeclient.compress.quantise import quantise
+from edgeclient.compress.quantise import Quantiser
 from edgeclient.compress.select import Accel, select
 from edgeclient.compress.update import F32, SparseUpdate
 
@@ -38,7 +38,7 @@ def compress(
     k: int,
     *,
     returned: Iterable[SparseUpdate] = (),
-    limit: float = float("inf"),
+    quantiser: Quantiser | None = None,
     accel: Accel = "auto",
     last_threshold: float = 0.0,
     out: F32 | None = None,
@@ -52,7 +52,7 @@ def compress(
         residual: what earlier rounds left unsent, float32 (n,).
         k: entries to send at most.
         returned: updates that the aggregator refused; their entries count again.
-        limit: largest magnitude to send, a power of two; the excess stays in the residual.
+        quantiser: how precise the values are, and how large at most; None for a step grid without a limit.
         accel: which selection kernel to use.
         last_threshold: `threshold` of the round before, 0 if there was none. Makes the sweep shorter, and changes
             no result.
@@ -84,7 +84,8 @@ def compress(
     selection = select(x, k, total_of=None if came_back else terms, last_threshold=last_threshold, accel=accel)
     if selection is None:
         raise NotFinite(f"compensated delta is not finite at coordinate {_first_bad(x)}")
-    update = SparseUpdate(x.size, selection.indices, quantise(selection.values, limit))
+    values = (quantiser or Quantiser(float("inf")))(selection.indices, selection.values)
+    update = SparseUpdate(x.size, selection.indices, values)
     x[selection.indices] = selection.values - update.values.decoded()
     return Compressed(update, x, selection.threshold or last_threshold)
 
@@ -105,7 +106,7 @@ def compress_with_feedback(
         >>> update.indices, residual
         (array([0]), array([0. , 0.5], dtype=float32))
     """
-    made = compress(delta, residual, k, returned=returned, limit=limit, accel=accel)
+    made = compress(delta, residual, k, returned=returned, quantiser=Quantiser(limit), accel=accel)
     return made.update, made.residual
 
 

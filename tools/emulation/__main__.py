@@ -74,8 +74,8 @@ def _everything(board: Board) -> int:
     passes: list[suite.Pass] = []
     try:
         # From this thread: children die with the one that started them.
-        passes.append(suite.start("with numba", numba, environment, FOLDER / "with-numba.log"))
-        passes.append(suite.start("without numba", plain, environment, FOLDER / "plain.log", suite.NEED_NUMBA))
+        passes.append(suite.start("with numba", numba, environment, FOLDER / "with-numba.log", also=suite.TWINS))
+        passes.append(suite.start("without numba", plain, environment, FOLDER / "plain.log", without=suite.NEED_NUMBA))
         trained, said = _round(plain, environment)
         results = [each.passed() for each in passes]
     finally:

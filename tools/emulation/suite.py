@@ -29,8 +29,14 @@ FILES: Final = (
     "test_uplink.py",
     "test_wire.py",
 )
+# What compares the twins with their definitions; golden vectors do so for the codes of a frame.
+TWINS: Final = ("test_select.py",)
 # Tests in them that are not.
-ELSEWHERE: Final = ("test_imports.py::test_import_contracts",)
+ELSEWHERE: Final = (
+    "test_imports.py::test_import_contracts",
+    "test_select.py::test_the_select_benchmark",
+    "test_select.py::test_the_scale_benchmark",
+)
 NEED_NUMBA: Final = (
     "test_compress.py::test_both_kernels_are_the_definition",
     "test_compress.py::test_selection_takes_views_that_are_not_contiguous[numba]",
@@ -70,7 +76,15 @@ class Pass:
         return said if self.process.returncode else said[said.rfind("\n=") + 1 :]
 
 
-def start(name: str, python: Path, environment: Mapping[str, str], log: Path, without: Sequence[str] = ()) -> Pass:
+def start(
+    name: str,
+    python: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    *,
+    also: Sequence[str] = (),
+    without: Sequence[str] = (),
+) -> Pass:
     """Begin to run the suite.
 
     Args:
@@ -78,6 +92,7 @@ def start(name: str, python: Path, environment: Mapping[str, str], log: Path, wi
         python: of the emulated environment.
         environment: of the emulated processes.
         log: where its output goes, anew.
+        also: files besides FILES.
         without: tests that are left out, besides ELSEWHERE.
     """
     log.unlink(missing_ok=True)
@@ -93,6 +108,7 @@ def start(name: str, python: Path, environment: Mapping[str, str], log: Path, wi
     ]
     options += [f"--deselect=tests/{each}" for each in (*ELSEWHERE, *without)]
     # The broker's command line is not the device's.
-    options += ["-k", "not broker.cli"]
-    command = [str(python), "-m", "pytest", *options, *(f"tests/{file}" for file in FILES)]
+    # So say those that run once with each backend which one it is.
+    options += ["-k", "not broker.cli and not -numba" if without else "not broker.cli"]
+    command = [str(python), "-m", "pytest", *options, *(f"tests/{file}" for file in (*FILES, *also))]
     return Pass(name, children.spawn(command, log=log, env=environment), log)
