@@ -301,7 +301,10 @@ class Agent:
         if self._auditor is not None:
             self._auditor.confirm()
         self._threshold = compressed.threshold
-        statistics.save(made.local)
+        try:
+            statistics.save(made.local)
+        except OSError as error:  # a full disk: the round is committed, and training moves them again
+            _LOG.warning("running statistics were not kept: %s", error)
         _LOG.info("trained version %d: %d steps, loss %.4f", announced.version, made.steps, made.loss)
 
     # Frames → broker

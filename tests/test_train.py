@@ -68,10 +68,44 @@ def test_statistics_of_bundles_without_any(opened: Bundle, tmp_path: Path) -> No
 
 
 def test_runtimes() -> None:
-    check_runtimes({"onnxruntime-training-cpu", "numpy"})
-    check_runtimes({"onnxruntime", "numpy"})
+    check_runtimes({"onnxruntime-training-cpu": "1.19.2", "numpy": "2.0"})
+    check_runtimes({"onnxruntime": "1.24.0", "numpy": "2.0"})
+    check_runtimes({"onnxruntime": "2.0"})
     with pytest.raises(TrainingError, match="overwrite each other"):
-        check_runtimes({"onnxruntime-training-cpu", "onnxruntime"})
+        check_runtimes({"onnxruntime-training-cpu": "1.19.2", "onnxruntime": "1.32.0"})
+    with pytest.raises(TrainingError, match=r"1\.23\.2 lets a model read any file of this device"):
+        check_runtimes({"onnxruntime": "1.23.2"})
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_bundle_cannot_read_the_devices_files(absolute: bool, opened: Bundle, tmp_path: Path) -> None:
+    """A stranger's graph takes a file beside the bundle for a weight, which training would then send."""
+    (tmp_path / "secret").write_bytes(bytes(16))
+    folder = unpack(opened, tmp_path / "bundle")
+    where = str(tmp_path / "secret") if absolute else "../secret"
+    (folder / bundle.TRAINING).write_bytes(graph_that_reads(where))
+    with pytest.raises(TrainingError, match="External data path"):
+        compiled_trainer(folder).train(opened.parameters, windows(opened, tmp_path), PLAN, np.random.default_rng(0))
+
+
+def graph_that_reads(location: str) -> bytes:
+    """An ONNX model y = w whose w is external, in protobuf by hand: devices have no onnx package."""
+
+    def field(number: int, content: bytes | int) -> bytes:
+        if isinstance(content, int):
+            return bytes([number << 3, content])
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    def pair(key: str, value: str) -> bytes:
+        return field(13, field(1, key.encode()) + field(2, value.encode()))
+
+    weight = field(1, 4) + field(2, 1) + field(8, b"w") + pair("location", location) + field(14, 1)
+    node = field(1, b"w") + field(2, b"y") + field(4, b"Identity")
+    tensor = field(1, field(1, 1) + field(2, field(1, field(1, 4))))
+    output = field(1, b"y") + field(2, tensor)
+    graph = field(1, node) + field(2, b"g") + field(5, weight) + field(12, output)
+    body = bytes([7 << 3 | 2, len(graph) & 0x7F | 0x80, len(graph) >> 7]) + graph
+    return field(1, 8) + body + field(8, field(2, 17))
 
 
 def test_a_broken_installation_elsewhere_is_no_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,33 +1,43 @@
 """Which ONNX Runtime is installed, and its first import: without telemetry."""
 
 import os
+import re
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Final
 
 from edgeclient.train.trainer import TrainingError
 
 TRAINING: Final = frozenset({"onnxruntime-training-cpu", "onnxruntime-training"})
+# The first that keeps a graph's external data inside its folder (1.22.1 does not, 1.24.4 does: measured).
+OLDEST: Final = (1, 24)
 _MANY: Final = 1000
 _QUIET: Final = 3  # ONNX Runtime's "error": one level below, it logs dozens of lines a model
 
 
-def check_runtimes(installed: set[str] | None = None) -> None:
-    """Notice at the door two distributions that overwrite each other's files.
+def check_runtimes(installed: Mapping[str, str] | None = None) -> None:
+    """Notice at the door what would fail in odd ways, or open one.
 
     Args:
-        installed: names of distributions; None looks.
+        installed: version by name of distribution; None looks.
 
     Raises:
-        TrainingError: both runtimes are installed; pip does not say so, and imports fail in odd ways.
+        TrainingError: two distributions that overwrite each other's files, which pip does not say; or a runtime that
+            lets the graphs of a bundle read files outside its folder.
 
     Example:
-        >>> check_runtimes({"numpy", "onnxruntime"})
+        >>> check_runtimes({"numpy": "2.4.6", "onnxruntime": "1.32.0"})
     """
-    names = _installed() if installed is None else installed
-    if (training := names & TRAINING) and "onnxruntime" in names:
+    found = _installed() if installed is None else installed
+    if (training := found.keys() & TRAINING) and "onnxruntime" in found:
         raise TrainingError(
             f"onnxruntime and {min(training)} are both installed and overwrite each other's files: pip uninstall"
             " both, then install one: pip install 'edgeclient[onnx]' ('edgeclient[build]' on workstations)"
+        )
+    if "onnxruntime" in found and _release(found["onnxruntime"]) < OLDEST:
+        raise TrainingError(
+            f"onnxruntime {found['onnxruntime']} lets a model read any file of this device: pip install --upgrade"
+            f" 'onnxruntime>={'.'.join(map(str, OLDEST))}'"
         )
 
 
@@ -71,6 +81,14 @@ def session_options(threads: int, operators: int = 0) -> Any:
     return options
 
 
-def _installed() -> set[str]:
+def _installed() -> dict[str, str]:
     # A broken installation leaves folders whose metadata have no name.
-    return {name.lower() for each in metadata.distributions() for name in each.metadata.get_all("Name") or ()}
+    return {
+        name.lower(): (each.metadata.get_all("Version") or ["0"])[0]
+        for each in metadata.distributions()
+        for name in each.metadata.get_all("Name") or ()
+    }
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

@@ -87,17 +87,23 @@ def test_every_rule_is_exercised() -> None:
     assert RULES.keys() - seen == ELSEWHERE
 
 
-def test_dropout_uses_its_own_mask() -> None:
+def test_dropout_passes_gradients_where_it_passed_values() -> None:
+    """With its real mask: y = x p m / (1 − r), so that ∂/∂p = Σ 2 (y − t) x m / ((1 − r) size)."""
     made, _, _ = made_of("Dropout")
     feeds = batch_of(made, 3)
-    found = run(made.training, feeds)
-    # Where the mask is 0, p does not matter: about a quarter of 3 × 40 coordinates, over 40 parameters.
-    contributions = found["p_grad"]
-    kept = run(without_dropout(made.training), feeds)["p_grad"]
-    assert not np.allclose(contributions, kept)
-    again = run(made.training, feeds)
-    assert np.isfinite(contributions).all()
-    assert again["loss"] != kept.sum()
+    graph = onnx.ModelProto()
+    graph.CopyFrom(made.training)
+    (dropout,) = (each for each in graph.graph.node if each.op_type == "Dropout")
+    y, mask = dropout.output
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, None))
+    graph.graph.output.append(onnx.helper.make_tensor_value_info(mask, onnx.TensorProto.BOOL, None))
+    found = run(graph, feeds)
+    kept = found[mask]
+    assert 0.5 < kept.mean() < 0.95  # a quarter of 120 is dropped
+    np.testing.assert_allclose(found[y], feeds["x"] * feeds["p"] * kept / 0.75, rtol=1e-6)
+    slope = 2 * (found[y] - feeds["labels"]) / found[y].size
+    expected = (slope * feeds["x"] * kept / 0.75).sum(axis=0)
+    np.testing.assert_allclose(found["p_grad"], expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["AveragePool", "ConvTranspose", "Resize nearest"])
