@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import struct
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def annotated(name: str) -> list[tuple[str, str]]:
         ("3.1 Header", frame2.HEADER.format, False),
         ("4.1 Header", frame1.HEADER.format, False),
         ("5. HELLO", messages._HELLO.format, True),
+        ("5.1 WITHDRAW", messages._WITHDRAW.format, False),
         ("6. RECEIPT", messages._RECEIPT.format, False),
     ],
 )
@@ -200,6 +202,12 @@ def test_frame_example(name: str, version: int, tag: str) -> None:
     assert frame.stamp(again, epoch=made.epoch, sequence=3) == data
 
 
+def test_withdraw_example() -> None:
+    withdraw = messages.Withdraw(0x0123456789ABCDEF, ((2, sha256(b"a").digest()[:8]), (5, sha256(b"b").digest()[:8])))
+    assert messages.decode_withdraw(example("withdraw")) == withdraw
+    assert messages.encode_withdraw(withdraw) == example("withdraw")
+
+
 def test_hello_example() -> None:
     hello = messages.Hello(0x0123456789ABCDEF, 4, 2)
     assert messages.decode_hello(example("hello")) == hello
@@ -215,7 +223,13 @@ def test_receipt_example() -> None:
 
 @pytest.mark.parametrize(
     ("name", "title"),
-    [("frame2", "3.1 Header"), ("frame", "4.1 Header"), ("hello", "5. HELLO"), ("receipt", "6. RECEIPT")],
+    [
+        ("frame2", "3.1 Header"),
+        ("frame", "4.1 Header"),
+        ("hello", "5. HELLO"),
+        ("withdraw", "5.1 WITHDRAW"),
+        ("receipt", "6. RECEIPT"),
+    ],
 )
 def test_example_lines_are_the_fields_of_the_table(name: str, title: str) -> None:
     (rows,) = tables(section(title), "offset")

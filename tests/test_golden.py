@@ -18,7 +18,7 @@ from edgeclient.wire.positions import Segment, Tensors
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
 
 FOLDER = Path(__file__).parent / "golden"
-V1 = ["frame-float", "frame-step", "frame-parts", "hello", "receipt", "announcement", "status"]
+V1 = ["frame-float", "frame-step", "frame-parts", "hello", "withdraw", "receipt", "announcement", "status"]
 V2 = [
     "frame-bfloat16", "frame-context", "frame-dense", "frame-float", "frame-int4", "frame-int8", "frame-parts",
     "frame-row", "frame-runs", "frame-sign", "frame-step", "frame-tensors",
@@ -115,6 +115,13 @@ def test_the_step_vector_holds_every_level(version: int) -> None:
     (data,), _ = load(f"v{version}-frame-step")
     assert np.unique(frame.decode(data).update.values.levels).tolist() == list(range(13))  # type: ignore[union-attr]
     assert len(data) < MAX_FRAME_BYTES
+
+
+def test_withdraw() -> None:
+    (data,), (meaning,) = load("v1-withdraw")
+    withdraw = messages.decode_withdraw(data)
+    assert {"epoch": withdraw.epoch, "frames": [[s, d.hex()] for s, d in withdraw.frames]} == meaning
+    assert messages.encode_withdraw(withdraw) == data
 
 
 def test_hello() -> None:

@@ -21,7 +21,7 @@ from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.errors import REASONS, WireError
 from edgeclient.wire.frame import Origin
 from edgeclient.wire.limits import MAX_FRAME_BYTES, MAX_RECEIPT_LIST, MAX_SIZE
-from edgeclient.wire.messages import Hello, Receipt, Refusal
+from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.reader import Reader, sealed, unsealed, varint
 from edgeclient.wire.status import Status
 
@@ -71,13 +71,14 @@ MESSAGES: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "frame2-step": (small_frame(version=2), frame.decode),
     "frame2-float": (small_frame(floats=True, version=2), frame.decode),
     "hello": (messages.encode_hello(Hello(7, 20, 4)), messages.decode_hello),
+    "withdraw": (messages.encode_withdraw(Withdraw(7, ((3, bytes(8)), (4, bytes(8))))), messages.decode_withdraw),
     "receipt": (messages.encode_receipt(RECEIPT), messages.decode_receipt),
     "announcement": (announcement.encode(ANNOUNCED), announcement.decode),
     "status": (status.encode(HEALTH), status.decode),
 }
 each_version = pytest.mark.parametrize("version", [1, 2])
 each_message = pytest.mark.parametrize("name", MESSAGES)
-SEALED = ["frame-step", "frame-float", "frame2-step", "frame2-float", "hello", "receipt"]
+SEALED = ["frame-step", "frame-float", "frame2-step", "frame2-float", "hello", "withdraw", "receipt"]
 each_sealed = pytest.mark.parametrize("name", SEALED)
 
 
@@ -622,7 +623,7 @@ def test_status_fields_outside_their_limits(fields: dict[str, Any]) -> None:
         (23, 1, "trailing"),
         (25, 20, "range"),
         (41, 0, "range"),
-        (41, 8, "range"),
+        (41, 9, "range"),
     ],
 )
 def test_forged_receipts_are_refused(at: int, value: int, reason: str) -> None:

@@ -11,4 +11,5 @@ MAX_ANNOUNCEMENT_BYTES: Final = 16 * 1024
 MAX_CHUNK_BYTES: Final = 64 * 1024
 MAX_RECEIPT_BYTES: Final = 16 * 1024
 MAX_RECEIPT_LIST: Final = 1024  # sequences listed in one receipt, each kind
+MAX_WITHDRAW_LIST: Final = 512  # frames in one WITHDRAW
 MAX_STATUS_BYTES: Final = 8 * 1024

@@ -1,12 +1,13 @@
-"""HELLO and RECEIPT: what device and aggregator say about frames (FORMAT.md, sections 5 and 6)."""
+"""HELLO, WITHDRAW and RECEIPT: what device and aggregator say about frames (FORMAT.md, sections 5 and 6)."""
 
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import Final
 
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.limits import FRAME_VERSION, MAX_RECEIPT_BYTES, MAX_RECEIPT_LIST, WIRE_VERSION
+from edgeclient.wire.limits import FRAME_VERSION, MAX_RECEIPT_BYTES, MAX_RECEIPT_LIST, MAX_WITHDRAW_LIST, WIRE_VERSION
 from edgeclient.wire.reader import Reader, sealed, unsealed
 
 MAGIC: Final = b"EC"
@@ -14,17 +15,19 @@ PREFIX_BYTES: Final = 4
 
 FRAME: Final = 1
 HELLO: Final = 2
-WITHDRAW: Final = 3  # reserved; its body comes with the withdrawal protocol
+WITHDRAW: Final = 3
 RECEIPT: Final = 4
 
 _PREFIX: Final = struct.Struct("<2sBB")
 _HELLO: Final = struct.Struct("<2sBBQII")
+_WITHDRAW: Final = struct.Struct("<2sBBQH")
+_WITHDRAWN: Final = struct.Struct("<I8s")
 _RECEIPT: Final = struct.Struct("<2sBBQIIBHH")
 _CONFLICT: Final = 1
 
 
 class Refusal(IntEnum):
-    """Why the aggregator does not apply a frame that it can decode."""
+    """Why the aggregator does not apply a frame."""
 
     LAYOUT = 1  # made for another parameter layout or size
     STALE = 2  # its base version is older than the task allows
@@ -33,6 +36,7 @@ class Refusal(IntEnum):
     ADDRESS = 5  # made for another task or device than its topic says
     CONFLICT = 6  # its identity was used before for other bytes
     UPDATE = 7  # its part does not fit the update it names
+    WITHDRAWN = 8  # the device asked to forget it before it came
 
     @property
     def reason(self) -> str:
@@ -53,6 +57,21 @@ class Hello:
     epoch: int
     next_sequence: int
     confirmed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Asks the aggregator not to apply frames that may still be under way: superseded, too old, or no room for them.
+
+    What is applied already stays applied. The rest is refused as WITHDRAWN, whenever it comes, and its entries return.
+
+    Attributes:
+        epoch: random 64 bits of the device's store.
+        frames: (sequence, digest) of each, sequences ascending.
+    """
+
+    epoch: int
+    frames: tuple[tuple[int, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +129,37 @@ def decode_hello(data: bytes) -> Hello:
     if confirmed > next_sequence:
         raise WireError("range", f"confirmed {confirmed} of {next_sequence} sequences")
     return Hello(epoch, next_sequence, confirmed)
+
+
+def encode_withdraw(withdraw: Withdraw) -> bytes:
+    """At most MAX_WITHDRAW_LIST frames.
+
+    Example:
+        >>> decode_withdraw(encode_withdraw(Withdraw(7, ((3, b"01234567"),))))
+        Withdraw(epoch=7, frames=((3, b'01234567'),))
+    """
+    if not 1 <= len(withdraw.frames) <= MAX_WITHDRAW_LIST:
+        raise ValueError(f"{len(withdraw.frames)} frames to withdraw at once, 1 to {MAX_WITHDRAW_LIST} are allowed")
+    return sealed(
+        _WITHDRAW.pack(MAGIC, WIRE_VERSION, WITHDRAW, withdraw.epoch, len(withdraw.frames))
+        + b"".join(_WITHDRAWN.pack(sequence, digest) for sequence, digest in withdraw.frames)
+    )
+
+
+def decode_withdraw(data: bytes) -> Withdraw:
+    """The WITHDRAW in `data`, or WireError."""
+    check_prefix(data, WITHDRAW)
+    reader = Reader(unsealed(data))
+    _, _, _, epoch, count = reader.unpack(_WITHDRAW.format)
+    if not 1 <= count <= MAX_WITHDRAW_LIST:
+        raise WireError("range", f"{count} frames to withdraw, 1 to {MAX_WITHDRAW_LIST} are allowed")
+    frames = tuple(
+        (int(sequence), bytes(digest)) for sequence, digest in (reader.unpack(_WITHDRAWN.format) for _ in range(count))
+    )
+    reader.finish()
+    if any(later <= earlier for (earlier, _), (later, _) in pairwise(frames)):
+        raise WireError("range", "withdrawn sequences do not ascend")
+    return Withdraw(epoch, frames)
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
