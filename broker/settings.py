@@ -61,8 +61,16 @@ class DevicePolicy:
     max_staleness: int = attrs.field(default=_ANNOUNCED.max_staleness, validator=within(0, 0xFFFF_FFFF))
     # Ends an update after so many optimiser steps, whatever local_epochs says; 0: no limit.
     local_steps: int = attrs.field(default=_ANNOUNCED.local_steps, validator=within(0, 1 << 30))
+    # No step of an update begins after this time, so that slow boards train less; 0: no limit.
+    local_seconds: float = attrs.field(default=_ANNOUNCED.local_seconds, validator=within(0, 1e6))
     # Scales longer gradients down to this norm: steadier training on few examples; 0: off.
     clip_norm: float = attrs.field(default=_ANNOUNCED.clip_norm, validator=within(0, 1e6))
+    # All frames of an update together take at most so many bytes: devices keep fewer entries; 0: no limit.
+    update_bytes: int = attrs.field(default=_ANNOUNCED.update_bytes, validator=within(0, 1 << 40))
+    # On so many first versions four times the density is kept: a young model moves everywhere.
+    warm_up: int = attrs.field(default=_ANNOUNCED.warm_up, validator=within(0, 0xFFFF_FFFF))
+    # Keep what is over a slowly moving threshold, not a fixed number: more after much was learnt, less after little.
+    steady: bool = _ANNOUNCED.steady
 
     def announced(self) -> Policy:
         """As it is announced."""

@@ -3,6 +3,7 @@
 Announcement → model → delta → sparse update → frames → ONE commit → MQTT → receipt.
 """
 
+import functools
 import json
 import logging
 import math
@@ -17,7 +18,9 @@ import numpy as np
 
 from edgeclient import failpoint
 from edgeclient.audit import Auditor
-from edgeclient.compress.feedback import NotFinite, compress
+from edgeclient.compress.density import Limits as DensityLimits
+from edgeclient.compress.density import Pace, learnt, target, within_budget
+from edgeclient.compress.feedback import NotFinite, compress, fewer
 from edgeclient.compress.quantise import Quantiser
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
@@ -26,6 +29,7 @@ from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Model, Models
 from edgeclient.settings import Device
 from edgeclient.train.data import Dataset, open_data
+from edgeclient.train.effort import micro_batch, peak_bytes
 from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Plan, Trainer, TrainingError
@@ -75,6 +79,8 @@ class Agent:
         self._observed: tuple[float, Observed] = (-math.inf, Observed(None, None, None))
         self._failed_version: int | None = None
         self._threshold = 0.0  # of the last round; speeds the next one up
+        self._pace = Pace()
+        self._example_bytes = 0.0  # that training takes, as measured in the first round
         self._stopping = False
 
     def stop(self) -> None:
@@ -240,31 +246,41 @@ class Agent:
         assert self._layout is not None
         announced, account, own = model.announcement, store.account(), self._settings.training
         _, trainer, data = self._trainer
-        policy = announced.policy
+        policy, free_bytes = announced.policy, self._observed[1].free_bytes
         plan = Plan(
             policy.learning_rate,
             min(policy.local_epochs, own.max_epochs),
             policy.batch_size,
-            micro_batch=own.max_batch,
+            micro_batch=micro_batch(own.max_batch, self._example_bytes, free_bytes),
             clip_norm=policy.clip_norm or None,
             max_steps=policy.local_steps or None,
-            max_seconds=own.max_seconds,
+            max_seconds=min(own.max_seconds, policy.local_seconds or own.max_seconds),
         )
         statistics = Statistics(model.bundle_directory)
         rng = np.random.default_rng([own.seed, zlib.crc32(self._settings.device.encode()), announced.version])
-        density = min(policy.density, own.max_density)
         counts = store.counts()
         full = counts[State.QUEUED] + counts[State.SENT] >= self._settings.upload.max_outbox_frames
         returned = store.frames(State.RETURNED)
+        quantiser = Quantiser(announced.value_limit, self._settings.upload.values, bounds=self._layout.bounds)
+        budget_bytes = min(filter(None, (policy.update_bytes, self._settings.upload.max_update_bytes)), default=0)
+        held_bytes = peak_bytes()
         try:
             made = trainer.train(model.parameters, data, plan, rng, statistics.load())
+            aim = target(
+                announced.size,
+                policy.density,
+                self._pace,
+                DensityLimits(own.max_density, budget_bytes, made.share, free_bytes),
+                steady=policy.steady,
+                warm_up=announced.version < policy.warm_up,
+            )
             residual, idle = store.slots()
             compressed = compress(
                 made.delta,
                 residual,
-                0 if full else math.ceil(density * announced.size),
+                0 if full else aim,
                 returned=[frame.decode(each.body, self._layout.tensors).update for each in returned],
-                quantiser=Quantiser(announced.value_limit, self._settings.upload.values, bounds=self._layout.bounds),
+                quantiser=quantiser,
                 accel=own.accel,
                 last_threshold=self._threshold,
                 out=idle,
@@ -273,6 +289,7 @@ class Agent:
             _LOG.error("version %d was not trained: %s", announced.version, error)
             self._failed_version = announced.version
             return
+        self._example_bytes = self._example_bytes or (peak_bytes() - held_bytes) / min(own.max_batch, policy.batch_size)
         origin = frame.Origin(
             announced.task,
             self._settings.device,
@@ -281,18 +298,24 @@ class Agent:
             announced.version,
             made.num_examples,
         )
+        encode = functools.partial(
+            frame.encode_update,
+            origin=origin,
+            max_bytes=self._settings.upload.max_frame_bytes,
+            version=frame.newest(announced.wire),
+            tensors=self._layout.tensors,
+            accel=own.accel,
+        )
+        frames = encode(compressed.update)
+        entries = compressed.update.indices.size
+        while (fit := within_budget(entries, sum(map(len, frames)), budget_bytes)) < entries:
+            compressed = fewer(compressed, fit, quantiser)
+            entries, frames = fit, encode(compressed.update) if fit else []
         token = secrets.token_hex(8)
         if self._auditor is not None:
             self._auditor.begin(token, made.delta)
         store.commit_round(
-            frame.encode_update(
-                compressed.update,
-                origin,
-                self._settings.upload.max_frame_bytes,
-                version=frame.newest(announced.wire),
-                tensors=self._layout.tensors,
-                accel=own.accel,
-            ),
+            frames,
             compressed.residual,
             token=token,
             base_version=announced.version,
@@ -301,6 +324,9 @@ class Agent:
         if self._auditor is not None:
             self._auditor.confirm()
         self._threshold = compressed.threshold
+        self._pace = learnt(
+            self._pace, aim, compressed.selection.values, entries=entries, frame_bytes=sum(map(len, frames))
+        )
         try:
             statistics.save(made.local)
         except OSError as error:  # a full disk: the round is committed, and training moves them again

@@ -129,6 +129,23 @@ def test_lies_about_the_model_are_refused(tmp_path: Path, endpoint: Endpoint) ->
         _status(link, version=7)
 
 
+def test_updates_keep_to_the_budget_of_the_announcement(tmp_path: Path, endpoint: Endpoint) -> None:
+    task, budget = "a-budget", 300
+    with fleet.hand(endpoint, topics.everyone(task, "up")) as link, fleet.device(tmp_path, endpoint, "pi", task):
+        fleet.publish(link, task, fleet.BUNDLE)
+        fleet.publish(link, task, fleet.START.tobytes())
+        announced = fleet.announcement(task, 0, fleet.START)
+        policy = replace(announced.policy, update_bytes=budget, steady=True, warm_up=1)
+        for version in range(2):  # the second knows what an entry costs
+            _announce(link, replace(announced, version=version, policy=policy))
+            message = fleet.await_message(link, _is(messages.FRAME))
+            made = frame.decode(message.payload, fleet.LAYOUT.tensors)
+            assert (made.base_version, made.parts) == (version, 1)
+            assert (0.7 if version else 0) * budget < len(message.payload) <= budget
+            receipt = Receipt(made.epoch, watermark=version + 1, seen=version + 1)
+            link.publish(topics.down(task, "pi"), messages.encode_receipt(receipt))
+
+
 def _hello_epoch(link: Link) -> int:
     return _frame(link).epoch
 

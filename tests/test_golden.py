@@ -141,7 +141,8 @@ def test_receipt() -> None:
 def test_announcement() -> None:
     (data,), (meaning,) = load("v1-announcement")
     announced = announcement.decode(data)
-    meaning["policy"] |= {"local_steps": 0, "clip_norm": 0.0}  # came later, with these defaults
+    later = {"local_steps": 0, "local_seconds": 0.0, "clip_norm": 0.0, "update_bytes": 0, "warm_up": 0, "steady": False}
+    meaning["policy"] |= later  # with these defaults
     assert as_json(asdict(announced)) == meaning
     assert announcement.encode(announced) == data
 

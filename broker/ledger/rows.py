@@ -7,11 +7,12 @@ from edgeclient.wire.messages import Refusal
 
 
 class Verdict(StrEnum):
-    """What became of a frame."""
+    """What became of a frame, or of a withdrawal: APPLIED and REFUSED then say that it came too late."""
 
     APPLIED = "applied"
     DUPLICATE = "duplicate"
     REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +51,27 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A device asks that a frame which may still be under way shall not count.
+
+    Attributes:
+        task: task id.
+        device: device id.
+        epoch: of the device's store.
+        sequence: within the epoch.
+        digest: 8 bytes, as of an Entry.
+    """
+
+    task: str
+    device: str
+    epoch: int
+    sequence: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
-    """The verdict on an entry, and the reason of a refusal."""
+    """The verdict on an entry or a withdrawal, and the reason of a refusal."""
 
     verdict: Verdict
     refusal: Refusal | None = None

@@ -1,10 +1,15 @@
-"""Tables of the ledger, schema version 1."""
+"""Tables of the ledger, as migrations: the n-th leads from schema version n to n + 1, and a new file takes all of them.
 
+A published migration never changes; a new schema is a new function at the end.
+"""
+
+import sqlite3
+from collections.abc import Callable
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+from broker.ledger import record
 
-SCHEMA: Final = (
+_VERSION_1: Final = (
     """
     CREATE TABLE task (
         name     TEXT PRIMARY KEY,
@@ -74,3 +79,47 @@ SCHEMA: Final = (
     ) STRICT, WITHOUT ROWID
     """,
 )
+
+_VERSION_2: Final = (
+    # What an epoch's frame rows have left behind: applied rows below the watermark fold into `past`, and so do refused
+    # ones that the device has confirmed.
+    "ALTER TABLE epoch ADD COLUMN folded INTEGER NOT NULL DEFAULT 0",  # the watermark at the last folding
+    "ALTER TABLE epoch ADD COLUMN applied INTEGER NOT NULL DEFAULT 0",  # frames folded as applied
+    "ALTER TABLE epoch ADD COLUMN refused INTEGER NOT NULL DEFAULT 0",  # frames folded as refused
+    "ALTER TABLE epoch ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0",  # contributions whose rows are gone
+    "ALTER TABLE epoch ADD COLUMN lost_to_restore INTEGER NOT NULL DEFAULT 0",  # confirmed, but unknown here
+    """
+    CREATE TABLE past (
+        task     TEXT NOT NULL,
+        device   TEXT NOT NULL,
+        epoch    INTEGER NOT NULL,
+        chunk    INTEGER NOT NULL,       -- sequences from 1024 * chunk on
+        digests  BLOB NOT NULL,          -- 4 bytes for each, see past.py
+        refusals BLOB NOT NULL,          -- 3 bytes for each that was refused
+        PRIMARY KEY (task, device, epoch, chunk)
+    ) STRICT
+    """,
+    "ALTER TABLE version ADD COLUMN record BLOB",  # what its batch was, see record.py; NULL: no batch
+)
+
+
+def _create(db: sqlite3.Connection) -> None:
+    for statement in _VERSION_1:
+        db.execute(statement)
+
+
+def _compact(db: sqlite3.Connection) -> None:
+    for statement in _VERSION_2:
+        db.execute(statement)
+    for task, number, batch in db.execute("SELECT task, number, batch FROM version WHERE batch IS NOT NULL").fetchall():
+        members = db.execute(
+            "SELECT device, epoch, sequence, base_version, weight, leads FROM contribution"
+            " WHERE task = ? AND batch = ? ORDER BY id",
+            (task, batch),
+        )
+        written = record.encode([record.Member(*row[:5], bool(row[5])) for row in members], {})
+        db.execute("UPDATE version SET record = ? WHERE task = ? AND number = ?", (written, task, number))
+
+
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create, _compact)
+SCHEMA_VERSION: Final = len(MIGRATIONS)

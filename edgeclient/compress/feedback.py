@@ -4,13 +4,14 @@ The law, per coordinate and up to float32 rounding: `delta + residual + returned
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgeclient.compress.density import Target, chosen
 from edgeclient.compress.quantise import Quantiser
-from edgeclient.compress.select import Accel, select
-from edgeclient.compress.update import F32, SparseUpdate
+from edgeclient.compress.select import Accel, Selection, select, top_k
+from edgeclient.compress.update import F32, I64, SparseUpdate
 
 
 class NotFinite(ValueError):
@@ -24,18 +25,20 @@ class Compressed:
     Attributes:
         update: the entries to send.
         residual: float32 (n,), what stays; `out`, if that was given.
-        threshold: magnitude of the smallest selected entry; where none was selected, that of the round before.
+        selection: the k largest compensated entries, of which a target may have left some out.
+        threshold: magnitude of the smallest of them; where there was none, that of the round before.
     """
 
     update: SparseUpdate
     residual: F32
+    selection: Selection
     threshold: float
 
 
 def compress(
     delta: F32,
     residual: F32,
-    k: int,
+    k: int | Target,
     *,
     returned: Iterable[SparseUpdate] = (),
     quantiser: Quantiser | None = None,
@@ -50,7 +53,7 @@ def compress(
     Args:
         delta: local - base, float32 (n,).
         residual: what earlier rounds left unsent, float32 (n,).
-        k: entries to send at most.
+        k: entries to send at most, or a target with a threshold.
         returned: updates that the aggregator refused; their entries count again.
         quantiser: how precise the values are, and how large at most; None for a step grid without a limit.
         accel: which selection kernel to use.
@@ -81,13 +84,37 @@ def compress(
             np.add(*terms, out=x)
             for back in came_back:
                 back.add_to(x)
-    selection = select(x, k, total_of=None if came_back else terms, last_threshold=last_threshold, accel=accel)
+    most = k.most if isinstance(k, Target) else k
+    selection = select(x, most, total_of=None if came_back else terms, last_threshold=last_threshold, accel=accel)
     if selection is None:
         raise NotFinite(f"compensated delta is not finite at coordinate {_first_bad(x)}")
-    values = (quantiser or Quantiser(float("inf")))(selection.indices, selection.values)
-    update = SparseUpdate(x.size, selection.indices, values)
-    x[selection.indices] = selection.values - update.values.decoded()
-    return Compressed(update, x, selection.threshold or last_threshold)
+    positions = chosen(selection.values, k) if isinstance(k, Target) else None
+    update = _sent(x, selection, positions, quantiser)
+    return Compressed(update, x, selection, selection.threshold or last_threshold)
+
+
+def fewer(made: Compressed, k: int, quantiser: Quantiser | None = None) -> Compressed:
+    """The same round with the k largest of its entries alone; the others are back in the residual, to the last bit.
+
+    Example:
+        >>> made = compress(np.array([4.0, 0.5, 3.0], np.float32), np.zeros(3, np.float32), k=2)
+        >>> made = fewer(made, 1)
+        >>> made.update.indices, made.residual
+        (array([0]), array([0. , 0.5, 3. ], dtype=float32))
+    """
+    made.residual[made.selection.indices] = made.selection.values
+    update = _sent(made.residual, made.selection, top_k(made.selection.values, k), quantiser)
+    return replace(made, update=update)
+
+
+def _sent(x: F32, selection: Selection, positions: I64 | None, quantiser: Quantiser | None) -> SparseUpdate:
+    """The update of some selected entries; what it says of them is taken from x."""
+    indices, values = selection.indices, selection.values
+    if positions is not None and positions.size < indices.size:
+        indices, values = indices[positions], values[positions]
+    update = SparseUpdate(x.size, indices, (quantiser or Quantiser(float("inf")))(indices, values))
+    x[indices] = values - update.values.decoded()
+    return update
 
 
 def compress_with_feedback(

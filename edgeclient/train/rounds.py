@@ -67,7 +67,7 @@ class RoundTrainer:
         loss = progress.loss
         if not (np.isfinite(loss) and np.isfinite(delta).all() and np.isfinite(statistics).all()):
             raise TrainingError(f"loss {loss}: the parameters diverge; a smaller learning rate may help")
-        return LocalRound(delta, progress.examples, progress.steps, loss, statistics[shared:].copy())
+        return LocalRound(delta, progress.examples, progress.steps, progress.share, loss, statistics[shared:].copy())
 
     def evaluate(self, parameters: F32, data: Dataset, local: F32 | None = None) -> Evaluation:
         """See Trainer."""
@@ -115,6 +115,8 @@ class _Progress:
         self._clock = clock
         self._total = 0.0
         self._seen = 0
+        self._pass_steps = 0
+        self._cut = False
         self.examples = 0
         self.steps = 0
 
@@ -123,18 +125,27 @@ class _Progress:
         """Mean over what was seen of the last pass."""
         return self._total / self._seen if self._seen else float("nan")
 
+    @property
+    def share(self) -> float:
+        """Steps taken of those that were asked for; a pass that was never finished counts as twice what was seen."""
+        if not self._cut:
+            return 1.0
+        asked = self._plan.epochs * (self._pass_steps or 2 * self.steps)
+        return min(1.0, self.steps / min(asked, self._plan.max_steps or asked))
+
     def batches(self, data: Dataset, rng: np.random.Generator) -> Iterator[Batch]:
         """Those of all passes, up to the plan's limits; at least one."""
         plan, began = self._plan, self._clock()
         for _ in range(plan.epochs):
             self._total, self._seen = 0.0, 0
             for batch in data.batches(plan.batch_size, rng):
-                if self.steps and (
-                    (plan.max_steps is not None and self.steps >= plan.max_steps)
-                    or (plan.max_seconds is not None and self._clock() - began >= plan.max_seconds)
-                ):
+                if self.steps and plan.max_steps is not None and self.steps >= plan.max_steps:
+                    return
+                if self.steps and plan.max_seconds is not None and self._clock() - began >= plan.max_seconds:
+                    self._cut = True
                     return
                 yield batch
+            self._pass_steps = self._pass_steps or self.steps
 
     def add(self, loss: float, examples: int) -> None:
         """A step was taken."""

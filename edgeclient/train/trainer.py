@@ -46,6 +46,7 @@ class LocalRound:
         delta: local - base, float32 (n,).
         num_examples: different examples behind it: one pass over the data, or what a limit left of it.
         steps: optimiser steps.
+        share: of the work that was asked for, the part that the time allowed; 1 without a time limit.
         loss: mean over the last pass.
         local: running statistics that stay on the device, float32 (l,), for the next round.
     """
@@ -53,6 +54,7 @@ class LocalRound:
     delta: F32
     num_examples: int
     steps: int
+    share: float
     loss: float
     local: F32
 

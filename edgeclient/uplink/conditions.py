@@ -16,11 +16,13 @@ class Observed:
         on_battery: running from a battery that is not charging.
         battery_percent: charge, 0..100.
         load_per_core: 1-minute load average over the number of cores.
+        free_bytes: memory that programs can still take.
     """
 
     on_battery: bool | None
     battery_percent: int | None
     load_per_core: float | None
+    free_bytes: int | None = None
 
 
 def observe(root: Path = Path("/")) -> Observed:
@@ -33,7 +35,7 @@ def observe(root: Path = Path("/")) -> Observed:
             on_battery = None if status in {None, "Unknown"} else status == "Discharging"
             capacity = _text(supply / "capacity")
             percent = int(capacity) if capacity is not None and capacity.isdecimal() else None
-    return Observed(on_battery, percent, _load_per_core(root))
+    return Observed(on_battery, percent, _load_per_core(root), _free_bytes(root))
 
 
 def _load_per_core(root: Path) -> float | None:
@@ -42,6 +44,14 @@ def _load_per_core(root: Path) -> float | None:
         return float(text.split()[0]) / (os.cpu_count() or 1) if text else None
     except (ValueError, IndexError):
         return None
+
+
+def _free_bytes(root: Path) -> int | None:
+    for line in (_text(root / "proc/meminfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable" and value.removesuffix("kB").strip().isdecimal():
+            return int(value.removesuffix("kB")) << 10
+    return None
 
 
 def _folders(path: Path) -> list[Path]:

@@ -19,7 +19,7 @@ SCALE_BITS: Final = 26
 VALUE_LIMIT: Final = 16.0
 MAX_BLOB_BYTES: Final = 1 << 42
 _MAX_EXACT: Final = 1 << 53
-_MAY_LACK: Final = {"local_steps", "clip_norm"}
+_MAY_LACK: Final = {"local_steps", "local_seconds", "clip_norm", "update_bytes", "warm_up", "steady"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,12 @@ class Policy:
         batch_size: local examples per step.
         max_staleness: updates from a base this many versions back are still admitted.
         local_steps: optimiser steps after which an update ends, whatever the epochs; 0 for no limit.
+        local_seconds: no step of an update begins after this time, so that slow boards train less; 0 for no limit.
         clip_norm: a step's gradient is scaled down to this Euclidean norm; 0 leaves it.
+        update_bytes: of all frames of an update together, at most so many; 0 for no limit.
+        warm_up: so many first versions are trained on with four times the density.
+        steady: updates keep what is over a threshold that moves slowly, a quarter to four times as many entries as the
+            density says.
     """
 
     density: float = 0.01
@@ -56,7 +61,11 @@ class Policy:
     batch_size: int = 16
     max_staleness: int = 20
     local_steps: int = 0
+    local_seconds: float = 0.0
     clip_norm: float = 0.0
+    update_bytes: int = 0
+    warm_up: int = 0
+    steady: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +159,11 @@ def _policy(fields: "_Fields") -> Policy:
         batch_size=fields.integer("batch_size", 1, 1 << 20),
         max_staleness=fields.integer("max_staleness", 0, 0xFFFF_FFFF),
         local_steps=fields.integer("local_steps", 0, 1 << 30) if fields.has("local_steps") else 0,
+        local_seconds=fields.number("local_seconds", 0.0, 1e6) if fields.has("local_seconds") else 0.0,
         clip_norm=fields.number("clip_norm", 0.0, 1e6) if fields.has("clip_norm") else 0.0,
+        update_bytes=fields.integer("update_bytes", 0, 1 << 40) if fields.has("update_bytes") else 0,
+        warm_up=fields.integer("warm_up", 0, 0xFFFF_FFFF) if fields.has("warm_up") else 0,
+        steady=fields.take("steady", bool) if fields.has("steady") else False,
     )
 
 
