@@ -19,6 +19,7 @@ from edgeclient.agent import Agent
 from edgeclient.audit import Auditor
 from edgeclient.compile.command import compile_command
 from edgeclient.compile.errors import CompileError
+from edgeclient.doctor.command import doctor_command
 from edgeclient.durable.lock import Lock, StoreError
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
@@ -222,6 +223,7 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
 
 
 cli.add_command(compile_command)
+cli.add_command(doctor_command)
 cli.add_command(frame_command)
 cli.add_command(warmup_command)
 

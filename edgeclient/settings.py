@@ -82,11 +82,12 @@ class Training:
 class Upload:
     """How finished frames leave the device."""
 
-    # Frames without a receipt that may be under way at once: small, or a bad link livelocks.
-    window: int = attrs.field(default=4, validator=within(1, 64))
+    # Frames without a receipt that may be under way at once, at most. Four at first: more where receipts come, fewer
+    # where the link breaks.
+    window: int = attrs.field(default=32, validator=within(1, 64))
     # A frame without a receipt is sent again after this time, doubling up to 8 s.
     retry_after_s: float = attrs.field(default=2.0, validator=within(0.1, 300))
-    # Smaller frames survive bad links better: 16384 there.
+    # A link that keeps breaking gets frames of 16384 bytes at most, whatever stands here.
     max_frame_bytes: int = attrs.field(default=65536, validator=within(256, 65536))
     # The retained status follows changes, at most this often; a status takes half the bytes of a small frame.
     status_every_s: float = attrs.field(default=5.0, validator=within(0.1, 86400))
@@ -94,8 +95,10 @@ class Upload:
     max_update_bytes: int = attrs.field(default=0, validator=within(0, 1 << 40))
     # How precise the values are: about 1.0 to 1.6, 1, 4, 8, 16 and 32 bits each. What rounding leaves goes out later.
     values: Literal["step", "sign", "int4", "int8", "bfloat16", "float32"] = "step"
-    # When so many frames are unsent, rounds send nothing more: their deltas wait in the residual.
-    max_outbox_frames: int = attrs.field(default=256, validator=within(1, 100_000))
+    # What waits for a link beyond this is taken back, the least important and oldest first: nothing is lost, it goes
+    # out with the next update. If even that leaves no room, rounds send nothing, and their deltas wait.
+    max_outbox_bytes: int = attrs.field(default=16 << 20, validator=within(1, 1 << 40))
+    max_outbox_age_s: float = attrs.field(default=7 * 86_400.0, validator=within(1, 1e9))
 
 
 @attrs.frozen
@@ -106,6 +109,9 @@ class Conditions:
     max_load: float = attrs.field(default=1.5, validator=within(0, 1000))
     # On battery, training and sending wait below this charge; boards without a battery are on mains.
     min_battery_percent: int = attrs.field(default=30, validator=within(0, 100))
+    # SD cards wear: a round writes 2.1 times the model, its frames four times. When a day's allowance is used up,
+    # rounds come more slowly; 0: no limit.
+    max_written_bytes_per_day: int = attrs.field(default=4 << 30, validator=within(0, 1 << 50))
 
 
 @attrs.frozen

@@ -1,12 +1,15 @@
 """The device's store: both or neither, whatever happens and wherever it is killed."""
 
+import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 import pytest
@@ -14,10 +17,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edgeclient.durable.lock import StoreError
-from edgeclient.durable.rows import State
-from edgeclient.durable.store import SCHEMA_VERSION, Store
+from edgeclient.durable.lock import DiskFull, StoreError
+from edgeclient.durable.rows import Outgoing, State
+from edgeclient.durable.schema import SCHEMA_VERSION
+from edgeclient.durable.store import Store
 from edgeclient.failpoint import VARIABLE
+from edgeclient.wire import frame
 
 SIZE = 6
 # A frame of these tests is its entries, eight bytes of identity and the float32 numbers themselves.
@@ -31,10 +36,6 @@ def body_of(numbers: np.ndarray) -> bytes:
     return bytes(12) + numbers.astype("<f4").tobytes()
 
 
-def stamp(body: bytes, epoch: int, sequence: int) -> bytes:
-    return epoch.to_bytes(8, "little") + sequence.to_bytes(4, "little") + body[12:]
-
-
 def opened(folder: Path) -> Store:
     return Store(folder, layout="ab" * 32, size=SIZE)
 
@@ -44,6 +45,10 @@ def mass(store: Store) -> np.ndarray:
     for each in store.frames():
         total += entries(each.body)
     return total
+
+
+WAITS = {State.QUEUED, State.SENT}
+OPEN = (State.SENT, State.WITHDRAWING)
 
 
 class Conservation(RuleBasedStateMachine):
@@ -58,11 +63,11 @@ class Conservation(RuleBasedStateMachine):
         self.applied = np.zeros(SIZE)
         self.rounds = 0
         self.sequences: list[int] = []
-        self.counted = {"applied": 0, "refused": 0}
+        self.counted = {"applied": 0, "refused": 0, "withdrawn": 0}
 
     @rule(delta=st.lists(st.integers(-9, 9), min_size=SIZE, max_size=SIZE), cut=st.integers(0, SIZE))
     def commit_round(self, delta: list[int], cut: int) -> None:
-        returned = self.store.frames(State.RETURNED)
+        returned = self.store.frames(State.RETURNED, *[State.QUEUED] * (cut % 3 == 0))
         x = self.store.residual() + np.array(delta, np.float32)
         for each in returned:
             x += entries(each.body)
@@ -70,38 +75,54 @@ class Conservation(RuleBasedStateMachine):
         sent[cut:], kept[:cut] = 0, 0
         token = f"r{self.rounds}"
         self.store.commit_round(
-            [body_of(sent)] * (cut > 0), kept, token=token, base_version=self.rounds, consumed=[e.id for e in returned]
+            [Outgoing(body_of(sent), layer=cut % 2)] * (cut > 0),
+            kept,
+            token=token,
+            base_version=self.rounds,
+            merged=[each.id for each in returned],
         )
         self.trained += delta
         self.rounds += 1
         account = self.store.account()
         assert (account.round_token, account.trained_version) == (token, self.rounds - 1)
 
-    @precondition(lambda self: self.store.oldest_queued() is not None)
-    @rule()
-    def mark_sent(self) -> None:
-        id_ = self.store.oldest_queued()
-        assert id_ is not None
-        sent = self.store.mark_sent(id_, stamp)
-        assert sent.sequence == len(self.sequences)
-        assert sent.body == stamp(sent.body, self.epoch, sent.sequence)
-        self.sequences.append(sent.sequence)
+    @precondition(lambda self: self.store.counts()[State.QUEUED])
+    @rule(count=st.integers(1, 3))
+    def mark_sent(self, count: int) -> None:
+        ids = [row.id for row in self.store.outbox() if row.state is State.QUEUED][:count]
+        self.store.mark_sent(ids)
+        self.store.mark_sent(ids)  # a sequence is given once
+        rows = {row.id: row for row in self.store.outbox()}
+        assert [rows[id_].sequence for id_ in ids] == [len(self.sequences) + i for i in range(len(ids))]
+        assert all(rows[id_].state is State.SENT for id_ in ids)
+        self.sequences += range(len(self.sequences), len(self.sequences) + len(ids))
 
-    @precondition(lambda self: self.store.counts()[State.SENT])
-    @rule(choice=st.integers(0, 99), refuse=st.booleans(), twice=st.booleans())
-    def settle(self, choice: int, refuse: bool, twice: bool) -> None:
-        waiting = self.store.frames(State.SENT)
+    @precondition(lambda self: any(row.state in WAITS for row in self.store.outbox()))
+    @rule(choice=st.integers(0, 99))
+    def withdraw(self, choice: int) -> None:
+        rows = [row for row in self.store.outbox() if row.state in WAITS]
+        one = rows[choice % len(rows)]
+        self.store.withdraw([one.id])
+        self.store.withdraw([one.id])
+        self.counted["withdrawn"] += one.state is State.QUEUED
+        wanted = State.RETURNED if one.state is State.QUEUED else State.WITHDRAWING
+        assert [row.state for row in self.store.outbox() if row.id == one.id] == [wanted]
+
+    @precondition(lambda self: any(row.state in OPEN for row in self.store.outbox()))
+    @rule(choice=st.integers(0, 99), how=st.sampled_from(["applied", "refused", "withdrawn"]), twice=st.booleans())
+    def settle(self, choice: int, how: Literal["applied", "refused", "withdrawn"], twice: bool) -> None:
+        waiting = self.store.frames(*OPEN)
         one = waiting[choice % len(waiting)]
         assert one.sequence is not None
         for _ in range(1 + twice):
-            self.store.settle(applied=[] if refuse else [one.sequence], refused=[one.sequence] if refuse else [])
-        self.counted["refused" if refuse else "applied"] += 1
-        if not refuse:
+            self.store.settle(**{how: [one.sequence]})
+        self.counted[how] += 1
+        if how == "applied":
             self.applied += entries(one.body)
 
     @rule(sequence=st.integers(0, 50), refuse=st.booleans())
     def a_receipt_for_what_is_not_sent(self, sequence: int, refuse: bool) -> None:
-        if sequence not in [each.sequence for each in self.store.frames(State.SENT)]:
+        if sequence not in [each.sequence for each in self.store.frames(*OPEN)]:
             self.store.settle(applied=[] if refuse else [sequence], refused=[sequence] if refuse else [])
 
     @rule()
@@ -122,9 +143,9 @@ class Conservation(RuleBasedStateMachine):
         assert account.epoch == self.epoch
         assert account.rounds == account.next_update == self.rounds
         assert account.next_sequence == len(self.sequences)
-        assert (account.applied, account.refused) == (self.counted["applied"], self.counted["refused"])
+        assert {key: getattr(account, key) for key in self.counted} == self.counted
         assert counts == {state: len(self.store.frames(state)) for state in State}
-        open_ = [each.sequence for each in self.store.frames(State.SENT) if each.sequence is not None]
+        open_ = [each.sequence for each in self.store.frames(*OPEN) if each.sequence is not None]
         assert self.store.confirmed() == min(open_, default=len(self.sequences))
 
     def teardown(self) -> None:
@@ -142,7 +163,7 @@ CHILD = """
 import sys
 from pathlib import Path
 import numpy as np
-from edgeclient.durable.rows import State
+from edgeclient.durable.rows import Outgoing, State
 from edgeclient.durable.store import Store
 
 with Store(Path(sys.argv[1]), layout="ab" * 32, size=6) as store:
@@ -159,11 +180,12 @@ with Store(Path(sys.argv[1]), layout="ab" * 32, size=6) as store:
         if idle is not None:
             idle[:] = kept
             kept = idle
-        store.commit_round([bytes(12) + sent.tobytes()], kept, token=str(number), base_version=number,
-                           consumed=[each.id for each in returned])
-        stamp = lambda body, epoch, sequence: epoch.to_bytes(8, "little") + sequence.to_bytes(4, "little") + body[12:]
-        one = store.mark_sent(store.oldest_queued(), stamp)
-        store.settle(applied=[], refused=[one.sequence])
+        store.commit_round([Outgoing(bytes(12) + sent.tobytes())], kept, token=str(number), base_version=number,
+                           merged=[each.id for each in returned])
+        ids = [row.id for row in store.outbox()]
+        store.mark_sent(ids)
+        store.withdraw(ids)
+        store.settle(refused=[number - 1])
 print("end", flush=True)
 """
 
@@ -173,6 +195,7 @@ POINTS = [
     "durable.before-commit",
     "durable.after-commit",
     "durable.after-sent",
+    "durable.after-withdraw",
     "durable.after-settle",
 ]
 
@@ -206,7 +229,11 @@ def test_killed_anywhere_the_store_is_before_or_after(tmp_path: Path, point: str
         assert store.account().round_token == (str(rounds) if rounds else "")
         trained = sum((np.arange(6) * 10.0**number for number in range(1, rounds + 1)), np.zeros(6))
         assert np.array_equal(mass(store), trained)
-        wanted = {"durable.after-commit": State.QUEUED, "durable.after-sent": State.SENT}.get(point, State.RETURNED)
+        wanted = {
+            "durable.after-commit": State.QUEUED,
+            "durable.after-sent": State.SENT,
+            "durable.after-withdraw": State.WITHDRAWING,
+        }.get(point, State.RETURNED)
         assert [each.state for each in store.frames()] == [wanted] * (rounds > 0)
         assert store.account().next_sequence == rounds - (wanted is State.QUEUED)
     again = run_child(tmp_path, "", how)
@@ -230,7 +257,7 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
 
 def round_of(store: Store, numbers: list[float], *, frames: int = 1) -> None:
     store.commit_round(
-        [body_of(np.ones(SIZE))] * frames, np.array(numbers, np.float32), token="t", base_version=0, consumed=[]
+        [Outgoing(body_of(np.ones(SIZE)))] * frames, np.array(numbers, np.float32), token="t", base_version=0
     )
 
 
@@ -297,7 +324,7 @@ def test_a_new_layout_begins_a_new_account_and_archives_the_residual(tmp_path: P
             assert store.account().renewals == turn
             assert store.residual().tolist() == [0.0] * numbers.size
             assert store.frames() == []
-            store.commit_round([b"frame"], numbers, token="t", base_version=0, consumed=[])
+            store.commit_round([Outgoing(b"frame")], numbers, token="t", base_version=0)
     archived = sorted(np.fromfile(path, "<f4").tolist() for path in tmp_path.glob("*.archived"))
     assert archived == [[1.0] * 3, [2.0] * 4, [3.0] * 3]
 
@@ -305,9 +332,7 @@ def test_a_new_layout_begins_a_new_account_and_archives_the_residual(tmp_path: P
 def test_renewal_drops_residual_and_frames_under_a_new_epoch(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         round_of(store, [1, 2, 3, 4, 5, 6], frames=3)
-        queued = store.oldest_queued()
-        assert queued is not None
-        store.mark_sent(queued, stamp)
+        store.mark_sent([store.outbox()[0].id])
         epoch = store.account().epoch
         store.renew()
         renewed = store.account()
@@ -338,7 +363,7 @@ def test_the_next_residual_is_written_into_the_idle_slot(tmp_path: Path) -> None
             np.add(live, turn, out=idle)
             before = store.residual()
             assert np.array_equal(before, live)
-            store.commit_round([], idle, token="t", base_version=0, consumed=[])
+            store.commit_round([], idle, token="t", base_version=0)
             assert np.array_equal(store.residual(), before + turn)
         _, idle = store.slots()
         idle[:] = 99  # a round that came to nothing
@@ -359,22 +384,8 @@ def test_an_idle_slot_that_was_cut_short_is_made_whole(tmp_path: Path) -> None:
         os.truncate(tmp_path / f"residual.{1 - slot}", 5)
         live, idle = store.slots()
         idle[:] = live + 3
-        store.commit_round([], idle, token="t", base_version=0, consumed=[])
+        store.commit_round([], idle, token="t", base_version=0)
         assert store.residual().tolist() == [3.0] * SIZE
-
-
-def test_a_stamp_that_fails_leaves_the_frame_queued(tmp_path: Path) -> None:
-    def fails(body: bytes, epoch: int, sequence: int) -> bytes:
-        raise RuntimeError("no")
-
-    with opened(tmp_path) as store:
-        round_of(store, [0] * SIZE)
-        queued = store.oldest_queued()
-        assert queued is not None
-        with pytest.raises(RuntimeError):
-            store.mark_sent(queued, fails)
-        assert store.oldest_queued() == queued
-        assert store.account().next_sequence == 0
 
 
 def test_epochs_are_random_and_use_64_bits(tmp_path: Path) -> None:
@@ -392,12 +403,77 @@ def test_a_late_receipt_settles_nothing_a_second_time(tmp_path: Path, first: str
     """A frame whose mass has returned must not be forgotten, and one that is gone does not come back."""
     with opened(tmp_path) as store:
         round_of(store, [0] * SIZE)
-        queued = store.oldest_queued()
-        assert queued is not None
-        store.mark_sent(queued, stamp)
+        store.mark_sent([store.outbox()[0].id])
         store.settle(applied=[0] * (first == "applied"), refused=[0] * (first == "refused"))
         before = store.frames(), store.account()
         store.settle(applied=[0], refused=[])
         store.settle(applied=[], refused=[0])
         assert (store.frames(), store.account()) == before
         assert [each.state for each in store.frames()] == [State.RETURNED] * (first == "refused")
+
+
+def test_the_order_of_sending_is_by_layer_then_by_age(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for version, layers in enumerate(([0, 0, 1], [0, 1])):
+            frames = [Outgoing(b"%d" % version, layer) for layer in layers]
+            store.commit_round(frames, np.zeros(SIZE, np.float32), token="t", base_version=version, now_s=7.0 + version)
+        assert [(row.layer, row.base_version, row.created_s) for row in store.outbox()] == [
+            (0, 0, 7.0), (0, 0, 7.0), (0, 1, 8.0), (1, 0, 7.0), (1, 1, 8.0),
+        ]  # fmt: skip
+        assert [store.body(row.id) for row in store.outbox()] == [b"0", b"0", b"1", b"0", b"1"]
+
+
+def test_an_old_store_is_taken_over(tmp_path: Path) -> None:
+    """It was written with schema 1: five rounds, one frame applied, one refused, two sent, one queued."""
+    shutil.copytree(Path(__file__).parent / "data/store-1", tmp_path / "store")
+    with Store(tmp_path / "store", layout="ab" * 32, size=64) as store:
+        assert store.notice is None
+        account = store.account()
+        assert (account.epoch, account.next_sequence, account.rounds) == (1551363925790483334, 4, 5)
+        assert (account.applied, account.refused, account.withdrawn, account.renewals) == (1, 1, 0, 0)
+        rows = store.outbox()
+        assert [(row.state, row.sequence, row.layer) for row in rows] == [
+            (State.RETURNED, 1, 0), (State.SENT, 2, 0), (State.SENT, 3, 0), (State.QUEUED, None, 0),
+        ]  # fmt: skip
+        assert all(frame.decode(store.body(row.id)).update.indices.size == 8 for row in rows)
+        assert np.abs(store.residual()).sum() > 1
+    with Store(tmp_path / "store", layout="ab" * 32, size=64) as store:  # once
+        assert store.outbox() == rows
+
+
+class Full:
+    """A file system of its own with little room."""
+
+    def __init__(self, folder: Path, size: str) -> None:
+        folder.mkdir()
+        self.folder = folder
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+
+    def fill(self) -> None:
+        with (self.folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_changes_nothing_and_is_survived(tmp_path: Path) -> None:
+    with Full(tmp_path / "small", "1m") as disk, opened(disk.folder / "store") as store:
+        round_of(store, [1, 2, 3, 4, 5, 6])
+        disk.fill()
+        before = store.account(), store.frames(), store.residual().tolist()
+        big = [Outgoing(bytes(60_000))] * 4
+        with pytest.raises(DiskFull, match="make room"):
+            store.commit_round(big, np.ones(SIZE, np.float32), token="u", base_version=1)
+        assert (store.account(), store.frames(), store.residual().tolist()) == before
+        (disk.folder / "filler").unlink()
+        store.commit_round(big, np.ones(SIZE, np.float32), token="u", base_version=1)
+        assert store.account().rounds == 2
+        disk.fill()
+        with pytest.raises(DiskFull, match="database or disk is full"):
+            Store(disk.folder / "other", layout="ab" * 32, size=1 << 20)

@@ -22,7 +22,7 @@ from broker.ledger.rows import Entry
 from broker.monitor.law import Finding, check
 from edgeclient import failpoint
 from edgeclient.compress.feedback import compress_with_feedback
-from edgeclient.durable.rows import State
+from edgeclient.durable.rows import Outgoing, State, Stored
 from edgeclient.durable.store import Store
 from edgeclient.uplink.settle import settle
 from edgeclient.wire import frame, messages, topics
@@ -82,7 +82,11 @@ class World:
         frames = frame.encode_update(update, origin, FRAME_BYTES)
         self.parts = max(self.parts, len(frames))
         self.store.commit_round(
-            frames, residual, token=str(self.rounds), base_version=self.version, consumed=[e.id for e in returned]
+            [Outgoing(body) for body in frames],
+            residual,
+            token=str(self.rounds),
+            base_version=self.version,
+            merged=[each.id for each in returned],
         )
         self.trained += delta
         self.absolute += np.abs(delta)
@@ -90,19 +94,26 @@ class World:
 
     def send(self) -> None:
         """The oldest frame gets its sequence and goes out."""
-        id_ = self.store.oldest_queued()
-        if id_ is not None:
-            sent = self.store.mark_sent(id_, lambda body, epoch, seq: frame.stamp(body, epoch=epoch, sequence=seq))
+        for id_ in self.queued()[:1]:
+            self.store.mark_sent([id_])
+            (sent,) = (each for each in self.store.frames(State.SENT) if each.id == id_)
             assert sent.sequence is not None
             if failpoint.sabotaged("drop") and sent.sequence % 4 == 3:
-                self.store.settle(applied=[sent.sequence], refused=[])
+                self.store.settle(applied=[sent.sequence])
             else:
-                self.up.append(sent.body)
+                self.up.append(self.stamped(sent))
+
+    def queued(self) -> list[int]:
+        return [row.id for row in self.store.outbox() if row.state is State.QUEUED]
+
+    def stamped(self, sent: Stored) -> bytes:
+        assert sent.sequence is not None
+        return frame.stamp(sent.body, epoch=self.store.account().epoch, sequence=sent.sequence)
 
     def resend(self, choice: int) -> None:
         waiting = self.store.frames(State.SENT)
         if waiting:
-            self.up.append(waiting[choice % len(waiting)].body)
+            self.up.append(self.stamped(waiting[choice % len(waiting)]))
 
     def greet(self) -> None:
         account = self.store.account()
@@ -113,10 +124,14 @@ class World:
         if self.down:
             receipt = messages.decode_receipt(self.down.pop(choice % len(self.down)))
             account = self.store.account()
-            awaiting = [each.sequence for each in self.store.frames(State.SENT) if each.sequence is not None]
+            awaiting = [row.sequence for row in self.store.outbox() if row.sequence is not None]
             settled = settle(receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting)
             assert not settled.renew
-            self.store.settle(applied=settled.applied, refused=[sequence for sequence, _ in settled.refused])
+            self.store.settle(
+                applied=settled.applied,
+                refused=[sequence for sequence, _ in settled.refused],
+                withdrawn=settled.withdrawn,
+            )
             self.refused += len(settled.refused)
 
     # Aggregator
@@ -160,10 +175,10 @@ class World:
 
     def drain(self) -> None:
         """A good link at last: everything is sent, delivered and answered."""
-        while self.store.oldest_queued() is not None:
+        while self.queued():
             self.send()
         for each in self.store.frames(State.SENT):
-            self.up.append(each.body)
+            self.up.append(self.stamped(each))
         while self.up:
             self.deliver(0, keep=False, answer=True)
         while self.down:
@@ -251,7 +266,7 @@ def whole_run(folder: Path) -> Finding:
     with World(folder) as world:
         for number in range(8):
             world.train(number, 150, 0)
-            while world.store.oldest_queued() is not None:
+            while world.queued():
                 world.send()
             world.version += 1 + number % 3
             for _ in range(len(world.up)):
@@ -288,7 +303,7 @@ def test_one_lost_entry_breaks_the_law(tmp_path: Path) -> None:
         residual = world.store.residual()
         smallest = int(np.argmin(np.where(residual == 0, np.inf, np.abs(residual))))
         residual[smallest] = 0
-        world.store.commit_round([], residual, token="x", base_version=0, consumed=[])
+        world.store.commit_round([], residual, token="x", base_version=0)
         finding = world.law()
         assert not finding.holds
         assert finding.coordinate == smallest
@@ -300,7 +315,7 @@ def test_the_law_survives_a_hundred_refused_rounds(tmp_path: Path) -> None:
         rng = np.random.default_rng(3)
         for _ in range(100):
             world.train_delta(rng.standard_normal(SIZE).astype(np.float32), 200)
-            while world.store.oldest_queued() is not None:
+            while world.queued():
                 world.send()
             world.version += 2
             world.drain()

@@ -65,6 +65,13 @@ class StepValues:
             self.threshold, self.centroids, self.negative[first:last], self.levels[first:last], tuple(runs)
         )
 
+    def among(self, mask: Bools) -> "StepValues":
+        """The entries where `mask` (k,) is true, with the same grid."""
+        ends = np.cumsum([count for count, _ in self.runs])
+        counts = [int(part.sum()) for part in np.split(mask, ends[:-1])] if self.runs else []
+        runs = [(count, each) for count, (_, each) in zip(counts, self.runs, strict=True) if count]
+        return StepValues(self.threshold, self.centroids, self.negative[mask], self.levels[mask], tuple(runs))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FloatValues:
@@ -80,6 +87,10 @@ class FloatValues:
         """The entries first..last-1."""
         return FloatValues(self.values[first:last])
 
+    def among(self, mask: Bools) -> "FloatValues":
+        """The entries where `mask` (k,) is true."""
+        return FloatValues(self.values[mask])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HalfValues:
@@ -94,6 +105,10 @@ class HalfValues:
     def part(self, first: int, last: int) -> "HalfValues":
         """The entries first..last-1."""
         return HalfValues(self.values[first:last])
+
+    def among(self, mask: Bools) -> "HalfValues":
+        """The entries where `mask` (k,) is true."""
+        return HalfValues(self.values[mask])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +139,10 @@ class GridValues:
         """The entries first..last-1, with the same grid."""
         return GridValues(self.bits, self.lowest, self.step, self.negative[first:last], self.levels[first:last])
 
+    def among(self, mask: Bools) -> "GridValues":
+        """The entries where `mask` (k,) is true, with the same grid."""
+        return GridValues(self.bits, self.lowest, self.step, self.negative[mask], self.levels[mask])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SignValues:
@@ -139,6 +158,10 @@ class SignValues:
     def part(self, first: int, last: int) -> "SignValues":
         """The entries first..last-1, with the same magnitude."""
         return SignValues(self.magnitude, self.negative[first:last])
+
+    def among(self, mask: Bools) -> "SignValues":
+        """The entries where `mask` (k,) is true, with the same magnitude."""
+        return SignValues(self.magnitude, self.negative[mask])
 
 
 Values: TypeAlias = StepValues | FloatValues | HalfValues | GridValues | SignValues
@@ -165,6 +188,10 @@ class SparseUpdate:
     def add_to(self, dense: npt.NDArray[np.floating]) -> None:
         """Add the decoded entries to `dense` (n,) in place."""
         add(dense, self.indices, self.values.decoded())
+
+    def among(self, mask: Bools) -> "SparseUpdate":
+        """The entries where `mask` (k,) is true, with the same grid."""
+        return SparseUpdate(self.size, self.indices[mask], self.values.among(mask))
 
     def between(self, first: int, last: int) -> "SparseUpdate":
         """The entries first..last-1 (by rank, not by coordinate), with the same grid."""

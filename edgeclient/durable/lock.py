@@ -9,6 +9,10 @@ class StoreError(Exception):
     """The store cannot be used; the text says which file and what to do."""
 
 
+class DiskFull(StoreError):
+    """Nothing could be written and nothing was changed; it goes on once there is room."""
+
+
 class Lock:
     """An exclusive lock on a file, held until closed or the process ends."""
 

@@ -55,8 +55,9 @@ class Slots:
         if not self.size:
             return np.empty(0, np.float32)
         with self._paths[slot].open("r+b") as file:
-            # A mapped hole would become a SIGBUS when the disk is full.
-            if os.fstat(file.fileno()).st_size < 4 * self.size:
+            # A mapped hole, as a copy of the folder may have, would become a SIGBUS when the disk is full.
+            held = os.fstat(file.fileno())
+            if min(held.st_size, 512 * held.st_blocks) < 4 * self.size:
                 os.posix_fallocate(file.fileno(), 0, 4 * self.size)
         self._opened = np.memmap(self._paths[slot], "<f4", "r+", shape=(self.size,))
         return self._opened

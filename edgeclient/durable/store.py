@@ -1,13 +1,12 @@
 """The device's store: one SQLite file is the only commit point (ARCHITECTURE: durability).
 
-A frame lives through QUEUED → SENT → gone, or SENT → RETURNED → into the next round's residual. A round
-is one transaction: frames in, returned rows out, new residual slot named. Both or neither: a frame
-without its residual would count twice, a residual without its frame would lose.
+A frame's life is the table `rows.LIFE`. A round is one transaction: frames in, merged ones out, new residual slot
+named. Both or neither: a frame without its residual would count twice, a residual without its frame would lose.
 """
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,39 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient import failpoint
-from edgeclient.durable.lock import Lock, StoreError
-from edgeclient.durable.rows import Account, State, Stored
+from edgeclient.durable.lock import DiskFull, Lock, StoreError
+from edgeclient.durable.rows import LIFE, Account, Event, Outgoing, Row, State, Stored
+from edgeclient.durable.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from edgeclient.durable.slots import Slots, checksum
 
-SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = (
-    """
-CREATE TABLE account (
-    only            INTEGER PRIMARY KEY CHECK (only = 0),
-    epoch           INTEGER NOT NULL,   -- random 64 bits, as a signed SQLite integer
-    next_sequence   INTEGER NOT NULL,
-    next_update     INTEGER NOT NULL,
-    layout          TEXT NOT NULL,      -- digest of the parameter layout that the residual belongs to
-    size            INTEGER NOT NULL,
-    slot            INTEGER NOT NULL,   -- live residual slot
-    checksum        INTEGER NOT NULL,   -- CRC-32 of the live slot
-    trained_version INTEGER,            -- base version of the last committed round
-    round_token     TEXT NOT NULL,      -- of the last committed round
-    rounds          INTEGER NOT NULL,
-    applied         INTEGER NOT NULL,   -- frames that the aggregator has applied
-    refused         INTEGER NOT NULL,
-    renewals        INTEGER NOT NULL    -- residuals dropped, each with a new epoch
-) STRICT
-""",
-    """
-CREATE TABLE frame (
-    id       INTEGER PRIMARY KEY,
-    state    TEXT NOT NULL CHECK (state IN ('queued', 'sent', 'returned')),
-    sequence INTEGER UNIQUE,            -- assigned when first sent
-    body     BLOB NOT NULL
-) STRICT
-""",
-)
+_ERRORS: Final = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+}
 
 
 class Store:
@@ -69,9 +46,9 @@ class Store:
     Example:
         >>> import tempfile
         >>> with Store(Path(tempfile.mkdtemp()), layout="ab", size=3) as store:
-        ...     store.commit_round([b"frame"], np.ones(3, np.float32), token="r0", base_version=0, consumed=[])
-        ...     sent = store.mark_sent(store.frames(State.QUEUED)[0].id, lambda body, epoch, sequence: body)
-        ...     store.settle(applied=[sent.sequence], refused=[])
+        ...     store.commit_round([Outgoing(b"frame")], np.ones(3, np.float32), token="r0", base_version=0)
+        ...     store.mark_sent([row.id for row in store.outbox()])
+        ...     store.settle(applied=[0])
         ...     store.frames(), store.residual()
         ([], array([1., 1., 1.], dtype=float32))
     """
@@ -108,13 +85,13 @@ class Store:
         """The counters as last committed."""
         row = self._db.execute(
             "SELECT epoch, next_sequence, next_update, layout, size, trained_version, round_token, rounds, applied,"
-            " refused, renewals FROM account"
+            " refused, withdrawn, renewals FROM account"
         ).fetchone()
         return Account(row[0] & (2**64 - 1), *row[1:])
 
     def confirmed(self) -> int:
         """Every sequence below this one is settled here."""
-        (first,) = self._db.execute("SELECT min(sequence) FROM frame WHERE state = 'sent'").fetchone()
+        (first,) = self._db.execute("SELECT min(sequence) FROM frame WHERE state IN ('sent', 'withdrawing')").fetchone()
         return self.account().next_sequence if first is None else int(first)
 
     def residual(self) -> npt.NDArray[np.float32]:
@@ -127,18 +104,24 @@ class Store:
 
         Both are mapped from their files, so a residual larger than the memory will do. The room holds anything.
 
+        Raises:
+            DiskFull: a slot was cut short or copied with holes, and there is no room to fill it.
+
         Example:
             >>> import tempfile
             >>> with Store(Path(tempfile.mkdtemp()), layout="ab", size=3) as store:
             ...     live, idle = store.slots()
             ...     np.add(live, 1, out=idle)
-            ...     store.commit_round([], idle, token="r0", base_version=0, consumed=[])
+            ...     store.commit_round([], idle, token="r0", base_version=0)
             ...     store.residual()
             memmap([1., 1., 1.], dtype=float32)
             array([1., 1., 1.], dtype=float32)
         """
         (live,) = self._db.execute("SELECT slot FROM account").fetchone()
-        return self._slots.view(live), self._slots.open(1 - live)
+        try:
+            return self._slots.view(live), self._slots.open(1 - live)
+        except OSError as error:
+            raise DiskFull(f"{self.directory}: no room for a residual slot: {error}") from None
 
     def frames(self, *states: State) -> list[Stored]:
         """Frames in the given states (all if none is given), oldest first."""
@@ -155,23 +138,40 @@ class Store:
         rows = self._db.execute("SELECT state, count(*) FROM frame GROUP BY state").fetchall()
         return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
 
-    def oldest_queued(self) -> int | None:
-        """Id of the frame to send next, or None."""
-        (id_,) = self._db.execute("SELECT min(id) FROM frame WHERE state = 'queued'").fetchone()
-        return None if id_ is None else int(id_)
+    def outbox(self) -> list[Row]:
+        """Every frame without its bytes, in the order of sending: by layer, then oldest first."""
+        rows = self._db.execute(
+            "SELECT id, state, sequence, layer, base_version, created, length(body) FROM frame ORDER BY layer, id"
+        )
+        return [Row(row[0], State(row[1]), *row[2:]) for row in rows]
+
+    def body(self, id_: int) -> bytes:
+        """The bytes of a frame, without identity."""
+        (body,) = self._db.execute("SELECT body FROM frame WHERE id = ?", (id_,)).fetchone()
+        return bytes(body)
 
     def commit_round(
         self,
-        bodies: Iterable[bytes],
+        frames: Iterable[Outgoing],
         residual: npt.NDArray[np.float32],
         *,
         token: str,
         base_version: int,
-        consumed: Sequence[int],
+        merged: Sequence[int] = (),
+        now_s: float = 0.0,
     ) -> None:
-        """One commit: frames queued, new residual live, returned frames `consumed` (ids) gone.
+        """One commit: frames queued, new residual live, merged frames gone.
 
-        The residual is the room that `slots` gave, filled, or any other array (n,).
+        Args:
+            frames: of the round's update.
+            residual: the room that `slots` gave, filled, or any other array (n,).
+            token: names the round.
+            base_version: model version that it was trained from.
+            merged: ids of queued and returned frames whose entries the residual or the frames hold now.
+            now_s: Unix seconds.
+
+        Raises:
+            DiskFull: nothing was changed.
         """
         (live,) = self._db.execute("SELECT slot FROM account").fetchone()
         idle = 1 - live
@@ -180,8 +180,11 @@ class Store:
         self._slots.write(idle, residual)
         failpoint.hit("durable.before-commit")
         with self._transaction() as db:
-            db.executemany("INSERT INTO frame (state, body) VALUES ('queued', ?)", [(body,) for body in bodies])
-            db.executemany("DELETE FROM frame WHERE id = ? AND state = 'returned'", [(id_,) for id_ in consumed])
+            db.executemany(
+                "INSERT INTO frame (state, layer, base_version, created, body) VALUES ('queued', ?, ?, ?, ?)",
+                [(each.layer, base_version, now_s, each.body) for each in frames],
+            )
+            self._move(Event.MERGE, "id", merged)
             db.execute(
                 "UPDATE account SET slot = ?, checksum = ?, trained_version = ?, round_token = ?, rounds = rounds + 1,"
                 " next_update = next_update + 1",
@@ -189,29 +192,54 @@ class Store:
             )
         failpoint.hit("durable.after-commit")
 
-    def mark_sent(self, id_: int, stamp: Callable[[bytes, int, int], bytes]) -> Stored:
-        """Give a queued frame its sequence; `stamp(body, epoch, sequence)` writes it into the bytes."""
+    def mark_sent(self, ids: Sequence[int]) -> None:
+        """Give queued frames their sequences, in this order; only then may they leave the device."""
         with self._transaction() as db:
-            epoch, sequence = db.execute("SELECT epoch, next_sequence FROM account").fetchone()
-            (body,) = db.execute("SELECT body FROM frame WHERE id = ? AND state = 'queued'", (id_,)).fetchone()
-            stamped = stamp(body, epoch & (2**64 - 1), sequence)
-            db.execute("UPDATE frame SET state = 'sent', sequence = ?, body = ? WHERE id = ?", (sequence, stamped, id_))
-            db.execute("UPDATE account SET next_sequence = next_sequence + 1")
+            (sequence,) = db.execute("SELECT next_sequence FROM account").fetchone()
+            for id_ in ids:
+                if self._move(Event.SEND, "id", [id_]):
+                    db.execute("UPDATE frame SET sequence = ? WHERE id = ?", (sequence, id_))
+                    sequence += 1
+            db.execute("UPDATE account SET next_sequence = ?", (sequence,))
         failpoint.hit("durable.after-sent")
-        return Stored(id_, State.SENT, sequence, stamped)
 
-    def settle(self, *, applied: Sequence[int], refused: Sequence[int]) -> None:
-        """Receipts: applied sequences are forgotten, refused ones await the next round."""
+    def withdraw(self, ids: Sequence[int]) -> None:
+        """Take frames back: those that never left at once, of the others the aggregator must be asked."""
         with self._transaction() as db:
-            for sequence in applied:
-                gone = db.execute("DELETE FROM frame WHERE sequence = ? AND state = 'sent'", (sequence,)).rowcount
-                db.execute("UPDATE account SET applied = applied + ?", (gone,))
-            for sequence in refused:
-                back = db.execute(
-                    "UPDATE frame SET state = 'returned' WHERE sequence = ? AND state = 'sent'", (sequence,)
-                ).rowcount
-                db.execute("UPDATE account SET refused = refused + ?", (back,))
+            home = self._move(Event.WITHDRAW, "id", ids, State.QUEUED)
+            self._move(Event.WITHDRAW, "id", ids, State.SENT)
+            db.execute("UPDATE account SET withdrawn = withdrawn + ?", (home,))
+        failpoint.hit("durable.after-withdraw")
+
+    def settle(
+        self, *, applied: Sequence[int] = (), refused: Sequence[int] = (), withdrawn: Sequence[int] = ()
+    ) -> None:
+        """Receipts, by sequence: applied frames are forgotten, the others await the next round."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE account SET applied = applied + ?, refused = refused + ?, withdrawn = withdrawn + ?",
+                (
+                    self._move(Event.APPLIED, "sequence", applied),
+                    self._move(Event.REFUSED, "sequence", refused),
+                    self._move(Event.REFUSED, "sequence", withdrawn),
+                ),
+            )
         failpoint.hit("durable.after-settle")
+
+    def _move(self, event: Event, key: str, values: Sequence[int], *only: State) -> int:
+        """Take one step of LIFE with the frames that can; how many they were."""
+        moved = 0
+        for (state, happens), then in LIFE.items():
+            if happens is not event or (only and state not in only):
+                continue
+            where = f"WHERE {key} = ? AND state = ?"
+            for value in values:
+                if then is None:
+                    done = self._db.execute(f"DELETE FROM frame {where}", (value, state))  # noqa: S608 (two fixed names)
+                else:
+                    done = self._db.execute(f"UPDATE frame SET state = ? {where}", (then, value, state))  # noqa: S608 (as above)
+                moved += done.rowcount
+        return moved
 
     def renew(self) -> None:
         """Mint a new epoch and drop residual and frames: the aggregator has seen more than this store knows.
@@ -247,6 +275,8 @@ class Store:
             (version,) = db.execute("PRAGMA user_version").fetchone()
         except sqlite3.DatabaseError as error:
             db.close()
+            if error.sqlite_errorcode in _ERRORS:
+                raise DiskFull(f"{path}: {error}: make room there") from None
             raise StoreError(f"{path} cannot be used ({error}): move the folder away to begin a new store") from None
         if version > SCHEMA_VERSION:
             db.close()
@@ -258,16 +288,20 @@ class Store:
             except BaseException:
                 db.close()
                 raise
+        for number in range(version, SCHEMA_VERSION) if version else ():
+            with self._transaction():
+                MIGRATIONS[number - 1](db)
+                db.execute(f"PRAGMA user_version = {number + 1}")
         return db
 
     def _create(self, layout: str, size: int) -> None:
         self._slots = Slots(self.directory, size)
         self._create_slots()
         with self._transaction() as db:
-            for table in _SCHEMA:
+            for table in SCHEMA:
                 db.execute(table)
             db.execute(
-                "INSERT INTO account VALUES (0, ?, 0, 0, ?, ?, 0, ?, NULL, '', 0, 0, 0, 0)",
+                "INSERT INTO account VALUES (0, ?, 0, 0, ?, ?, 0, ?, NULL, '', 0, 0, 0, 0, 0)",
                 (_new_epoch(), layout, size, checksum(np.zeros(size, np.float32))),
             )
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -277,7 +311,7 @@ class Store:
             self._slots.create()
         except OSError as error:
             need = 8 * self._slots.size >> 20
-            raise StoreError(f"no room for two residual slots ({need} MiB) in {self.directory}: {error}") from None
+            raise DiskFull(f"no room for two residual slots ({need} MiB) in {self.directory}: {error}") from None
 
     def _why_begin_anew(self, account: Account, layout: str, size: int) -> str | None:
         """Why this store's account cannot be continued, for the log; None when it can."""
@@ -295,10 +329,13 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode in _ERRORS:
+                raise DiskFull(f"{self.directory}: {error}: make room there") from None
             raise
-        self._db.execute("COMMIT")
 
 
 def _new_epoch() -> int:

@@ -22,10 +22,16 @@ class Decision:
     because: str
 
 
-def decide(observed: Observed, limits: Limits, *, new_version: bool) -> Decision:
+def decide(observed: Observed, limits: Limits, *, new_version: bool, wear_wait_s: float = 0.0) -> Decision:
     """Decide from what was observed.
 
     Unknown conditions count as good: a board that tells nothing is a board on mains.
+
+    Args:
+        observed: the conditions.
+        limits: what the owner grants.
+        new_version: there is a version to train from.
+        wear_wait_s: until the card may be written to again.
 
     Example:
         >>> decide(Observed(True, 20, 0.1), Limits(1.5, 30), new_version=True)
@@ -40,4 +46,6 @@ def decide(observed: Observed, limits: Limits, *, new_version: bool) -> Decision
         return Decision(False, True, f"{load}: training waits")
     if not new_version:
         return Decision(False, True, "trained on this version: waiting for the next")
+    if wear_wait_s > 0:
+        return Decision(False, True, f"spares the card: the next round begins in {wear_wait_s / 60:.0f} min")
     return Decision(True, True, "training")

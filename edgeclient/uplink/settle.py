@@ -10,9 +10,15 @@ from edgeclient.wire.messages import Receipt, Refusal
 class Settlement:
     """Sequences to forget, sequences whose mass returns, and whether this epoch must end."""
 
-    applied: tuple[int, ...]
-    refused: tuple[tuple[int, Refusal], ...]
-    renew: bool
+    applied: tuple[int, ...] = ()
+    refused: tuple[tuple[int, Refusal], ...] = ()
+    withdrawn: tuple[int, ...] = ()
+    renew: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is settled."""
+        return not (self.applied or self.refused or self.withdrawn)
 
 
 def settle(receipt: Receipt, *, epoch: int, next_sequence: int, awaiting: Iterable[int]) -> Settlement:
@@ -28,17 +34,18 @@ def settle(receipt: Receipt, *, epoch: int, next_sequence: int, awaiting: Iterab
     Example:
         >>> receipt = Receipt(epoch=7, watermark=2, seen=4, applied=(3,), refused=((1, Refusal.STALE),))
         >>> settle(receipt, epoch=7, next_sequence=5, awaiting=[0, 1, 2, 3, 4])
-        Settlement(applied=(0, 3), refused=((1, <Refusal.STALE: 2>),), renew=False)
+        Settlement(applied=(0, 3), refused=((1, <Refusal.STALE: 2>),), withdrawn=(), renew=False)
     """
     if receipt.epoch != epoch:
-        return Settlement((), (), renew=False)
+        return Settlement()
     if receipt.conflict or receipt.seen > next_sequence:
-        return Settlement((), (), renew=True)
+        return Settlement(renew=True)
     refusals = dict(receipt.refused)
     extra = set(receipt.applied)
     open_ = sorted(awaiting)
+    back = [(s, refusals[s]) for s in open_ if s in refusals]
     return Settlement(
-        tuple(s for s in open_ if s not in refusals and (s < receipt.watermark or s in extra)),
-        tuple((s, refusals[s]) for s in open_ if s in refusals),
-        renew=False,
+        applied=tuple(s for s in open_ if s not in refusals and (s < receipt.watermark or s in extra)),
+        refused=tuple((s, why) for s, why in back if why is not Refusal.WITHDRAWN),
+        withdrawn=tuple(s for s, why in back if why is Refusal.WITHDRAWN),
     )

@@ -1,28 +1,42 @@
-"""Which frames are under way: a bounded window with resends, as a pure state machine over time.
+"""Which frames are under way: an adaptive window with resends, as a pure state machine over time.
 
 A PUBACK only paces sending. A frame leaves the window when its receipt has settled it, and is sent again
-when no receipt came in time. Resends double their delay up to 8 s, since the link, not the frame, is
-what fails.
+when no receipt came in time. The window grows by one for each window of receipts, and is halved when the
+link breaks or a receipt stays out: additive increase, multiplicative decrease, as in TCP (RFC 5681). What
+is under way when a link breaks has to be sent again, so a window that is too large livelocks a bad link.
+Resends double their delay up to 8 s, with jitter, since a fleet that lost its broker comes back all at once.
+After a reconnect nothing goes out before the receipt that answers HELLO, or the time for it, has passed: it tells
+which frames came through before the break.
 """
 
-from collections.abc import Iterable
+import math
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 MAX_RETRY_S: Final = 8.0
+# Between the connection and the first receipts nobody knows what the link carries.
+FIRST: Final = 4
+_JITTER: Final = 0.25
 
 
 @dataclass(slots=True)
 class _Flight:
-    sent_s: float
+    due_s: float
     tries: int
 
 
 class Window:
-    """Frames by sequence, oldest first, at most `size` without a receipt.
+    """Frames by sequence, most important first, at most `most` without a receipt.
+
+    Args:
+        most: frames, whatever the receipts say.
+        retry_after_s: for a first receipt.
+        draw: random numbers in 0..1, for the jitter.
 
     Example:
-        >>> window = Window(size=1, retry_after_s=2.0)
+        >>> window = Window(most=1, retry_after_s=2.0, draw=lambda: 0.5)
         >>> window.due(now=0.0, waiting=[0, 1])
         [0]
         >>> window.sent(0, now=0.0)
@@ -30,33 +44,68 @@ class Window:
         ([], [0])
     """
 
-    def __init__(self, *, size: int, retry_after_s: float) -> None:
-        self._size = size
+    def __init__(self, *, most: int, retry_after_s: float, draw: Callable[[], float] = random.random) -> None:
+        self._most = most
         self._retry_after_s = retry_after_s
+        self._draw = draw
+        self._size = float(min(FIRST, most))
         self._flights: dict[int, _Flight] = {}
+        self._held_until_s = -math.inf
+        self._shrunk_s = -math.inf
 
-    def due(self, *, now: float, waiting: Iterable[int]) -> list[int]:
-        """Sequences to publish now; `waiting` are all that have no receipt, oldest first."""
-        open_ = sorted(waiting)[: self._size]
-        self._flights = {sequence: flight for sequence, flight in self._flights.items() if sequence in open_}
-        return [sequence for sequence in open_ if self._due_s(sequence, now) <= now]
+    @property
+    def size(self) -> int:
+        """How many frames may be under way now."""
+        return max(1, min(self._most, int(self._size)))
 
-    def next_s(self, *, now: float) -> float | None:
-        """When the next resend is due; None when nothing is under way."""
-        return min((self._due_s(sequence, now) for sequence in self._flights), default=None)
+    def due(self, *, now: float, waiting: Sequence[int]) -> list[int]:
+        """Sequences to publish now; `waiting` are all that have no receipt, most important first."""
+        if now < self._held_until_s:
+            return []
+        self._held_until_s = -math.inf
+        open_ = set(waiting)
+        settled = [sequence for sequence in self._flights if sequence not in open_]
+        for sequence in settled:
+            del self._flights[sequence]
+            self._size = min(self._most, self._size + 1 / self._size)
+        late = [sequence for sequence, flight in self._flights.items() if flight.due_s <= now]
+        room = self.size - (len(self._flights) - len(late))
+        new = [sequence for sequence in waiting if sequence not in self._flights or sequence in late]
+        return new[: max(0, room)]
+
+    def next_s(self) -> float | None:
+        """When something may be due again; None when nothing is under way or held."""
+        times = [flight.due_s for flight in self._flights.values()]
+        if self._held_until_s > -math.inf:
+            times.append(self._held_until_s)
+        return min(times, default=None)
+
+    def carries(self, sequence: int | None) -> bool:
+        """Whether this frame is under way."""
+        return sequence in self._flights
 
     def sent(self, sequence: int, *, now: float) -> None:
         """Note that a frame was published."""
-        tries = self._flights[sequence].tries + 1 if sequence in self._flights else 1
-        self._flights[sequence] = _Flight(now, tries)
+        before = self._flights.get(sequence)
+        tries = before.tries + 1 if before else 1
+        if tries > 1 and now > self._shrunk_s:
+            self._shrink(now)
+        doubled: float = self._retry_after_s * 2 ** min(tries - 1, 10)
+        delay_s = min(doubled, max(MAX_RETRY_S, self._retry_after_s))
+        self._flights[sequence] = _Flight(now + delay_s * (1 + _JITTER * (2 * self._draw() - 1)), tries)
 
-    def restart(self) -> None:
-        """A new connection or a new aggregator: everything unsettled is due at once."""
+    def restart(self, *, now: float) -> None:
+        """A new connection or a new aggregator: everything unsettled is due, once HELLO is answered."""
+        if self._flights:
+            self._shrink(now)
         self._flights.clear()
+        self._held_until_s = now + self._retry_after_s
 
-    def _due_s(self, sequence: int, now: float) -> float:
-        flight = self._flights.get(sequence)
-        if flight is None:
-            return now
-        doubled: float = self._retry_after_s * 2 ** min(flight.tries - 1, 10)
-        return flight.sent_s + min(doubled, max(MAX_RETRY_S, self._retry_after_s))
+    def answered(self) -> None:
+        """A receipt came."""
+        self._held_until_s = -math.inf
+
+    def _shrink(self, now: float) -> None:
+        """Once for all that is late together."""
+        self._size = max(1.0, self._size / 2)
+        self._shrunk_s = now

@@ -1,6 +1,5 @@
 """Entries per second: coding positions alone, whole frames in every value mode, and the context coder."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from edgeclient.compress.add import add
 from edgeclient.compress.quantise import Mode, quantise
 from edgeclient.compress.update import F32, SparseUpdate
+from edgeclient.doctor.bench import seconds_of
 from edgeclient.wire import context, frame, rice
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 from edgeclient.wire.reader import Reader
@@ -62,7 +62,7 @@ def codec_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) ->
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for turn in range((QUICK_TURNS if quick else TURNS) + 1):
         for name, pair in contenders.items():
-            taken = _seconds(pair[0]), _seconds(pair[1])
+            taken = seconds_of(pair[0]), seconds_of(pair[1])
             if turn:  # the first compiles
                 seconds[name].append(taken)
     rows = []
@@ -112,12 +112,6 @@ def _context(chosen: npt.NDArray[np.int64], negative: npt.NDArray[np.bool_]) -> 
         lambda: context.encode(CONTEXT_ROWS, CONTEXT_COLUMNS, chosen, negative, levels),
         lambda: context.decode(data, CONTEXT_ROWS, CONTEXT_COLUMNS, chosen.size),
     )
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 def _plot(rows: Sequence[dict[str, Any]], out: Path) -> None:

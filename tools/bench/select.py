@@ -11,7 +11,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient.compress.select import backend, select
+from edgeclient.compress.select import backend
+from edgeclient.doctor.bench import Rounds, in_turns
 from tools.bench import report
 
 F32 = npt.NDArray[np.float32]
@@ -23,40 +24,6 @@ ROUNDS: Final = 10
 TURN_S: Final = 0.004
 TURNS: Final = 9
 QUICK_TURNS: Final = 5
-SLACK: Final = 1 << 16
-
-
-class Device:
-    """Rounds of one device: fresh noise every round, and the residual that the rounds before have left.
-
-    Args:
-        n: parameters.
-        k: entries a round.
-        rng: makes the noise once; a round's delta begins somewhere else in it.
-    """
-
-    def __init__(self, n: int, k: int, rng: np.random.Generator) -> None:
-        self.n, self.k = n, k
-        self._rng = rng
-        self._noise = rng.standard_normal(n + SLACK, dtype=np.float32)
-        self.residual, self.out = np.zeros(n, np.float32), np.zeros(n, np.float32)
-        self.threshold = 0.0
-
-    def delta(self) -> F32:
-        """The next round's, (n,)."""
-        first = 16 * int(self._rng.integers(SLACK // 16))
-        return self._noise[first : first + self.n]
-
-    def round(self, delta: F32) -> float:
-        """Seconds of the sweep; what follows it in a round is not measured."""
-        began = time.perf_counter()
-        made = select(self.out, self.k, total_of=(delta, self.residual), last_threshold=self.threshold)
-        seconds = time.perf_counter() - began
-        assert made is not None
-        step = np.float32(made.threshold)
-        self.out[made.indices] = made.values - step * np.rint(made.values / step)
-        self.residual, self.out, self.threshold = self.out, self.residual, made.threshold
-        return seconds
 
 
 @click.command("select")
@@ -92,7 +59,7 @@ def select_command(
 
 def _row(n: int, density: float, rng: np.random.Generator, turns: int) -> dict[str, Any]:
     k = max(1, round(n * density))
-    device = Device(n, k, rng)
+    device = Rounds(n, k, rng)
     warm = [device.round(device.delta()) for _ in range(ROUNDS)]
     spare = np.zeros(n, np.float32)
     contenders: dict[str, Callable[[F32], float]] = {
@@ -104,11 +71,11 @@ def _row(n: int, density: float, rng: np.random.Generator, turns: int) -> dict[s
     if (torch := _torch()) is not None:
         contenders["torch"] = lambda delta: _topk(torch, delta, device.residual, k)
     repeats = max(1, int(TURN_S / median(warm[1:])))
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(turns):
-        for name, run in contenders.items():
-            run(device.delta())  # so that each finds the caches as it left them, and not as the one before it did
-            seconds[name].append(median(run(device.delta()) for _ in range(repeats)))
+
+    def measured(run: Callable[[F32], float]) -> Callable[[], float]:
+        return lambda: run(device.delta())
+
+    seconds = in_turns({name: measured(run) for name, run in contenders.items()}, turns, repeats)
     middle = {name: median(each) for name, each in seconds.items()}
     over = {name: median(a / b for a, b in zip(seconds["ours"], each, strict=True)) for name, each in seconds.items()}
     return {
