@@ -20,7 +20,7 @@ from edgeclient.audit import Auditor
 from edgeclient.compile.command import compile_command
 from edgeclient.compile.errors import CompileError
 from edgeclient.doctor.command import doctor_command
-from edgeclient.durable.lock import Lock, StoreError
+from edgeclient.durable.lock import StoreError, in_use
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
 from edgeclient.inspect import frame_command
@@ -30,6 +30,7 @@ from edgeclient.train.data import DataError, Dataset, check_source, open_data
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Evaluation, Trainer, TrainingError
 from edgeclient.train.trainers import open_trainer
+from edgeclient.upkeep import store_command
 from edgeclient.warmup import warmup_command
 from edgeclient.wire import bundle
 from edgeclient.wire.errors import WireError
@@ -96,7 +97,7 @@ def status(config: Path, *, as_json: bool) -> None:
     if not path.exists():
         raise StoreError(f"{path} does not exist: this device has not run yet, start it with edgeclient run {config}")
     said: dict[str, Any] = json.loads(path.read_text())
-    said["running"] = _is_running(settings.directory / "store")
+    said["running"] = in_use(settings.directory / "store" / "lock")
     if as_json:
         click.echo(json.dumps({"device": settings.device, "task": settings.task, **said}))
         return
@@ -225,6 +226,7 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
 cli.add_command(compile_command)
 cli.add_command(doctor_command)
 cli.add_command(frame_command)
+cli.add_command(store_command)
 cli.add_command(warmup_command)
 
 
@@ -262,14 +264,6 @@ def _tell(result: Evaluation, *, as_json: bool) -> None:
     accuracy = "" if result.accuracy is None else f"accuracy {result.accuracy:.4f}, "
     majority = "" if result.majority is None else f" (always the most common class: {result.majority:.4f})"
     click.echo(f"{accuracy}loss {result.loss:.4f} on {result.num_examples} examples{majority}")
-
-
-def _is_running(directory: Path) -> bool:
-    try:
-        Lock(directory / "lock").close()
-    except (StoreError, OSError) as error:
-        return isinstance(error, StoreError)
-    return False
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from paho.mqtt.enums import MQTTErrorCode
 
 from broker.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import (
@@ -365,6 +366,29 @@ def test_bytes_that_are_no_topic_do_not_end_the_thread(listener: socket.socket) 
         connection.sendall(packet(b"\xff\xfe", 1, b"bad") + packet(b"a/b", 2, b"good"))
         assert [wait_for(link, Message).topic for _ in range(2)] == ["", "a/b"]
         assert link.alive
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_thread_is_noticed_and_replaced(mqtt_broker: EmbeddedBroker, topic: str) -> None:
+    """paho says it is connected and takes messages, but nothing comes or goes any more (measured with 2.2.0)."""
+    with connected(mqtt_broker.port) as link:
+        loop, thread = link._client._loop, link._thread
+
+        def dies(timeout: float) -> MQTTErrorCode:
+            link._client._loop = loop  # type: ignore[method-assign]
+            raise RuntimeError("a bug in a callback")
+
+        link._client._loop = dies  # type: ignore[assignment,method-assign]
+        wait_until(lambda: not link.alive)
+        assert not link.connected
+        with pytest.raises(LinkDown):
+            link.publish(topic, b"lost")
+        assert "thread has died" in wait_for(link, Disconnected).why
+        assert wait_for(link, Connected) == Connected(2)
+        assert link._thread is not thread
+        link.subscribe(topic)
+        link.publish(topic, b"there again")
+        assert wait_for(link, Message).payload == b"there again"
 
 
 def test_poll_returns_at_most_so_many(listener: socket.socket) -> None:

@@ -13,6 +13,21 @@ class DiskFull(StoreError):
     """Nothing could be written and nothing was changed; it goes on once there is room."""
 
 
+def in_use(path: Path) -> bool:
+    """Whether a process holds the lock; nothing is made or kept."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class Lock:
     """An exclusive lock on a file, held until closed or the process ends."""
 

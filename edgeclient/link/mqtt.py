@@ -1,13 +1,14 @@
 """An MQTT 3.1.1 connection as a queue of events: the one file that imports paho, and disarms its traps.
 
-Traps: an exception in a callback kills paho's thread silently, so callbacks only enqueue; at a reconnect paho
-floods the broker with its whole queue, so that queue is emptied first and the caller sends again; a publish
+Traps: an exception kills paho's thread silently, so callbacks only enqueue, and `poll` starts a new thread; at a
+reconnect paho floods the broker with its whole queue, so that is emptied first and the caller sends again; a publish
 while disconnected is kept in memory only, so it is refused here; an acknowledgement while disconnected could
 go out before the next CONNECT, so it is dropped.
 """
 
 import contextlib
 import queue
+import random
 import secrets
 import socket
 import struct
@@ -24,6 +25,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 MAX_BACKOFF_S: Final = 8
+REFUSED_BACKOFF_S: Final = 300  # a wrong password does not get better by asking
 _GOODBYE_S: Final = 2.0
 # struct tcp_info of Linux: tcpi_bytes_acked and tcpi_bytes_received, unsigned 64 bits.
 _TCP_INFO_BYTES: Final = 136
@@ -115,6 +117,7 @@ class Link:
         self._socket: socket.socket | None = None
         self._past_bytes = (0, 0)
         self._thread: threading.Thread | None = None
+        self._running = False
         self._client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"{client_id_prefix[:48]}-{secrets.token_hex(4)}",
@@ -126,7 +129,9 @@ class Link:
         self._client.max_inflight_messages = (
             0  # the caller's window paces; paho's counter leaks when its queue is emptied
         )
-        self._client.reconnect_delay_set(1, MAX_BACKOFF_S)
+        # A fleet that lost its broker comes back all at once; paho takes fractions, whatever its annotation says.
+        self._backoff_s: Any = random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
+        self._back_off(MAX_BACKOFF_S)
         if will is not None:
             self._client.will_set(will.topic, will.payload, qos=1, retain=True)
         self._client.on_connect = self._on_connect
@@ -139,6 +144,7 @@ class Link:
 
     def start(self) -> None:
         """Begin to connect; the first connect is retried like any other, at most 8 s apart."""
+        self._running = True
         self._client.connect_async(self._endpoint.host, self._endpoint.port, self._endpoint.keepalive_s)
         self._client.loop_start()
         self._thread = self._client._thread  # noqa: SLF001 (paho shows it nowhere, and `alive` must not wait for a CONNACK)
@@ -148,6 +154,7 @@ class Link:
 
         A connect under way is waited for, at most 5 s.
         """
+        self._running = False
         until_s = time.monotonic() + _GOODBYE_S
         while self.connected and self.pending and time.monotonic() < until_s:
             time.sleep(0.005)
@@ -163,6 +170,10 @@ class Link:
     def poll(self, timeout_s: float, *, limit: int = 64) -> list[Event]:
         """Wait for the first event, at most so long, and return what is there, at most `limit` events."""
         events: list[Event] = []
+        if self._running and not self.alive:
+            self._events.put(Disconnected("paho's thread has died: a new one connects"))
+            self._client._reset_sockets()  # noqa: SLF001 (nothing else closes what the thread has left open)
+            self.start()
         with contextlib.suppress(queue.Empty):
             first = self._events.get(timeout=timeout_s) if timeout_s > 0 else self._events.get_nowait()
             events += [] if first is None else [first]
@@ -220,7 +231,7 @@ class Link:
     @property
     def connected(self) -> bool:
         """Whether the broker has accepted us and nothing has broken since, as far as we know."""
-        return self._client.is_connected()
+        return self._client.is_connected() and self.alive
 
     @property
     def alive(self) -> bool:
@@ -242,6 +253,9 @@ class Link:
             now_sent, now_received = _tcp_bytes(self._socket)
             return sent + now_sent, received + now_received
 
+    def _back_off(self, most_s: int) -> None:
+        self._client.reconnect_delay_set(self._backoff_s, most_s)
+
     def _check(self, result: MQTTErrorCode) -> None:
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise LinkDown(f"{self._endpoint.host}:{self._endpoint.port}: {result.name}")
@@ -249,6 +263,7 @@ class Link:
     # In paho's thread: only enqueue.
 
     def _on_connect(self, client: Client, _: Any, __: ConnectFlags, reason: ReasonCode, ___: Properties | None) -> None:
+        self._back_off(REFUSED_BACKOFF_S if reason.is_failure else MAX_BACKOFF_S)
         if reason.is_failure:
             self._events.put(Disconnected(f"the broker refuses us: {reason}"))
             return
