@@ -35,7 +35,11 @@ def hit(name: str) -> None:
     if action == "kill":
         _PASSED[name] += 1
         if _PASSED[name] >= int(nth or 1):
-            os.kill(os.getpid(), signal.SIGKILL)
+            _kill(name)
+
+
+def _kill(_: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def sabotaged(promise: str) -> bool:

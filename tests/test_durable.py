@@ -22,6 +22,7 @@ from edgeclient.durable.rows import Outgoing, State
 from edgeclient.durable.schema import SCHEMA_VERSION
 from edgeclient.durable.store import Store
 from edgeclient.failpoint import VARIABLE
+from edgeclient.uplink.wear import round_bytes
 from edgeclient.wire import frame
 
 SIZE = 6
@@ -477,3 +478,31 @@ def test_a_full_disk_changes_nothing_and_is_survived(tmp_path: Path) -> None:
         disk.fill()
         with pytest.raises(DiskFull, match="database or disk is full"):
             Store(disk.folder / "other", layout="ab" * 32, size=1 << 20)
+
+
+def written() -> int:
+    """Bytes that this process has handed to write(2) and its kin; pages of a mapping are not among them."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["wchar"])
+
+
+@pytest.mark.parametrize(("size", "frame_bytes", "frames"), [(187_655, 2_200, 1), (1_000_000, 60_000, 4)])
+def test_a_round_wears_the_card_no_more_than_predicted(
+    tmp_path: Path, size: int, frame_bytes: int, frames: int
+) -> None:
+    """At most 1.1 times the residual and four times the frames, counted over 30 rounds with their receipts."""
+    rounds = 30
+    with Store(tmp_path / "store", layout="ab", size=size) as store:
+        began = written()
+        for number in range(rounds):
+            live, idle = store.slots()
+            np.copyto(idle, live)
+            idle[number::7] += 1
+            bodies = [Outgoing(os.urandom(frame_bytes)) for _ in range(frames)]
+            store.commit_round(bodies, idle, token=str(number), base_version=number)
+            store.mark_sent([row.id for row in store.outbox()])
+            store.settle(applied=[row.sequence for row in store.outbox() if row.sequence is not None])
+        a_round = (written() - began) / rounds + 4 * size
+        assert a_round <= 1.1 * 4 * size + 4 * frames * frame_bytes
+        assert a_round <= round_bytes(size, frames * frame_bytes)
+        assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 8 * size + 8_000_000  # the log is cut back
