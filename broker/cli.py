@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,13 +12,14 @@ from typing import Any
 
 import click
 
-from broker import children, demo
+from broker import children, cli_upkeep, demo
 from broker.accounts import AccountError
 from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
 from broker.ledger.ledger import Ledger, LedgerError
 from broker.registry.blobs import RegistryError
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
+from broker.upkeep import UpkeepError
 from edgeclient import __version__
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError, load
@@ -31,6 +33,7 @@ EXPECTED = (
     WireError,
     demo.DemoError,
     AccountError,
+    UpkeepError,
     OSError,
 )
 CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
@@ -165,7 +168,7 @@ def status(config: Path, *, as_json_: bool) -> None:
         tasks: list[dict[str, Any]] = []
         for name, _, _ in ledger.tasks():
             versions = ledger.versions(name)
-            counts = ledger.frame_counts(name)
+            counts, lost = ledger.frame_counts(name), ledger.lost_to_restore(name)
             tasks.append(
                 {
                     "task": name,
@@ -173,8 +176,8 @@ def status(config: Path, *, as_json_: bool) -> None:
                     "metrics": versions[-1].metrics,
                     "updates_waiting": ledger.pending(name).updates,
                     "devices": {
-                        device: {"applied": applied, "refused": refused}
-                        for device, (applied, refused, _) in counts.items()
+                        device: {"applied": applied, "refused": refused, "lost_to_restore": lost.get(device, 0)}
+                        for device, (applied, refused, _) in (dict.fromkeys(lost, (0, 0, 0)) | counts).items()
                     },
                 }
             )
@@ -187,7 +190,8 @@ def status(config: Path, *, as_json_: bool) -> None:
         )
         click.echo(f"  {_metrics(each['metrics'])}")
         for device, count in each["devices"].items():
-            click.echo(f"  {device}: {count['applied']} frames applied, {count['refused']} refused")
+            gap = f", {count['lost_to_restore']} lost to a restore" if count["lost_to_restore"] else ""
+            click.echo(f"  {device}: {count['applied']} frames applied, {count['refused']} refused{gap}")
 
 
 @cli.command("demo")
@@ -236,6 +240,10 @@ def demo_command(out: Path, *, seconds: float, devices: int, density: float, see
     sys.exit(0 if demo.run(plan) else 1)
 
 
+for _command in (cli_upkeep.backup, cli_upkeep.restore, cli_upkeep.ledger):
+    cli.add_command(_command)
+
+
 def _reading(settings: Aggregator) -> Ledger:
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
@@ -259,6 +267,9 @@ def main() -> None:
         sys.exit(130)
     except EXPECTED as error:
         click.echo(f"edgebroker: {error}", err=True)
+        sys.exit(1)
+    except sqlite3.DatabaseError as error:
+        click.echo(f"edgebroker: the ledger cannot be used ({error}): see edgebroker ledger check --help", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -5,63 +5,50 @@ registry → announcement.
 """
 
 import logging
+import math
 import secrets
 import subprocess
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Final, TypeAlias
-
-import numpy as np
 
 from broker.aggregate.fixed import MAX_FRAMES, weighted_sum
 from broker.aggregate.step import Sgd
-from broker.aggregate.weight import weight
-from broker.intake.admissible import Terms, refusal
-from broker.intake.decode import FrameIn, HelloIn, Rejected, decode
-from broker.ledger.ledger import Ledger
-from broker.ledger.rows import Admission, Entry, Version
+from broker.intake.complaints import Complaints
+from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
+from broker.ledger.ages import Ages
+from broker.ledger.compaction import REMEMBERED
+from broker.ledger.ledger import Ledger, LedgerUnavailable
+from broker.ledger.lock import Lock
+from broker.ledger.rows import Entry, Version, Withdrawal
 from broker.monitor.evaluator import Evaluator
 from broker.publish import retained
-from broker.registry.blobs import Blobs
+from broker.registry.blobs import Blobs, RegistryUnavailable
 from broker.rounds.buffer import Buffer
+from broker.running import Running
 from broker.settings import Aggregator, Task, as_json
 from edgeclient import failpoint
-from edgeclient.compress.update import F32
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
-from edgeclient.settings import structure
 from edgeclient.wire import bundle, frame, messages, topics
-from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT, Announcement, Blob
+from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT
 
 _LOG = logging.getLogger(__name__)
 _TURN_S: Final = 0.5
+_RETRY_S: Final = 1.0  # after a write for which there was no room
+_MAX_WAITING: Final = 1024  # messages that wait for it; the MQTT broker keeps the rest
 _CLEAR_AT_CONNECT: Final = 64  # retired versions whose chunks may still lie on the broker
 
+POINTS: Final = (
+    "service.before-receipt",
+    "service.before-ack",
+    "service.after-ack",
+    "service.before-publish",
+    "service.after-publish",
+)
+
 Spawn: TypeAlias = Callable[[list[str]], subprocess.Popen[bytes]]
-
-
-class _Running:
-    """One task as the aggregator holds it in memory; everything here can be read again from disk."""
-
-    def __init__(self, name: str, settings: Task, bundle_content: bytes, version: Version, parameters: F32) -> None:
-        self.name = name
-        self.settings = settings
-        self.bundle = retained.blob_of(sha256(bundle_content).hexdigest(), len(bundle_content))
-        self.layout = bundle.decode(bundle_content).manifest.layout
-        self.version = version
-        self.parameters = parameters
-        self.evaluator: Evaluator | None = None
-        self.cleared: set[str] = set()
-
-    @property
-    def terms(self) -> Terms:
-        policy = self.settings.policy
-        return Terms(self.layout.tag, self.layout.size, self.version.number, policy.max_staleness, VALUE_LIMIT)
-
-    @property
-    def snapshot(self) -> Blob:
-        return retained.blob_of(self.version.digest, 4 * self.layout.size)
+Greeting: TypeAlias = tuple[str, str, messages.Hello]  # task, device
 
 
 class Service:
@@ -77,13 +64,20 @@ class Service:
     """
 
     def __init__(self, settings: Aggregator, endpoint: Endpoint, spawn: Spawn) -> None:
+        self._lock = Lock(settings.ledger)
         self._ledger = Ledger(settings.ledger)
+        self._ledger.check_pages()
         self._blobs = Blobs(settings.registry)
+        for stray in self._blobs.strays(self._ledger.digests()):
+            stray.unlink(missing_ok=True)
         self._link = Link(endpoint, client_id_prefix="aggregator")
         self._service = secrets.token_hex(8)
-        self._rejected: Counter[tuple[str, str]] = Counter()
-        self._stopping = False
-        self._tasks = {name: self._load(name, digest, values) for name, digest, values in self._ledger.tasks()}
+        self._complaints = Complaints()
+        self._ages = Ages()
+        self._waiting: list[Message] = []
+        self._listens = False
+        self._stop = threading.Event()
+        self._tasks = {row[0]: Running.load(self._ledger, self._blobs, *row) for row in self._ledger.tasks()}
         for task in self._tasks.values():
             if task.settings.evaluation:
                 bundle_path = self._blobs.path(task.bundle.digest)
@@ -94,62 +88,80 @@ class Service:
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from a signal handler."""
-        self._stopping = True
+        self._stop.set()
         self._link.wake()
 
     def run(self) -> None:
-        """Count, aggregate and publish until stopped."""
+        """Count, aggregate and publish until stopped; while there is no room on the disk, wait and answer nothing."""
         self._link.start()
         try:
-            while not self._stopping:
-                self._intake(self._listen())
-                for task in self._tasks.values():
-                    self._close_round(task)
-                    self._note_metrics(task)
+            while not self._stop.is_set():
+                try:
+                    self._turn()
+                except (LedgerUnavailable, RegistryUnavailable) as error:
+                    self._complain("storage", "room", f"{error}: nothing is counted or answered until that works again")
+                    self._stop.wait(_RETRY_S)
         finally:
             self._link.stop()
             self._ledger.close()
+            self._lock.close()
+
+    def _turn(self) -> None:
+        if len(self._waiting) < _MAX_WAITING:
+            self._listen()
+        if self._waiting:
+            self._intake(self._waiting)
+            self._waiting = []
+        for task in self._tasks.values():
+            self._close_round(task)
+            self._note_metrics(task)
+
+    def _complain(self, device: str, reason: str, detail: str) -> None:
+        line = self._complaints.note(device, reason, detail, now=time.monotonic())
+        if line is not None:
+            _LOG.warning("%s", line)
 
     # Intake → ledger → receipt → acknowledgement
 
-    def _listen(self) -> list[Message]:
+    def _listen(self) -> None:
         waits = [wait for task in self._tasks.values() if (wait := self._round_wait_s(task)) is not None]
-        arrived = []
-        for event in self._link.poll(max(0.0, min([_TURN_S, *waits]))):
+        for event in self._link.poll(0.0 if self._waiting else max(0.0, min([_TURN_S, *waits]))):
             match event:
                 case Message():
-                    arrived.append(event)
+                    self._waiting.append(event)
                 case Connected():
-                    self._link.subscribe(*(topics.everyone(task, "up") for task in self._tasks))
-                    for task in self._tasks.values():
-                        self._publish_all(task)
+                    self._welcome()
                 case Disconnected(why):
+                    self._listens = False
                     _LOG.info("disconnected: %s", why)
                 case SubscriptionRefused(refused):
                     _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
-        return arrived
+
+    def _welcome(self) -> None:
+        """A new connection: listen, then publish everything, since a killed broker may have forgotten it."""
+        try:
+            self._link.subscribe(*(topics.everyone(task, "up") for task in self._tasks))
+        except LinkDown:
+            return  # it broke again, and the next Connected follows
+        self._listens = True
+        for task in self._tasks.values():
+            self._publish_all(task)
 
     def _intake(self, arrived: Sequence[Message]) -> None:
         """Receipts are published only after the transaction, and MQTT is acknowledged after the receipts."""
-        if not arrived:
-            return
-        entries: list[Entry] = []
-        layouts = {name: task.layout for name, task in self._tasks.items()}
-        answers: dict[tuple[str, str, int], bool] = {}
-        for message in arrived:
-            match decode(message.topic, message.payload, layouts):
-                case FrameIn() as said if said.task in self._tasks:
-                    entries.append(self._entry(said))
-                case HelloIn() as said if said.task in self._tasks:
-                    self._ledger.hello(said.task, said.device, said.hello)
-                    answers.setdefault((said.task, said.device, said.hello.epoch), False)
-                case Rejected() as rejected:
-                    self._rejected[rejected.device, rejected.reason] += 1
-                    _LOG.warning("dropped bytes from %s: %s", rejected.device or "?", rejected.detail)
-        for entry, admission in zip(entries, self._ledger.admit(entries, time.time()), strict=True):
-            key = (entry.task, entry.device, entry.epoch)
+        hellos, asked = self._read(arrived)
+        for (_, device, _), lost in zip(hellos, self._ledger.greet(hellos), strict=True):
+            if lost:
+                told = "are unknown to this ledger: the backup that was restored is older; what they carried is lost"
+                self._complain(device, "lost-to-restore", f"{lost} frames that it has settled {told}")
+        answers = {(task, device, hello.epoch): False for task, device, hello in hellos}
+        for each, admission in zip(asked, self._ledger.admit(asked, time.time()), strict=True):
+            key = (each.task, each.device, each.epoch)
             answers[key] = answers.get(key, False) or admission.conflict
-            self._tell_refusal(entry, admission)
+            if admission.refusal is not None:
+                reason = admission.refusal.reason
+                self._complain(each.device, reason, f"frame {each.sequence} is not counted: {reason}")
+        failpoint.hit("service.before-receipt")
         try:
             for (task, device, epoch), conflict in answers.items():
                 receipt = self._ledger.receipt(task, device, epoch, conflict=conflict)
@@ -159,82 +171,101 @@ class Service:
         failpoint.hit("service.before-ack")
         for message in arrived:
             self._link.acknowledge(message)
+        failpoint.hit("service.after-ack")
 
-    def _entry(self, said: FrameIn) -> Entry:
-        task, made = self._tasks[said.task], said.frame
-        staleness = max(0, task.version.number - made.base_version)
-        return Entry(
-            task=said.task,
-            device=said.device,
-            epoch=made.epoch,
-            sequence=made.sequence,
-            digest=frame.digest(said.body),
-            number=made.number,
-            part=made.part,
-            parts=made.parts,
-            base_version=made.base_version,
-            num_examples=made.num_examples,
-            weight=weight(made.num_examples, staleness),
-            refusal=refusal(made, frame.address(said.task, said.device), task.terms),
-            body=said.body,
-        )
-
-    def _tell_refusal(self, entry: Entry, admission: Admission) -> None:
-        if admission.refusal is not None:
-            _LOG.info("refused frame %d of %s: %s", entry.sequence, entry.device, admission.refusal.reason)
+    def _read(self, arrived: Sequence[Message]) -> tuple[list[Greeting], list[Entry | Withdrawal]]:
+        """What devices say and ask, in order of arrival; what cannot be read is counted and dropped."""
+        hellos: list[Greeting] = []
+        asked: list[Entry | Withdrawal] = []
+        layouts = {name: task.layout for name, task in self._tasks.items()}
+        for message in arrived:
+            match decode(message.topic, message.payload, layouts):
+                case Rejected(device, reason, detail):
+                    self._complain(device, reason, f"dropped bytes: {detail}")
+                case said if said.task not in self._tasks:
+                    continue
+                case HelloIn(task, device, hello):
+                    hellos.append((task, device, hello))
+                case WithdrawIn(task, device, said):
+                    asked += [Withdrawal(task, device, said.epoch, *each) for each in said.frames]
+                case FrameIn() as said:
+                    asked.append(self._tasks[said.task].entry(said))
+        return hellos, asked
 
     # Contributions → batch → parameters → version
 
-    def _round_wait_s(self, task: _Running) -> float | None:
+    def _round_wait_s(self, task: Running) -> float | None:
         pending, settings = self._ledger.pending(task.name), task.settings
-        buffer = Buffer(settings.goal, settings.deadline_s, settings.min_interval_s)
-        last_s = task.version.created_s if task.version.number else 0.0
-        return buffer.wait_s(updates=pending.updates, opened_s=pending.opened_s, last_s=last_s, now=time.time())
+        wall, now = time.time(), time.monotonic()
 
-    def _close_round(self, task: _Running) -> None:
+        def steady(name: str, mark: float) -> float:
+            return now - self._ages.of(f"{task.name} {name}", mark, wall_s=wall, steady_s=now)
+
+        return Buffer(settings.goal, settings.deadline_s, settings.min_interval_s).wait_s(
+            updates=pending.updates,
+            opened_s=None if pending.opened_s is None else steady("batch", pending.opened_s),
+            last_s=steady("version", task.version.created_s) if task.version.number else -math.inf,
+            now=now,
+        )
+
+    def _close_round(self, task: Running) -> None:
         wait_s = self._round_wait_s(task)
         if wait_s is None or wait_s > 0:
             return
         members = self._ledger.open_contributions(task.name, MAX_FRAMES)
-        scale_bits = SCALE_BITS
         decoded = ((frame.decode(member.body, task.layout.tensors).update, member.weight) for member in members)
-        total = weighted_sum(decoded, task.layout.size, scale_bits)
+        total = weighted_sum(decoded, task.layout.size, SCALE_BITS)
         leads = [member.weight for member in members if member.leads]
-        optimiser = Sgd(task.settings.learning_rate)
-        parameters = optimiser.step(task.parameters, total, sum(leads), scale_bits)
+        learning_rate = task.settings.learning_rate
+        parameters = Sgd(learning_rate).step(task.parameters, total, sum(leads), SCALE_BITS)
         digest = self._blobs.put(parameters.astype("<f4").tobytes())
         number = task.version.number + 1
         version = Version(number, digest, number, time.time(), len(leads), len(members), sum(leads), {})
-        self._ledger.close_batch(task.name, members, version)
+        terms = {"scale_bits": SCALE_BITS, "value_limit": VALUE_LIMIT, "learning_rate": learning_rate}
+        self._ledger.close_batch(task.name, members, version, terms)
         task.version, task.parameters = version, parameters
-        if task.settings.keep_frames_of_versions >= 0:
-            self._ledger.forget_bodies(task.name, number - task.settings.keep_frames_of_versions)
         _LOG.info("task %s: version %d from %d updates", task.name, number, len(leads))
         if task.evaluator is not None:
             task.evaluator.submit(number, self._blobs.path(digest))
+        failpoint.hit("service.before-publish")
         self._publish_version(task)
+        failpoint.hit("service.after-publish")
+        self._tidy(task)
 
-    def _note_metrics(self, task: _Running) -> None:
-        for result in task.evaluator.results() if task.evaluator else ():
-            self._ledger.add_metrics(task.name, result.version, result.metrics)
+    def _tidy(self, task: Running) -> None:
+        """A bounded step towards a ledger and a registry that do not grow."""
+        settings, number = task.settings, task.version.number
+        before_batch = 0
+        if settings.keep_frames_of_versions >= 0:
+            before_batch = number - settings.keep_frames_of_versions
+            self._ledger.forget_bodies(task.name, before_batch)
+            stay, _ = task.served(self._ledger)
+            for digest in self._ledger.forget_versions(task.name, settings.keep_versions, stay):
+                self._blobs.remove(digest)
+        before_base = number - min(settings.policy.max_staleness, REMEMBERED)
+        self._ledger.compact(task.name, before_batch=before_batch, before_base=before_base)
+
+    def _note_metrics(self, task: Running) -> None:
+        if task.evaluator is not None:
+            task.unwritten += task.evaluator.results()
+        while task.unwritten:
+            self._ledger.add_metrics(task.name, task.unwritten[0].version, task.unwritten[0].metrics)
+            del task.unwritten[0]
 
     # Version → fleet
 
-    def _publish_all(self, task: _Running) -> None:
-        """A killed broker may have forgotten everything: after each connect all of it again."""
-        created = [(version.digest, version.created_s) for version in self._ledger.versions(task.name)]
-        stay, go = retained.served(created, time.time())
+    def _publish_all(self, task: Running) -> None:
+        stay, go = task.served(self._ledger)
         task.cleared = set(go[:-_CLEAR_AT_CONNECT])
         for digest in (task.bundle.digest, *stay):
             self._publish(self._chunks(task, digest))
         self._publish_version(task)
 
-    def _publish_version(self, task: _Running) -> None:
+    def _publish_version(self, task: Running) -> None:
         """The new parameters, then the head that names them, then retired chunks away."""
         task.cleared.discard(task.version.digest)
-        self._publish([*self._chunks(task, task.version.digest), retained.head(self._announcement(task))])
-        recent = self._ledger.versions(task.name, last=_CLEAR_AT_CONNECT + retained.KEEP_VERSIONS)
-        _, go = retained.served([(version.digest, version.created_s) for version in recent], time.time())
+        self._publish([*self._chunks(task, task.version.digest), retained.head(task.announcement(self._service))])
+        _, go = task.served(self._ledger, _CLEAR_AT_CONNECT + retained.KEEP_VERSIONS)
         size = 4 * task.layout.size
         for digest in go:
             if digest not in task.cleared:
@@ -242,35 +273,18 @@ class Service:
                 task.cleared.add(digest)
 
     def _publish(self, messages_: Sequence[retained.Retained]) -> None:
+        """Only while subscribed: a device answers a new service at once, and nobody would hear it."""
+        if not self._listens:
+            return
         try:
             for topic, payload in messages_:
                 self._link.publish(topic, payload, retain=True)
         except LinkDown:
             return  # everything is published again after the reconnect
 
-    def _chunks(self, task: _Running, digest: str) -> list[retained.Retained]:
+    def _chunks(self, task: Running, digest: str) -> list[retained.Retained]:
         content = self._blobs.get(digest)
         return list(retained.chunks(task.name, retained.blob_of(digest, len(content)), content))
-
-    def _announcement(self, task: _Running) -> Announcement:
-        return Announcement(
-            task=task.name,
-            version=task.version.number,
-            service=self._service,
-            parameters=task.snapshot,
-            bundle=task.bundle,
-            layout=task.layout.digest,
-            size=task.layout.size,
-            policy=task.settings.policy.announced(),
-        )
-
-    # Disk → memory
-
-    def _load(self, name: str, digest: str, values: dict[str, object]) -> _Running:
-        settings = structure(values, Task, where=f"settings of task {name}")
-        (version,) = self._ledger.versions(name, last=1)
-        parameters = np.frombuffer(self._blobs.get(version.digest), "<f4").astype(np.float32)
-        return _Running(name, settings, self._blobs.get(digest), version, parameters)
 
 
 def add_task(settings: Aggregator, name: str, content: bytes, task_settings: Task) -> None:

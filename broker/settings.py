@@ -93,6 +93,9 @@ class Task:
     evaluation: str = ""
     # Frames of so many past versions stay in the ledger; negative keeps all, so that versions can be made again.
     keep_frames_of_versions: int = 3
+    # So many newest versions are kept, and of older ones ever fewer: about one in two of the next so many, one in four
+    # of the twice as many before them, and so on. All stay when keep_frames_of_versions is negative.
+    keep_versions: int = attrs.field(default=50, validator=within(3, 1_000_000))
     policy: DevicePolicy = DevicePolicy()
 
 

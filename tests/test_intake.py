@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.intake.admissible import Terms, refusal
-from broker.intake.decode import FrameIn, HelloIn, Rejected, decode
+from broker.intake.complaints import EVERY_S, MAX_KEYS, OTHERS, Complaints
+from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.errors import REASONS, WireError
 from edgeclient.wire.layout import Layout, Parameter
-from edgeclient.wire.messages import Hello, Receipt, Refusal
+from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.reader import sealed
 
 LAYOUT = Layout((Parameter("w", (4, 2)), Parameter("b", (2,))))
@@ -23,6 +24,8 @@ TAG = LAYOUT.tag
 TERMS = Terms(TAG, size=10, version=20, max_staleness=5, value_limit=16.0)
 TOPIC = topics.up("t", "d")
 HELLO = messages.encode_hello(Hello(7, 3, 1))
+DIGEST = b"12345678"
+WITHDRAW = messages.encode_withdraw(Withdraw(7, ((0, DIGEST), (0xFFFFFFFE, DIGEST))))
 
 
 def body(*, base: int = 20, tag: bytes = TAG, size: int = 10, device: str = "d", value: float = 2.0) -> bytes:
@@ -37,12 +40,13 @@ def judged(data: bytes, terms: Terms = TERMS) -> Refusal | None:
     return refusal(frame.decode(data), frame.address("t", "d"), terms)
 
 
-def test_a_frame_and_a_hello() -> None:
+def test_a_frame_a_hello_and_a_withdrawal() -> None:
     data = body()
     said = decode(TOPIC, data, LAYOUTS)
     assert isinstance(said, FrameIn)
     assert (said.task, said.device, said.body, said.frame.epoch) == ("t", "d", data, 7)
     assert decode(TOPIC, HELLO, {}) == HelloIn("t", "d", Hello(7, 3, 1))
+    assert decode(TOPIC, WITHDRAW, {}) == WithdrawIn("t", "d", messages.decode_withdraw(WITHDRAW))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +56,11 @@ def test_a_frame_and_a_hello() -> None:
         (TOPIC, b"xx\x01\x01", "d", "magic"),
         (TOPIC, b"EC\x03\x01", "d", "version"),
         (TOPIC, b"EC\x02\x02", "d", "version"),
-        (TOPIC, b"EC\x01\x03" + bytes(20), "d", "kind"),
+        (TOPIC, b"EC\x01\x05" + bytes(20), "d", "kind"),
+        (TOPIC, b"EC\x01\x03" + bytes(20), "d", "checksum"),
+        (TOPIC, WITHDRAW[:-1], "d", "checksum"),
+        (TOPIC, messages.encode_withdraw(Withdraw(7, ((0xFFFFFFFF, DIGEST),))), "d", "range"),
+        (TOPIC, frame.stamp(body(), epoch=7, sequence=0xFFFFFFFF), "d", "range"),
         (TOPIC, messages.encode_receipt(Receipt(1, 0, 0)), "d", "kind"),
         (TOPIC, HELLO[:-1], "d", "checksum"),
         (TOPIC, sealed(HELLO[:-4] + b"\0"), "d", "trailing"),
@@ -144,3 +152,27 @@ def test_no_staleness_at_all() -> None:
     strict = Terms(TAG, 10, 20, 0, 16.0)
     assert judged(body(base=20), strict) is None
     assert judged(body(base=19), strict) is Refusal.STALE
+
+
+# Complaints
+
+
+def test_a_flood_is_one_line_in_thirty_seconds() -> None:
+    complaints = Complaints()
+    lines = [complaints.note("d", "checksum", "broken", now=i / 100) for i in range(100 * 90)]
+    told = [line for line in lines if line is not None]
+    assert told[0] == "d: broken"
+    assert len(told) == 3
+    assert "(3000 times in 30 s, reason checksum)" in told[1]
+    assert complaints.count("d", "checksum") == 9000
+    assert complaints.note("d", "magic", "another reason", now=90) == "d: another reason"
+    assert complaints.note("e", "checksum", "another device", now=90) == "e: another device"
+
+
+def test_hostile_names_take_bounded_memory_and_bounded_lines() -> None:
+    complaints = Complaints()
+    lines = [complaints.note(f"d{i}", "checksum", "broken", now=0.0) for i in range(50_000)]
+    assert len(complaints) == MAX_KEYS + 1
+    assert sum(line is not None for line in lines) == MAX_KEYS + 1
+    assert complaints.count(OTHERS, "checksum") == 50_000 - MAX_KEYS
+    assert complaints.note("d0", "checksum", "broken", now=EVERY_S) is not None

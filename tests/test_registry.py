@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.registry.blobs import Blobs, RegistryError
+from broker.registry.blobs import POINTS, Blobs, RegistryError, RegistryUnavailable
 from edgeclient.failpoint import VARIABLE
 
 
@@ -52,3 +52,58 @@ def test_killed_before_the_rename_nothing_is_there(tmp_path: Path) -> None:
         blobs.get(digest)
     assert blobs.get(blobs.put(b"abc")) == b"abc"
     assert [path.name for path in tmp_path.iterdir()] == [digest]
+
+
+CHILD = """
+import pathlib, sys
+from broker.registry.blobs import Blobs
+blobs = Blobs(pathlib.Path(sys.argv[1]))
+blobs.remove(blobs.put(b"abc"))
+"""
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_anywhere_a_content_is_there_or_not(tmp_path: Path, point: str) -> None:
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    child = subprocess.run(command, env={**os.environ, VARIABLE: f"{point}=kill"}, check=False)
+    assert child.returncode == -signal.SIGKILL
+    there = point in {"registry.after-put", "registry.before-remove"}
+    assert [path.name for path in tmp_path.iterdir()] == [sha256(b"abc").hexdigest()] * there
+
+
+FULL = """
+import pathlib, resource, sys
+from broker.registry.blobs import Blobs, RegistryUnavailable
+blobs = Blobs(pathlib.Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    blobs.put(bytes(5000))
+except RegistryUnavailable as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(len(blobs.get(blobs.put(bytes(5000)))))
+"""
+
+
+def test_without_room_nothing_is_left_and_later_it_works(tmp_path: Path) -> None:
+    """The kernel refuses to write on, as on a full disk."""
+    child = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)
+    refused, written = child.stdout.splitlines()
+    assert "cannot be written: File too large" in refused
+    assert written == "5000"
+    assert [path.name for path in tmp_path.iterdir()] == [sha256(bytes(5000)).hexdigest()]
+    assert issubclass(RegistryUnavailable, RegistryError)
+
+
+def test_strays_are_what_nothing_names_for_an_hour(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path)
+    named, young, old = (blobs.put(content) for content in (b"named", b"young", b"old"))
+    half = tmp_path / f"{'ab' * 32}.new"
+    other = tmp_path / "README"
+    half.write_bytes(b"a part")
+    other.write_bytes(b"of a person")
+    for path in (blobs.path(named), blobs.path(old), half, other):
+        os.utime(path, (1.0, 1.0))
+    assert blobs.strays({named}) == sorted([blobs.path(old), half])
+    assert young not in {path.name for path in blobs.strays({named})}
+    assert blobs.size() == (4, len(b"named" + b"young" + b"old" + b"a part"))

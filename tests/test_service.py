@@ -1,16 +1,27 @@
 """The aggregator as a process, and a stranger on the wire."""
 
+import re
+import resource
+import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import fleet
 import numpy as np
 import pytest
 
+from broker import children, service, upkeep
+from broker.ledger import ledger
 from broker.ledger.ledger import Ledger
+from broker.registry import blobs
+from broker.service import add_task
 from broker.settings import Aggregator, DevicePolicy, Task
-from edgeclient.link.mqtt import Endpoint, Link
-from edgeclient.wire import announcement, messages, topics
+from edgeclient.link.mqtt import Endpoint, Link, Message
+from edgeclient.settings import Mqtt
+from edgeclient.wire import announcement, frame, messages, topics
+from edgeclient.wire.errors import REASONS
 from edgeclient.wire.messages import Hello, Receipt, Refusal
 from edgeclient.wire.reader import sealed
 
@@ -32,8 +43,8 @@ def _wait_for_head(link: Link, task: str, version: int) -> announcement.Announce
 
 
 def _versions(settings: Aggregator, task: str) -> list[int]:
-    with Ledger(settings.ledger, read_only=True) as ledger:
-        return [version.number for version in ledger.versions(task)]
+    with Ledger(settings.ledger, read_only=True) as book:
+        return [version.number for version in book.versions(task)]
 
 
 def test_refused_frames_are_answered_and_change_nothing(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -88,9 +99,9 @@ def test_junk_is_dropped_and_the_next_frame_counts(tmp_path: Path, endpoint: End
         receipt = _say(link, task, "a", good)
         assert (receipt.watermark, receipt.refused) == (1, ())
         _wait_for_head(link, task, 1)
-        with Ledger(made.ledger, read_only=True) as ledger:
-            assert ledger.frame_counts(task)["a"] == (1, 0, 0)
-            assert ledger.frame_counts(task).get("stranger", (0, 0, 0))[0] == 0
+        with Ledger(made.ledger, read_only=True) as book:
+            assert book.frame_counts(task)["a"] == (1, 0, 0)
+            assert book.frame_counts(task).get("stranger", (0, 0, 0))[0] == 0
 
 
 def test_copies_count_once_and_a_conflict_is_told(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -108,9 +119,9 @@ def test_copies_count_once_and_a_conflict_is_told(tmp_path: Path, endpoint: Endp
         assert _versions(made, task) == [0]
         assert _say(link, task, "b", fleet.make_frame(task, "b", epoch=EPOCH, sequence=0, seed=2)).watermark == 1
         _wait_for_head(link, task, 1)
-        with Ledger(made.ledger, read_only=True) as ledger:
-            assert {device: counts[2] for device, counts in ledger.frame_counts(task).items()} == {"a": 0, "b": 0}
-            assert ledger.versions(task)[-1].updates == 2
+        with Ledger(made.ledger, read_only=True) as book:
+            assert {device: counts[2] for device, counts in book.frame_counts(task).items()} == {"a": 0, "b": 0}
+            assert book.versions(task)[-1].updates == 2
 
 
 def test_an_unfilled_batch_closes_at_its_deadline(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -125,7 +136,11 @@ def test_an_unfilled_batch_closes_at_its_deadline(tmp_path: Path, endpoint: Endp
         assert _wait_for_head(link, task, 1).version == 1
 
 
-@pytest.mark.parametrize("point", ["ledger.before-commit", "ledger.after-commit", "service.before-ack"])
+IN_THE_LEDGER = ["ledger.before-commit", "ledger.after-commit", "ledger.before-close", "ledger.after-close"]
+AROUND = ["registry.before-put", "registry.after-put", "ledger.before-compact", "ledger.after-compact"]
+
+
+@pytest.mark.parametrize("point", [*IN_THE_LEDGER, *AROUND, *service.POINTS])
 def test_an_aggregator_killed_anywhere_counts_once(
     point: str, tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,9 +159,163 @@ def test_an_aggregator_killed_anywhere_counts_once(
             # A device sends everything again to an aggregator that is new.
             assert _say(link, task, "a", body).watermark == 1
             assert _say(link, task, "a", body).watermark == 1
-            with Ledger(tmp_path / "data" / "ledger.db", read_only=True) as ledger:
+            with Ledger(tmp_path / "data" / "ledger.db", read_only=True) as book:
                 until_s = time.monotonic() + 30
-                while len(ledger.versions(task)) < 2:
+                while len(book.versions(task)) < 2:
                     assert time.monotonic() < until_s
-                assert ledger.frame_counts(task) == {"a": (1, 0, 0)}
-                assert [version.updates for version in ledger.versions(task)] == [0, 1]
+                assert book.frame_counts(task) == {"a": (1, 0, 0)}
+                assert [version.updates for version in book.versions(task)] == [0, 1]
+    found, remade = upkeep.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
+    assert (found, remade) == ([], 1)
+
+
+def test_every_failpoint_of_the_aggregator_is_listed() -> None:
+    folder = Path(service.__file__).parent
+    sources = "".join(path.read_text() for path in sorted(folder.rglob("*.py")))
+    named = Counter(re.findall(r'"((?:ledger|registry|service)\.(?:before|after)-[a-z]+)"', sources))
+    assert set(named) == {*ledger.POINTS, *blobs.POINTS, *service.POINTS}
+    assert min(named.values()) == 2  # in the list and where it is passed
+
+
+def test_withdrawals_and_frames_are_answered_in_order(tmp_path: Path, endpoint: Endpoint) -> None:
+    task = "withdrawn"
+    first, second = (fleet.make_frame(task, "a", epoch=EPOCH, sequence=i, seed=i) for i in (0, 1))
+    asked = messages.Withdraw(EPOCH, ((0, frame.digest(first)), (1, frame.digest(second))))
+    with (
+        fleet.aggregator(tmp_path, endpoint, task, Task(goal=9)) as made,
+        fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link,
+    ):
+        _wait_for_head(link, task, 0)
+        assert _say(link, task, "a", first).watermark == 1
+        receipt = _say(link, task, "a", messages.encode_withdraw(asked))
+        assert (receipt.watermark, receipt.refused) == (2, ((1, Refusal.WITHDRAWN),))
+        assert _say(link, task, "a", second).refused == ((1, Refusal.WITHDRAWN),)
+        assert _say(link, task, "a", messages.encode_hello(Hello(EPOCH, 2, 2))).refused == ()
+        other = messages.Withdraw(EPOCH, ((1, b"another!"),))
+        assert _say(link, task, "a", messages.encode_withdraw(other)).conflict
+        with Ledger(made.ledger, read_only=True) as book:
+            assert book.frame_counts(task) == {"a": (1, 1, 0)}
+
+
+def test_poison_from_one_device_does_not_keep_the_others_waiting(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Undecodable, oversized, misaddressed, forged, refused and from ever new names; and bounded in the log."""
+    task = "poison"
+    rng = np.random.default_rng(0)
+    honest = fleet.make_frame(task, "bad", epoch=1, sequence=0)
+    with (
+        fleet.aggregator(tmp_path, endpoint, task, Task(goal=4, min_interval_s=0)) as made,
+        fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link,
+    ):
+        _wait_for_head(link, task, 0)
+        for turn in range(20):
+            forged = bytearray(honest[:-4])
+            forged[4 + turn % 60] ^= 0xFF
+            for payload in (
+                rng.bytes(500), rng.bytes(70_000), honest[: 10 + turn], sealed(bytes(forged)), b"",
+                fleet.make_frame(task, "other", epoch=2, sequence=turn),
+                fleet.make_frame(task, "bad", epoch=3, sequence=turn, base_version=10**6),
+                frame.stamp(honest, epoch=4, sequence=0xFFFF_FFFF),
+                messages.encode_withdraw(messages.Withdraw(5, ((turn, rng.bytes(8)),))),
+                messages.encode_hello(Hello(6 + turn, 0xFFFF_FFFF, 0xFFFF_FFFF)),
+            ):  # fmt: skip
+                link.publish(topics.up(task, "bad"), payload)
+            link.publish(topics.up(task, f"name{turn}"), b"junk")
+            body = fleet.make_frame(task, f"good{turn % 4}", epoch=EPOCH, sequence=turn // 4, seed=turn)
+            assert _say(link, task, f"good{turn % 4}", body).watermark == turn // 4 + 1
+        _wait_for_head(link, task, 5)
+        with Ledger(made.ledger, read_only=True) as book:
+            counts = book.frame_counts(task)
+            assert [counts[f"good{i}"] for i in range(4)] == [(5, 0, 0)] * 4
+        log = (tmp_path / "a.log").read_text().splitlines()
+        assert sum(" bad: " in line for line in log) <= 2 * len(REASONS)
+        assert any("bad: dropped bytes: " in line for line in log)
+    assert upkeep.examine(made)[0] == []
+
+
+def test_without_room_on_the_disk_nothing_is_answered_and_then_everything(tmp_path: Path, endpoint: Endpoint) -> None:
+    """The kernel refuses to let the aggregator's files grow, as a full disk does; the limit is lifted while it runs."""
+    task = "full"
+    with fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link:
+        process = fleet.start_aggregator(tmp_path, endpoint, task, Task(goal=2, min_interval_s=0))
+        try:
+            _wait_for_head(link, task, 0)
+            assert _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=0)).watermark == 1
+            log = tmp_path / "data" / "ledger.db-wal"
+            hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, hard))
+            bodies = [fleet.make_frame(task, "a", epoch=EPOCH, sequence=i, seed=i) for i in range(1, 40)]
+            for body in bodies:
+                link.publish(topics.up(task, "a"), body)
+            until_s = time.monotonic() + 30
+            while "nothing is counted or answered" not in (tmp_path / "a.log").read_text():
+                assert time.monotonic() < until_s
+            for _ in range(3):  # several tries, one line
+                assert not [event for event in link.poll(1.0) if isinstance(event, Message) and "/down/" in event.topic]
+            assert process.poll() is None
+            assert (tmp_path / "a.log").read_text().count("nothing is counted or answered") == 1
+            with Ledger(tmp_path / "data" / "ledger.db", read_only=True) as book:
+                assert book.frame_counts(task) == {"a": (1, 0, 0)}
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            down = topics.down(task, "a")
+            fleet.await_message(link, lambda m: m.topic == down and messages.decode_receipt(m.payload).watermark == 40)
+            _wait_for_head(link, task, 1)
+        finally:
+            children.end(process)
+        assert "Traceback" not in (tmp_path / "a.log").read_text()
+    found, _ = upkeep.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
+    assert found == []
+
+
+JUMPING = """
+import pathlib, sys, time
+real, by = time.time, pathlib.Path(sys.argv.pop())
+time.time = lambda: real() + float(by.read_text())
+from broker.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("jump_s", [-3e7, 3e7])
+def test_versions_keep_coming_when_the_clock_jumps_a_year(tmp_path: Path, endpoint: Endpoint, jump_s: float) -> None:
+    task = f"clock{'-' if jump_s < 0 else '_'}"
+    made = Aggregator(directory=tmp_path / "data", mqtt=Mqtt(port=endpoint.port))
+    add_task(made, task, fleet.BUNDLE, Task(goal=100, deadline_s=0.5, min_interval_s=0.5))
+    (tmp_path / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n')
+    (tmp_path / "by").write_text("0")
+    command = [sys.executable, "-c", JUMPING, "serve", str(tmp_path / "a.toml"), str(tmp_path / "by")]
+    with fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link:
+        process = children.spawn(command, log=tmp_path / "a.log")
+        try:
+            _wait_for_head(link, task, 0)
+            for sequence in range(4):
+                _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=sequence, seed=sequence))
+                if sequence == 1:
+                    (tmp_path / "by.new").write_text(str(jump_s))
+                    (tmp_path / "by.new").rename(tmp_path / "by")
+                _wait_for_head(link, task, sequence + 1)
+        finally:
+            children.end(process)
+        assert "Traceback" not in (tmp_path / "a.log").read_text()
+
+
+def test_two_aggregators_and_a_damaged_ledger_are_one_line(tmp_path: Path, endpoint: Endpoint) -> None:
+    task = "lines"
+    with fleet.aggregator(tmp_path, endpoint, task, Task()) as made:
+        with fleet.hand(endpoint, topics.head(task)) as link:
+            _wait_for_head(link, task, 0)
+        assert "in use by another edgebroker process: stop that one first" in _last_words(tmp_path)
+    content = bytearray(made.ledger.read_bytes())
+    content[4096:] = np.random.default_rng(0).bytes(len(content) - 4096)
+    made.ledger.write_bytes(content)
+    assert "is damaged" in _last_words(tmp_path)
+    made.ledger.write_bytes(b"junk" * 5000)
+    assert "is not a ledger" in _last_words(tmp_path)
+
+
+def _last_words(folder: Path) -> str:
+    command = [sys.executable, "-m", "broker.cli", "serve", str(folder / "a.toml")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("edgebroker: ")
+    return line

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.errors import WireError
@@ -29,6 +29,15 @@ class HelloIn:
 
 
 @dataclass(frozen=True, slots=True)
+class WithdrawIn:
+    """A device asks that frames which may be under way shall not count."""
+
+    task: str
+    device: str
+    withdraw: messages.Withdraw
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """Bytes that are no message of ours: counted per device and dropped. `device` is "" when unknown."""
 
@@ -37,7 +46,10 @@ class Rejected:
     detail: str
 
 
-Incoming: TypeAlias = FrameIn | HelloIn | Rejected
+Incoming: TypeAlias = FrameIn | HelloIn | WithdrawIn | Rejected
+
+# The sequence after it would not fit a receipt, so that it is never assigned.
+_NO_SEQUENCE: Final = 0xFFFF_FFFF
 
 
 def decode(topic: str, payload: bytes, layouts: Mapping[str, Layout]) -> Incoming:
@@ -48,11 +60,23 @@ def decode(topic: str, payload: bytes, layouts: Mapping[str, Layout]) -> Incomin
         if parsed.kind != "up":
             return Rejected(device, "topic", f"{topic[:120]!r} is not an upload")
         (device,) = parsed.rest
-        if messages.kind(payload) == messages.HELLO:
-            return HelloIn(parsed.task, device, messages.decode_hello(payload))
-        return FrameIn(parsed.task, device, payload, _frame(payload, layouts.get(parsed.task)))
+        match messages.kind(payload):
+            case messages.HELLO:
+                return HelloIn(parsed.task, device, messages.decode_hello(payload))
+            case messages.WITHDRAW:
+                withdraw = messages.decode_withdraw(payload)
+                _check(withdraw.frames[-1][0])
+                return WithdrawIn(parsed.task, device, withdraw)
+        made = _frame(payload, layouts.get(parsed.task))
+        _check(made.sequence)
+        return FrameIn(parsed.task, device, payload, made)
     except WireError as error:
         return Rejected(device, error.reason, error.detail)
+
+
+def _check(sequence: int) -> None:
+    if sequence == _NO_SEQUENCE:
+        raise WireError("range", f"sequence {sequence} is never assigned")
 
 
 def _frame(payload: bytes, layout: Layout | None) -> frame.Frame:

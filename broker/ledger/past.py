@@ -1,7 +1,7 @@
 """What is remembered of settled frames whose rows are gone: four bytes of digest each, and which were refused.
 
 Enough to notice that a sequence is used again: with the same bytes it is a duplicate, with others a conflict, which
-four bytes miss once in 2^32. Pure functions on the two columns of one chunk of 1,024 sequences.
+four bytes miss once in 2^32. Pure functions on the two columns of one chunk of 960 sequences.
 """
 
 import struct
@@ -11,7 +11,7 @@ from typing import Final
 
 from edgeclient.wire.messages import Refusal
 
-CHUNK: Final = 1024
+CHUNK: Final = 960  # so that a chunk fits a page of the database
 # Sequences of an epoch that are remembered; older ones count as duplicates.
 WINDOW: Final = 65_536
 _SHORT: Final = 4
@@ -36,20 +36,20 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """1,024 sequences of one epoch, from a multiple of 1,024 on.
+    """960 sequences of one epoch, from a multiple of 960 on.
 
     Attributes:
         digests: 4 bytes for each sequence; zeros where nothing is known.
         refusals: 3 bytes, offset (u16) and code (u8), for each that was refused.
 
     Example:
-        >>> chunk = Chunk().with_frames([(1030, b"12345678", None), (1031, b"abcdefgh", Refusal.STALE)])
-        >>> chunk.at(1030, b"12345678")
+        >>> chunk = Chunk().with_frames([(970, b"12345678", None), (971, b"abcdefgh", Refusal.STALE)])
+        >>> chunk.at(970, b"12345678")
         Settled(same=True, refusal=None, known=True)
-        >>> chunk.at(1031, b"other")
+        >>> chunk.at(971, b"other")
         Settled(same=False, refusal=<Refusal.STALE: 2>, known=True)
-        >>> list(chunk.frames(1024))
-        [(1030, None), (1031, <Refusal.STALE: 2>)]
+        >>> list(chunk.frames(960))
+        [(970, None), (971, <Refusal.STALE: 2>)]
     """
 
     digests: bytes = bytes(CHUNK * _SHORT)

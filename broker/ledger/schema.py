@@ -93,7 +93,7 @@ _VERSION_2: Final = (
         task     TEXT NOT NULL,
         device   TEXT NOT NULL,
         epoch    INTEGER NOT NULL,
-        chunk    INTEGER NOT NULL,       -- sequences from 1024 * chunk on
+        chunk    INTEGER NOT NULL,       -- sequences from 960 * chunk on
         digests  BLOB NOT NULL,          -- 4 bytes for each, see past.py
         refusals BLOB NOT NULL,          -- 3 bytes for each that was refused
         PRIMARY KEY (task, device, epoch, chunk)
@@ -117,7 +117,8 @@ def _compact(db: sqlite3.Connection) -> None:
             " WHERE task = ? AND batch = ? ORDER BY id",
             (task, batch),
         )
-        written = record.encode([record.Member(*row[:5], bool(row[5])) for row in members], {})
+        listed = [record.Member(d, epoch, s, base, weight, bool(leads)) for d, epoch, s, base, weight, leads in members]
+        written = record.encode(listed, {})
         db.execute("UPDATE version SET record = ? WHERE task = ? AND number = ?", (written, task, number))
 
 

@@ -1,13 +1,29 @@
 """Content-addressed files: a name can only ever mean one content."""
 
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
-from edgeclient import files
+from edgeclient import failpoint, files
+
+POINTS: Final = ("registry.before-put", "registry.after-put", "registry.before-remove", "registry.after-remove")
+
+_NAME: Final = re.compile(r"[0-9a-f]{64}(\.new)?")
+# A task that is being added puts its contents before the ledger names them.
+_YOUNG_S: Final = 3600.0
 
 
 class RegistryError(Exception):
     """Content is missing or damaged; the text says which file and what to do."""
+
+
+class RegistryUnavailable(RegistryError):
+    """Nothing can be written for now: the disk is full or failing; the same call may succeed later."""
 
 
 class Blobs:
@@ -18,11 +34,22 @@ class Blobs:
         self._directory = directory
 
     def put(self, content: bytes) -> str:
-        """Store `content` durably and return its SHA-256 (hex)."""
+        """Store `content` durably and return its SHA-256 (hex).
+
+        Raises:
+            RegistryUnavailable: the disk is full or failing; nothing is left of it.
+        """
         digest = sha256(content).hexdigest()
         path = self.path(digest)
         if not path.exists():
-            files.replace(path, content)
+            failpoint.hit("registry.before-put")
+            try:
+                files.replace(path, content)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    path.with_name(path.name + ".new").unlink(missing_ok=True)
+                raise RegistryUnavailable(f"{path} cannot be written: {error.strerror}") from None
+            failpoint.hit("registry.after-put")
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -46,4 +73,22 @@ class Blobs:
 
     def remove(self, digest: str) -> None:
         """Forget a content that nobody needs any more."""
+        failpoint.hit("registry.before-remove")
         self.path(digest).unlink(missing_ok=True)
+        failpoint.hit("registry.after-remove")
+
+    def size(self) -> tuple[int, int]:
+        """How many contents there are, and their bytes."""
+        sizes = [found.st_size for _, found in self._files()]
+        return len(sizes), sum(sizes)
+
+    def strays(self, named: set[str]) -> list[Path]:
+        """Files that nothing names, an hour old or more: a kill came between registry and ledger."""
+        now = time.time()
+        return [path for path, found in self._files() if path.name not in named and now - found.st_mtime >= _YOUNG_S]
+
+    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
+        for path in sorted(self._directory.iterdir()):
+            if _NAME.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):  # the aggregator removes old ones meanwhile
+                    yield path, path.stat()

@@ -1,0 +1,64 @@
+"""What goes wrong many times a second becomes a log line twice a minute, in bounded memory."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+EVERY_S: Final = 30.0
+# Who publishes chooses the device's name, so that names must not take memory without end.
+MAX_KEYS: Final = 1024
+OTHERS: Final = "(others)"
+
+
+@dataclass(slots=True)
+class _Told:
+    total: int = 0
+    since: int = 0
+    last_s: float | None = None
+
+
+@dataclass(slots=True)
+class Complaints:
+    """Counts by device and reason, and says when a line is due.
+
+    Example:
+        >>> complaints = Complaints()
+        >>> complaints.note("pi-7", "checksum", "CRC-32 does not match", now=0.0)
+        'pi-7: CRC-32 does not match'
+        >>> complaints.note("pi-7", "checksum", "CRC-32 does not match", now=10.0) is None
+        True
+        >>> complaints.note("pi-7", "checksum", "CRC-32 does not match", now=31.0)
+        'pi-7: CRC-32 does not match (2 times in 31 s, reason checksum)'
+        >>> complaints.count("pi-7", "checksum")
+        3
+    """
+
+    _by_key: dict[tuple[str, str], _Told] = field(default_factory=dict)
+
+    def note(self, device: str, reason: str, detail: str, *, now: float) -> str | None:
+        """Count one, and return the line to log if one is due for this device and reason.
+
+        Args:
+            device: whom it concerns; beyond 1,024 pairs of device and reason, all further devices are one.
+            reason: one of a few short labels.
+            detail: what was found, for people.
+            now: monotonic seconds.
+        """
+        key = (device, reason)
+        if key not in self._by_key and len(self._by_key) >= MAX_KEYS:
+            key = (OTHERS, reason)
+        told = self._by_key.setdefault(key, _Told())
+        told.total += 1
+        told.since += 1
+        if told.last_s is not None and now - told.last_s < EVERY_S:
+            return None
+        often = "" if told.last_s is None else f" ({told.since} times in {now - told.last_s:.0f} s, reason {reason})"
+        told.since, told.last_s = 0, now
+        return f"{device or 'somebody'}: {detail}{often}"
+
+    def count(self, device: str, reason: str) -> int:
+        """How often since the start."""
+        told = self._by_key.get((device, reason))
+        return told.total if told else 0
+
+    def __len__(self) -> int:
+        return len(self._by_key)
