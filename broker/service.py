@@ -154,10 +154,12 @@ class Service:
             if lost:
                 told = "are unknown to this ledger: the backup that was restored is older; what they carried is lost"
                 self._complain(device, "lost-to-restore", f"{lost} frames that it has settled {told}")
-        answers = {(task, device, hello.epoch): False for task, device, hello in hellos}
+        answers: dict[tuple[str, str, int], tuple[int, bytes] | None] = {
+            (task, device, hello.epoch): None for task, device, hello in hellos
+        }
         for each, admission in zip(asked, self._ledger.admit(asked, time.time()), strict=True):
             key = (each.task, each.device, each.epoch)
-            answers[key] = answers.get(key, False) or admission.conflict
+            answers[key] = (each.sequence, each.digest) if admission.conflict else answers.get(key)
             if admission.refusal is not None:
                 reason = admission.refusal.reason
                 self._complain(each.device, reason, f"frame {each.sequence} is not counted: {reason}")

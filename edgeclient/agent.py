@@ -41,6 +41,8 @@ _TURN_S: Final = 0.5
 _OBSERVE_S: Final = 5.0
 _FETCH_PAUSE_S: Final = 2.0  # after a blob that was not what it should be
 _DISK_PAUSE_S: Final = 30.0  # before a full disk is tried again
+_REMEMBERED: Final = 1024  # settled sequences
+_CONFIRM: Final = 1000  # settled sequences, before HELLO says so
 _WITHDRAW_S: Final = 8.0  # before an unanswered WITHDRAW is said again
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
@@ -81,6 +83,8 @@ class Agent:
         self._paused: tuple[float, str] = (-math.inf, "")
         self._observed: tuple[float, Observed] = (-math.inf, Observed(None, None, None))
         self._failed_version: int | None = None
+        self._unconfirmed = 0
+        self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self._stopping = False
 
     def stop(self) -> None:
@@ -217,26 +221,39 @@ class Agent:
         if store is None:
             return
         account = store.account()
-        awaiting = [row.sequence for row in store.outbox() if row.sequence is not None]
+        awaiting = {row.sequence: row.id for row in store.outbox() if row.sequence is not None}
         receipt = messages.decode_receipt(payload)
-        settlement = settle(receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting)
+
+        def digest(sequence: int) -> bytes | None:
+            if sequence not in awaiting:
+                return self._settled.get(sequence)
+            return frame.digest(frame.stamp(store.body(awaiting[sequence]), epoch=account.epoch, sequence=sequence))
+
+        settlement = settle(
+            receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting, digest=digest
+        )
         if receipt.epoch == account.epoch:
             self._window.answered()
         if settlement.renew:
-            _LOG.warning("the aggregator knows more of this store than it does itself: a copy? A new epoch begins")
+            _LOG.warning("another device uses a copy of this store, or it is an old backup. A new epoch begins")
             store.renew()
+            self._settled.clear()
             self._learner.begin(store)
             self._greet()
         elif not settlement.empty:
             for sequence, refusal in settlement.refused:
                 _LOG.info("frame %d refused (%s): its entries join the next round", sequence, refusal.reason)
+            settled = [*settlement.applied, *settlement.withdrawn, *(sequence for sequence, _ in settlement.refused)]
+            self._settled |= {sequence: digest(sequence) for sequence in settled}
+            self._settled = dict(sorted(self._settled.items())[-_REMEMBERED:])
             store.settle(
                 applied=settlement.applied,
                 refused=[sequence for sequence, _ in settlement.refused],
                 withdrawn=settlement.withdrawn,
             )
-            if len(receipt.refused) > MAX_RECEIPT_LIST // 2:
-                self._greet()  # confirms them, before the list has no room for the next
+            self._unconfirmed += len(settled)
+            if self._unconfirmed > _CONFIRM or len(receipt.refused) > MAX_RECEIPT_LIST // 2:
+                self._greet()  # the ledger folds what is confirmed, and tells no refusal twice
 
     def _subscribe_chunks(self) -> None:
         wanted = set(self._follower.wanted()) if time.monotonic() >= self._fetch_after else set()
@@ -343,6 +360,7 @@ class Agent:
         if self._store is None:
             return
         account = self._store.account()
+        self._unconfirmed = 0
         hello = messages.Hello(account.epoch, account.next_sequence, self._store.confirmed())
         self._window.restart(now=time.monotonic())
         self._withdraw_after = 0.0

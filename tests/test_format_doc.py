@@ -216,7 +216,7 @@ def test_hello_example() -> None:
 
 def test_receipt_example() -> None:
     refused = ((1, messages.Refusal.STALE), (4, messages.Refusal.VALUE_LIMIT))
-    receipt = messages.Receipt(0x0123456789ABCDEF, 2, 5, False, (3,), refused)
+    receipt = messages.Receipt(0x0123456789ABCDEF, 2, 5, None, (3,), refused)
     assert messages.decode_receipt(example("receipt")) == receipt
     assert messages.encode_receipt(receipt) == example("receipt")
 

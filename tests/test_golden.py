@@ -35,7 +35,7 @@ def load(name: str) -> tuple[list[bytes], list[dict[str, Any]]]:
 
 
 def as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=bytes.hex))
 
 
 def test_no_vector_is_forgotten() -> None:

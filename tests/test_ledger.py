@@ -155,7 +155,7 @@ def test_the_same_identity_with_other_bytes_is_a_conflict(ledger: Ledger) -> Non
     assert admission.conflict
     assert ledger.admit([entry(0)], 1.0) == [Admission(Verdict.DUPLICATE)]
     assert admitted(ledger) == {entry(0).body}
-    assert ledger.receipt("t", "d", EPOCH, conflict=True).conflict
+    assert ledger.receipt("t", "d", EPOCH, conflict=(0, bytes(8))).conflict == (0, bytes(8))
     assert not ledger.receipt("t", "d", EPOCH).conflict
 
 

@@ -115,7 +115,7 @@ def test_copies_count_once_and_a_conflict_is_told(tmp_path: Path, endpoint: Endp
         for _ in range(5):
             assert _say(link, task, "a", first).watermark == 1
         other = fleet.make_frame(task, "a", epoch=EPOCH, sequence=0, seed=1)
-        assert _say(link, task, "a", other).conflict
+        assert _say(link, task, "a", other).conflict == (0, frame.digest(other))
         assert _versions(made, task) == [0]
         assert _say(link, task, "b", fleet.make_frame(task, "b", epoch=EPOCH, sequence=0, seed=2)).watermark == 1
         _wait_for_head(link, task, 1)

@@ -1,5 +1,6 @@
 """Uplink: the window, receipts, conditions and the policy; pure functions and state machines."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -213,11 +214,22 @@ def test_only_what_awaits_is_settled() -> None:
 
 
 def test_a_receipt_of_another_epoch_settles_nothing() -> None:
-    assert settled(Receipt(8, watermark=9, seen=999, conflict=True), [1, 2]) == Settlement(())
+    assert settled(Receipt(8, watermark=9, seen=999, conflict=(1, D)), [1, 2]) == Settlement(())
 
 
-def test_a_conflict_ends_the_epoch_and_settles_nothing() -> None:
-    assert settled(Receipt(EPOCH, watermark=9, seen=10, conflict=True), [1]) == Settlement((), (), renew=True)
+D = b"12345678"
+
+
+def test_a_conflict_ends_the_epoch_of_the_store_that_made_the_frame() -> None:
+    receipt = Receipt(EPOCH, watermark=9, seen=10, conflict=(1, D))
+
+    def told(digest: Callable[[int], bytes | None]) -> Settlement:
+        return settle(receipt, epoch=EPOCH, next_sequence=10, awaiting=[1], digest=digest)
+
+    assert told(lambda sequence: D if sequence == 1 else None) == Settlement(renew=True)
+    # The other store with this epoch made the frame that counted, or has forgotten what it made.
+    assert told(lambda _: b"87654321") == Settlement((1,))
+    assert told(lambda _: None) == Settlement((1,))
 
 
 @pytest.mark.parametrize(("seen", "renew"), [(4, False), (5, False), (6, True)])

@@ -157,7 +157,9 @@ def greet(db: sqlite3.Connection, task: str, device: str, hello: Hello) -> int:
     return lost
 
 
-def receipt(db: sqlite3.Connection, task: str, device: str, number: int, *, conflict: bool) -> Receipt:
+def receipt(
+    db: sqlite3.Connection, task: str, device: str, number: int, *, conflict: tuple[int, bytes] | None
+) -> Receipt:
     """What the ledger knows about one epoch of a device."""
     epoch = epoch_of(task, device, number)
     watermark, seen, confirmed = _reached(db, epoch)

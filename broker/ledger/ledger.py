@@ -115,7 +115,7 @@ class Ledger:
         failpoint.hit("ledger.after-hello")
         return lost
 
-    def receipt(self, task: str, device: str, epoch: int, *, conflict: bool = False) -> Receipt:
+    def receipt(self, task: str, device: str, epoch: int, *, conflict: tuple[int, bytes] | None = None) -> Receipt:
         """What the ledger knows about one epoch of a device."""
         return admission.receipt(self._db, task, device, epoch, conflict=conflict)
 

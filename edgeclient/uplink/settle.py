@@ -1,6 +1,6 @@
 """What a receipt means for the frames that await one: a pure function."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edgeclient.wire.messages import Receipt, Refusal
@@ -21,7 +21,14 @@ class Settlement:
         return not (self.applied or self.refused or self.withdrawn)
 
 
-def settle(receipt: Receipt, *, epoch: int, next_sequence: int, awaiting: Iterable[int]) -> Settlement:
+def settle(
+    receipt: Receipt,
+    *,
+    epoch: int,
+    next_sequence: int,
+    awaiting: Iterable[int],
+    digest: Callable[[int], bytes | None] = lambda _: None,
+) -> Settlement:
     """Read a receipt.
 
     Args:
@@ -30,6 +37,8 @@ def settle(receipt: Receipt, *, epoch: int, next_sequence: int, awaiting: Iterab
         next_sequence: the first sequence that this store has not assigned. If the ledger has seen it
             already, this store is a clone or a restored backup.
         awaiting: sequences that have no receipt yet.
+        digest: of a frame of this store by sequence, None if it is not remembered; asked only where the receipt speaks
+            of a conflict.
 
     Example:
         >>> receipt = Receipt(epoch=7, watermark=2, seen=4, applied=(3,), refused=((1, Refusal.STALE),))
@@ -38,11 +47,13 @@ def settle(receipt: Receipt, *, epoch: int, next_sequence: int, awaiting: Iterab
     """
     if receipt.epoch != epoch:
         return Settlement()
-    if receipt.conflict or receipt.seen > next_sequence:
+    if receipt.seen > next_sequence:
         return Settlement(renew=True)
+    if receipt.conflict is not None and digest(receipt.conflict[0]) == receipt.conflict[1]:
+        return Settlement(renew=True)
+    open_ = sorted(awaiting)
     refusals = dict(receipt.refused)
     extra = set(receipt.applied)
-    open_ = sorted(awaiting)
     back = [(s, refusals[s]) for s in open_ if s in refusals]
     return Settlement(
         applied=tuple(s for s in open_ if s not in refusals and (s < receipt.watermark or s in extra)),

@@ -21,7 +21,7 @@ RECEIPT: Final = 4
 _PREFIX: Final = struct.Struct("<2sBB")
 _HELLO: Final = struct.Struct("<2sBBQII")
 _WITHDRAW: Final = struct.Struct("<2sBBQH")
-_WITHDRAWN: Final = struct.Struct("<I8s")
+_NAMED: Final = struct.Struct("<I8s")
 _RECEIPT: Final = struct.Struct("<2sBBQIIBHH")
 _CONFLICT: Final = 1
 
@@ -82,7 +82,8 @@ class Receipt:
         epoch: which epoch it speaks of.
         watermark: every sequence below it is applied, unless listed in `refused`.
         seen: one more than the highest sequence the ledger knows.
-        conflict: an identity came with different bytes; the device must mint a new epoch.
+        conflict: sequence and digest of a frame whose identity the ledger knows with other bytes, as the last one came;
+            the store that made it is a copy and begins a new epoch.
         applied: sequences from the watermark on that are applied.
         refused: sequences not applied, with the reason.
     """
@@ -90,7 +91,7 @@ class Receipt:
     epoch: int
     watermark: int
     seen: int
-    conflict: bool = False
+    conflict: tuple[int, bytes] | None = None
     applied: tuple[int, ...] = ()
     refused: tuple[tuple[int, Refusal], ...] = ()
 
@@ -142,7 +143,7 @@ def encode_withdraw(withdraw: Withdraw) -> bytes:
         raise ValueError(f"{len(withdraw.frames)} frames to withdraw at once, 1 to {MAX_WITHDRAW_LIST} are allowed")
     return sealed(
         _WITHDRAW.pack(MAGIC, WIRE_VERSION, WITHDRAW, withdraw.epoch, len(withdraw.frames))
-        + b"".join(_WITHDRAWN.pack(sequence, digest) for sequence, digest in withdraw.frames)
+        + b"".join(_NAMED.pack(sequence, digest) for sequence, digest in withdraw.frames)
     )
 
 
@@ -154,7 +155,7 @@ def decode_withdraw(data: bytes) -> Withdraw:
     if not 1 <= count <= MAX_WITHDRAW_LIST:
         raise WireError("range", f"{count} frames to withdraw, 1 to {MAX_WITHDRAW_LIST} are allowed")
     frames = tuple(
-        (int(sequence), bytes(digest)) for sequence, digest in (reader.unpack(_WITHDRAWN.format) for _ in range(count))
+        (int(sequence), bytes(digest)) for sequence, digest in (reader.unpack(_NAMED.format) for _ in range(count))
     )
     reader.finish()
     if any(later <= earlier for (earlier, _), (later, _) in pairwise(frames)):
@@ -174,6 +175,7 @@ def encode_receipt(receipt: Receipt) -> bytes:
             MAGIC, WIRE_VERSION, RECEIPT, receipt.epoch, watermark, receipt.seen,
             _CONFLICT if receipt.conflict else 0, len(applied), len(refused),
         )
+        + (_NAMED.pack(*receipt.conflict) if receipt.conflict else b"")
         + struct.pack(f"<{len(applied)}I", *applied)
         + b"".join(struct.pack("<IB", sequence, refusal) for sequence, refusal in refused)
     )  # fmt: skip
@@ -188,6 +190,7 @@ def decode_receipt(data: bytes) -> Receipt:
     _, _, _, epoch, watermark, seen, flags, applied_count, refused_count = reader.unpack(_RECEIPT.format)
     if flags & ~_CONFLICT:
         raise WireError("flags", f"reserved bits are set: {flags:#04x}")
+    conflict = reader.unpack(_NAMED.format) if flags & _CONFLICT else None
     applied = reader.unpack(f"<{applied_count}I")
     refused = []
     for _ in range(refused_count):
@@ -196,6 +199,8 @@ def decode_receipt(data: bytes) -> Receipt:
             raise WireError("range", f"refusal code {code} is unknown")
         refused.append((sequence, Refusal(code)))
     reader.finish()
+    if conflict is not None and conflict[0] >= seen:
+        raise WireError("range", f"a conflict about sequence {conflict[0]}, beyond the {seen} that were seen")
     if watermark > seen or any(s >= seen for s in applied) or any(s >= seen for s, _ in refused):
         raise WireError("range", f"a sequence lies beyond the {seen} that were seen")
-    return Receipt(epoch, watermark, seen, bool(flags & _CONFLICT), applied, tuple(refused))
+    return Receipt(epoch, watermark, seen, conflict and (conflict[0], conflict[1]), applied, tuple(refused))
