@@ -28,7 +28,7 @@ from broker.registry.blobs import Blobs, RegistryUnavailable
 from broker.rounds.buffer import Buffer
 from broker.running import Running
 from broker.settings import Aggregator, Task, as_json
-from edgeclient import failpoint
+from edgeclient import failpoint, files
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
 from edgeclient.wire import bundle, frame, messages, topics
 from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT
@@ -298,7 +298,7 @@ def add_task(settings: Aggregator, name: str, content: bytes, task_settings: Tas
     """
     topics.checked(name)
     parameters = bundle.decode(content).parameters
-    settings.directory.mkdir(parents=True, exist_ok=True)
+    files.make_directory(settings.directory)
     blobs = Blobs(settings.registry)
     initial = blobs.put(parameters.astype("<f4").tobytes())
     with Ledger(settings.ledger) as ledger:

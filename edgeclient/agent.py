@@ -151,10 +151,13 @@ class Agent:
         for event in self._link.poll(_TURN_S if resend_s is None else min(_TURN_S, max(0.0, resend_s - now))):
             match event:
                 case Connected():
-                    self._link.subscribe(topics.head(self._settings.task), self._topic(topics.down))
                     self._chunks.clear()
                     self._connection_bytes = 0
                     self._presence.again()
+                    try:
+                        self._link.subscribe(topics.head(self._settings.task), self._topic(topics.down))
+                    except LinkDown:
+                        continue  # gone again already: the next Connected does all of this
                     self._greet()
                 case Message():
                     self._presence.received(len(event.payload))

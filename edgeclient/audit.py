@@ -42,7 +42,7 @@ class Auditor:
     """
 
     def __init__(self, directory: Path, *, epoch: int, size: int, committed: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_directory(directory)
         self._path = directory / f"{epoch:016x}.npz"
         self.trained: F64 = np.zeros(size)
         self.absolute: F64 = np.zeros(size)

@@ -14,6 +14,7 @@ Example:
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable, Mapping
 
 VARIABLE = "EDGECLIENT_FAILPOINTS"
 
@@ -23,8 +24,20 @@ def _parse(text: str) -> dict[str, str]:
     return {name.strip(): action.strip() for name, _, action in pairs}
 
 
+def _die(_: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 _ACTIONS = _parse(os.environ.get(VARIABLE, ""))
 _PASSED: Counter[str] = Counter()
+_KILL: Callable[[str], None] = _die
+
+
+def arm(actions: Mapping[str, str], kill: Callable[[str], None] = _die) -> None:
+    """What the environment does at the start of a process, later; `kill(name)` takes the place of SIGKILL."""
+    global _ACTIONS, _KILL  # noqa: PLW0603 (read at every crash point, which must cost nothing)
+    _ACTIONS, _KILL = dict(actions), kill
+    _PASSED.clear()
 
 
 def hit(name: str) -> None:
@@ -35,11 +48,7 @@ def hit(name: str) -> None:
     if action == "kill":
         _PASSED[name] += 1
         if _PASSED[name] >= int(nth or 1):
-            _kill(name)
-
-
-def _kill(_: str) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+            _KILL(name)
 
 
 def sabotaged(promise: str) -> bool:

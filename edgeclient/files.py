@@ -16,7 +16,7 @@ def replace(path: Path, content: bytes) -> None:
         >>> path.read_bytes()
         b'hello'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary = path.with_name(path.name + ".new")
     with temporary.open("wb") as file:
         file.write(content)
@@ -25,6 +25,15 @@ def replace(path: Path, content: bytes) -> None:
     failpoint.hit("files.before-rename")
     temporary.replace(path)
     sync_directory(path.parent)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a folder, and those above it, unless they are there; power loss does not take a new one away again."""
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    sync_directory(directory.parent)
 
 
 def sync_directory(directory: Path) -> None:

@@ -30,7 +30,7 @@ class Blobs:
     """A folder of immutable files named by digest."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_directory(directory)
         self._directory = directory
 
     def put(self, content: bytes) -> str:

@@ -15,7 +15,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient import failpoint
+from edgeclient import failpoint, files
 from edgeclient.durable.lock import DiskFull, Lock, StoreError
 from edgeclient.durable.rows import LIFE, Account, Event, Outgoing, Row, State, Stored
 from edgeclient.durable.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
@@ -54,7 +54,7 @@ class Store:
     """
 
     def __init__(self, directory: Path, *, layout: str, size: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        files.make_directory(directory)
         self.directory = directory
         self._lock = Lock(directory / "lock")
         try:

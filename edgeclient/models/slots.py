@@ -37,7 +37,7 @@ class Models:
     """The model folder of one device and task."""
 
     def __init__(self, directory: Path) -> None:
-        (directory / "bundles").mkdir(parents=True, exist_ok=True)
+        files.make_directory(directory / "bundles")
         self._directory = directory
         self._verified: set[str] = set()  # bundles found whole in this process
 

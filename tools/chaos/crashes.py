@@ -1,0 +1,329 @@
+"""`--crashes N`: the real stores and state machines, killed at named crash points in forked children.
+
+A world is two devices, an aggregator and a network. One of the three lives at a time: a forked child opens its store,
+hears what the network has for it, works through some seconds of a simulated clock, and dies by SIGKILL at a crash
+point that was drawn, or at the end. The network delays, doubles, reorders and drops. In the end everybody lives
+undisturbed until nothing is under way, and the accounts are compared.
+"""
+
+import logging
+import os
+import random
+import re
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import broker
+import edgeclient
+from broker import accounts
+from broker.ledger.ledger import Ledger
+from broker.registry.blobs import Blobs
+from broker.service import add_task
+from broker.settings import Aggregator, DevicePolicy, Embedded, Task
+from edgeclient import failpoint
+from edgeclient.settings import Device, load
+from tools.chaos import lives
+from tools.chaos.lives import BUNDLE, TASK, Said
+
+SABOTAGE: Final = ("drop", "double", "residual", "tombstone")
+NAMES: Final = ("a", "b")
+_WORLD: Final = 250  # crashes
+_HEAD: Final = struct.Struct("<?HI")
+_LIFE_S: Final = 20.0
+_YEAR_S: Final = 31_557_600.0
+_DRAIN_LIVES: Final = 60
+_DEVICE: Final = """
+device = "{name}"
+task = "{task}"
+directory = "{name}"
+audit = true
+[data]
+source = "tools.chaos.lives:nothing"
+[upload]
+values = "float32"
+max_frame_bytes = 256
+max_outbox_bytes = 4000
+[training]
+max_density = 1.0
+accel = "auto"
+[conditions]
+max_load = 0
+max_written_bytes_per_day = 0
+"""
+
+
+def points(*packages: Any) -> list[str]:
+    """Every crash point of these packages' sources."""
+    text = "".join(path.read_text() for each in packages for path in Path(each.__file__).parent.rglob("*.py"))
+    return sorted(set(re.findall(r'failpoint\.hit\("([^"]+)"\)', text)))
+
+
+@dataclass(slots=True)
+class World:
+    """Three stores, and what is on the way between them."""
+
+    folder: Path
+    seed: int
+    sabotage: str | None
+    rng: random.Random
+    clock_s: float = 1e9
+    retained: dict[str, bytes] = field(default_factory=dict)
+    up: deque[Said] = field(default_factory=deque)
+    down: dict[str, deque[Said]] = field(default_factory=lambda: {name: deque() for name in NAMES})
+    killed: Counter[str] = field(default_factory=Counter)
+    devices: dict[str, Device] = field(default_factory=dict)
+    lives: int = 0
+    sent_bytes: int = 0
+    delivered: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def settings(self) -> Aggregator:
+        """Of the aggregator."""
+        return Aggregator(directory=self.folder / "aggregator", embedded=Embedded())
+
+    def config(self, name: str) -> Path:
+        """Of a device."""
+        return self.folder / f"{name}.toml"
+
+
+def begun(folder: Path, seed: int, sabotage: str | None) -> World:
+    """A new world."""
+    world = World(folder, seed, sabotage, random.Random(seed))  # noqa: S311 (a simulation)
+    policy = DevicePolicy(density=0.15, max_staleness=2)
+    add_task(
+        world.settings,
+        TASK,
+        BUNDLE,
+        Task(goal=2, deadline_s=30, min_interval_s=0, keep_frames_of_versions=-1, policy=policy),
+    )
+    for name in NAMES:
+        world.config(name).write_text(_DEVICE.format(name=name, task=TASK))
+        world.devices[name] = load(world.config(name), Device)
+    lives.warm_up()
+    return world
+
+
+def run_world(seed: int, crashes: int, sabotage: str | None) -> dict[str, Any]:
+    """One world up to so many crashes, drained and examined."""
+    folder = Path(tempfile.mkdtemp(prefix="crashes-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))  # noqa: S108 (memory, not a fixed name)
+    try:
+        world = begun(folder, seed, sabotage)
+        of_device, of_aggregator = points(edgeclient), points(edgeclient, broker)
+        while sum(world.killed.values()) < crashes:
+            who = world.rng.choice([*NAMES, "aggregator"])
+            mine = of_aggregator if who == "aggregator" else of_device
+            # A point that this life does not come to kills nobody: the second is one that it comes to often.
+            first, second = (
+                world.rng.choice(mine),
+                "service.after-ack" if who == "aggregator" else "agent.after-publish",
+            )
+            kills = {
+                second: f"kill@{world.rng.randint(2, 7) if who == 'aggregator' else world.rng.randint(3, 14)}",
+                first: f"kill@{world.rng.choice([1, 1, 1, 2, 3])}",
+            }
+            live(world, who, kills)
+        drain(world)
+        return examined(world)
+    finally:
+        shutil.rmtree(folder)
+
+
+def live(world: World, who: str, kills: dict[str, str] | None = None, *, calm: bool = False) -> None:
+    """One life; `kills` are crash points and their actions, `calm` a perfect network and no new versions."""
+    world.lives += 1
+    inbox = world.up if who == "aggregator" else world.down[who]
+    script = list(inbox) if calm else _drawn(world, inbox)
+    if calm:
+        inbox.clear()
+    actions = {"sabotage." + world.sabotage: "on"} if world.sabotage else {}
+    actions |= kills or {}
+    # The wall clock of a board without a battery: a year off now and then.
+    jump_s = 0.0 if calm or world.rng.random() < 0.9 else world.rng.choice([-_YEAR_S, _YEAR_S])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        _be_child(world, who, script, actions, writer, calm=calm, jump_s=jump_s)
+    os.close(writer)
+    place = b""
+    with os.fdopen(reader, "rb") as stream:
+        for retain, said in _heard(stream):
+            if said.topic == lives.DEATH:
+                place = said.payload
+            else:
+                _spread(world, retain, said)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        world.killed[place.decode()] += 1
+    elif status:
+        raise RuntimeError(f"seed {world.seed}: {who} failed in life {world.lives}, see above")
+    world.clock_s += _LIFE_S
+
+
+def _be_child(
+    world: World, who: str, script: list[Said], actions: dict[str, str], writer: int, *, calm: bool, jump_s: float
+) -> None:
+    """Never returns."""
+    code = 1
+    try:
+        logging.disable()
+        failpoint.arm(actions, lambda name: _die(writer, name))
+        clock = lives.Clock(world.clock_s, jump_s)
+        link = lives.Scripted(
+            script, world.retained, clock, lambda retain, said: _tell(writer, retain=retain, said=said)
+        )
+        if who == "aggregator":
+            lives.aggregate(world.settings, link, clock, calm=calm)
+        else:
+            lives.learn(world.devices[who], link, clock)
+        code = 0
+    except BaseException:  # noqa: BLE001 (a child must not come back into the campaign)
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _drawn(world: World, inbox: deque[Said]) -> list[Said]:
+    """What arrives in this life: some is late, some comes twice, some never, and in any order."""
+    script: list[Said] = []
+    for _ in range(len(inbox)):
+        said, fate = inbox.popleft(), world.rng.random()
+        if fate < 0.15:
+            world.delivered["dropped"] += 1
+        elif fate < 0.4:
+            world.delivered["delayed"] += 1
+            inbox.append(said)
+        else:
+            script.append(said)
+            if fate < 0.6:
+                world.delivered["doubled"] += 1
+                world.rng.choice([inbox, script]).append(said)
+    world.delivered["delivered"] += len(script)
+    world.rng.shuffle(script)
+    return script
+
+
+def _spread(world: World, retain: bool, said: Said) -> None:
+    if retain:
+        world.retained[said.topic] = said.payload
+        return
+    kind, *rest = said.topic.split("/")[3:]
+    if kind == "up":
+        world.sent_bytes += len(said.payload)
+        world.up.append(said)
+    elif kind == "down":
+        world.down[rest[0]].append(said)
+
+
+def _die(writer: int, name: str) -> None:
+    """Say where, so that the campaign can count, and die as at any crash point."""
+    _tell(writer, retain=False, said=Said(lives.DEATH, name.encode()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _tell(writer: int, *, retain: bool, said: Said) -> None:
+    topic = said.topic.encode()
+    data = _HEAD.pack(retain, len(topic), len(said.payload)) + topic + said.payload
+    while data:
+        data = data[os.write(writer, data) :]
+
+
+def _heard(stream: Any) -> Iterator[tuple[bool, Said]]:
+    """What a child has published; a kill may cut the last of it."""
+    data, at = stream.read(), 0
+    while len(data) - at >= _HEAD.size:
+        retain, topic, payload = _HEAD.unpack_from(data, at)
+        at += _HEAD.size
+        if len(data) - at < topic + payload:
+            return
+        yield retain, Said(data[at : at + topic].decode(), data[at + topic : at + topic + payload])
+        at += topic + payload
+
+
+def drain(world: World) -> None:
+    """A perfect network and no kills, until nothing is under way."""
+    for _ in range(_DRAIN_LIVES):
+        live(world, "aggregator", calm=True)
+        for name in NAMES:
+            live(world, name, calm=True)
+        if not any(lives.under_way(world.folder / name / "store") for name in NAMES):
+            return
+    raise RuntimeError(f"seed {world.seed}: {_DRAIN_LIVES} undisturbed lives were not enough: something is stuck")
+
+
+def examined(world: World) -> dict[str, Any]:
+    """The accounts of both sides, and the same batches once more in a world without disturbances."""
+    with Ledger(world.settings.ledger, read_only=True) as ledger:
+        found = [accounts.examine(ledger, TASK, name, world.config(name)) for name in NAMES]
+        versions = ledger.versions(TASK)
+        remade = accounts.remade(ledger, Blobs(world.settings.registry), TASK, 1.0)
+        undisturbed = lives.undisturbed(ledger, world.folder / "undisturbed")
+        counts = ledger.frame_counts(TASK).values()
+    return {
+        "seed": world.seed,
+        "kills": sum(world.killed.values()),
+        "points": dict(world.killed),
+        "lives": world.lives,
+        "network": dict(world.delivered),
+        "versions": versions[-1].number,
+        "frames": sum(applied for applied, _, _ in counts),
+        "refused": sum(refused for _, refused, _ in counts),
+        "rounds": sum(each.rounds for each in found),
+        "lost": sum(each.lost for each in found),
+        "doubled": sum(doubled for _, _, doubled in counts),
+        "renewals": sum(each.renewals for each in found),
+        "law_holds": all(each.law_holds for each in found),
+        "worst_error": max(each.worst_error for each in found),
+        "same_model": remade == versions[-1].number and undisturbed == versions[-1].digest,
+        "useful_bytes": lives.useful_bytes(world.settings.ledger),
+        "sent_bytes": world.sent_bytes,
+    }
+
+
+def run(crashes: int, seed: int, sabotage: str | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """The campaign: worlds of at most 250 crashes, on all cores.
+
+    Raises:
+        RuntimeError: a process failed, or something is stuck.
+    """
+    began_s = time.monotonic()
+    shares = [min(_WORLD, crashes - at) for at in range(0, crashes, _WORLD)]
+    total: Counter[str] = Counter()
+    per_point: Counter[str] = Counter(dict.fromkeys(points(edgeclient, broker), 0))
+    law, same, worst, wrong = True, True, 0.0, []
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
+        futures = [pool.submit(run_world, seed + i, share, sabotage) for i, share in enumerate(shares)]
+        for future in futures:
+            told = future.result()
+            for key in ("kills", "lives", "versions", "frames", "refused", "rounds", "lost", "doubled", "renewals"):
+                total[key] += told[key]
+            total["useful_bytes"] += told["useful_bytes"]
+            total["sent_bytes"] += told["sent_bytes"]
+            per_point.update(told["points"])
+            law, same, worst = law and told["law_holds"], same and told["same_model"], max(worst, told["worst_error"])
+            if not holds(told):
+                wrong.append(told["seed"])
+            say(f"{total['kills']} crashes, {total['frames']} frames, lost {total['lost']}, law {law}")
+    return {
+        "mode": "crashes", "seed": seed, "sabotage": sabotage, **total, "law_holds": law, "worst_error": worst,
+        "same_model": same, "points": dict(per_point), "wrong_seeds": wrong,
+        "seconds": round(time.monotonic() - began_s, 1),
+    }  # fmt: skip
+
+
+def holds(told: dict[str, Any]) -> bool:
+    """Whether nothing was lost, nothing counted twice, no residual dropped, and the model is that of a quiet world."""
+    return bool(told["law_holds"] and told["same_model"]) and not (told["lost"] or told["doubled"] or told["renewals"])

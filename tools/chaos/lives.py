@@ -1,0 +1,246 @@
+"""What a child of the crash campaign does in its life: a device's or an aggregator's own code on a scripted network."""
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import attrs
+import numpy as np
+
+from broker import service as service_module
+from broker.ledger.ledger import Ledger
+from broker.service import Service, add_task
+from broker.settings import Aggregator, Embedded, Task
+from edgeclient import agent as agent_module
+from edgeclient import learner as learner_module
+from edgeclient.agent import Agent
+from edgeclient.compress.quantise import quantise
+from edgeclient.compress.update import SparseUpdate
+from edgeclient.learner import Learner
+from edgeclient.link.mqtt import Connected, Endpoint, Event, Link, Message
+from edgeclient.settings import Device, structure
+from edgeclient.train.trainer import LocalRound
+from edgeclient.wire import frame, topics
+from edgeclient.wire.bundle import Manifest
+from tools.chaos import task
+
+TASK: Final = "crash"
+BUNDLE: Final = task.BUNDLE.read_bytes()
+DEATH: Final = "/died"
+_TURNS: Final = 8
+_EXAMPLES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message on the network."""
+
+    topic: str
+    payload: bytes
+
+
+class Clock:
+    """Stands in for the module `time`; only waiting moves it. The wall clock may be off."""
+
+    def __init__(self, now_s: float, jump_s: float = 0.0) -> None:
+        self.now_s = now_s
+        self._jump_s = jump_s
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self.now_s
+
+    def time(self) -> float:
+        """Unix seconds, perhaps wrong."""
+        return self.now_s + self._jump_s
+
+
+class Scripted(Link):
+    """A connection that holds from the first to the last moment of a life, and delivers what was drawn for it.
+
+    Args:
+        script: messages on `up` or `down`, in order.
+        retained: what a subscription finds.
+        clock: moved by waiting.
+        tell: takes what is published.
+    """
+
+    def __init__(  # no super: there is no socket here
+        self,
+        script: list[Said],
+        retained: Mapping[str, bytes],
+        clock: Clock,
+        tell: Callable[[bool, Said], None],
+    ) -> None:
+        self._script = deque(script)
+        self._retained = retained
+        self._clock = clock
+        self._tell = tell
+        self._ready: deque[Event] = deque()
+
+    def start(self) -> None:
+        """Connected at once."""
+        self._ready.append(Connected(1))
+
+    def stop(self) -> None:
+        """Nothing to let go of."""
+
+    def wake(self) -> None:
+        """Nobody waits."""
+
+    def poll(self, timeout_s: float, *, limit: int = 64) -> list[Event]:
+        """What is ready, then a few messages of the script, else time passes."""
+        if not self._ready:
+            for _ in range(min(4, len(self._script))):
+                self._ready.append(_message(self._script.popleft(), retained=False))
+        if not self._ready:
+            self._clock.now_s += max(timeout_s, 0.05)
+        return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+
+    def subscribe(self, *topics: str, qos: int = 1) -> None:  # noqa: ARG002 (as in Link)
+        """Retained messages are there at once."""
+        for topic in topics:
+            if self._retained.get(topic):
+                self._ready.append(_message(Said(topic, self._retained[topic]), retained=True))
+
+    def unsubscribe(self, *topics: str) -> None:
+        """Nothing more comes anyway."""
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:  # noqa: ARG002 (as in Link)
+        """Out into the network; a kill later does not take it back."""
+        self._tell(retain, Said(topic, payload))
+
+    def acknowledge(self, message: Message) -> None:
+        """Sessions are clean: what was delivered does not come again by itself."""
+
+    @property
+    def connected(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be heard."""
+        return bool(self._ready or self._script)
+
+    def socket_bytes(self) -> tuple[int, int]:
+        """There is no socket."""
+        return 0, 0
+
+
+def _message(said: Said, *, retained: bool) -> Message:
+    return Message(said.topic, said.payload, retained, 1, 1, 1)
+
+
+class Noise:
+    """A trainer whose deltas are noise: every coordinate counts, none is zero."""
+
+    def train(self, parameters: Any, *given: Any) -> LocalRound:
+        """See Trainer."""
+        (rng,) = (each for each in given if isinstance(each, np.random.Generator))
+        delta = (rng.standard_normal(parameters.size) * 0.1).astype(np.float32)
+        return LocalRound(delta, _EXAMPLES, 1, 1.0, 1.0, np.empty(0, np.float32))
+
+    def evaluate(self, parameters: Any, data: Any, local: Any = None) -> Any:
+        """Nobody asks."""
+        raise NotImplementedError
+
+
+def nothing() -> Iterator[Any]:
+    """The data of a device here: its trainer does not look at any."""
+    return iter(())
+
+
+def _open(*_: Path | Manifest | Device) -> tuple[Any, Any]:
+    return Noise(), None
+
+
+def learn(settings: Device, link: Scripted, clock: Clock) -> None:
+    """A device's life."""
+    with mock.patch.object(agent_module, "time", clock), mock.patch.object(learner_module, "time", clock):
+        agent = Agent(settings, link, Learner(settings, _open))
+        agent.start()
+        turns = 0
+        while link.busy or turns < _TURNS:
+            agent.turn()
+            turns += 1
+
+
+def aggregate(settings: Aggregator, link: Scripted, clock: Clock, *, calm: bool) -> None:
+    """An aggregator's life; a calm one makes no more versions, so that devices find an end."""
+    with mock.patch.object(service_module, "time", clock):
+        service = _service(settings, link)
+        if calm:
+            for running in service._tasks.values():  # noqa: SLF001 (settings are read once, from the ledger)
+                running.settings = attrs.evolve(running.settings, goal=4096, deadline_s=1e7)
+        link.start()
+        turns = 0
+        while link.busy or turns < _TURNS:
+            service._turn()  # noqa: SLF001 (one step of `run`)
+            turns += 1
+
+
+def _service(settings: Aggregator, link: Link) -> Service:
+    def spawn(_: list[str]) -> Any:
+        raise NotImplementedError
+
+    service = Service(settings, Endpoint("127.0.0.1", 1), spawn)
+    service._link = link  # noqa: SLF001 (the one thing here that is not the product's own)
+    return service
+
+
+def undisturbed(ledger: Ledger, folder: Path) -> str:
+    """Digest of the last version that a quiet aggregator makes of the same frames in the same batches."""
+    settings = Aggregator(directory=folder, embedded=Embedded())
+    ((_, _, values),) = ledger.tasks()
+    add_task(settings, TASK, BUNDLE, structure(values, Task, where="task"))
+    clock = Clock(1e9)
+    with mock.patch.object(service_module, "time", clock):
+        link = Scripted([], {}, clock, lambda *_: None)
+        service = _service(settings, link)
+        (running,) = service._tasks.values()  # noqa: SLF001 (as above)
+        for version in ledger.versions(TASK):
+            if version.batch is None:
+                continue
+            running.settings = attrs.evolve(running.settings, goal=4096, deadline_s=1e7)
+            members = ledger.batch(TASK, version.batch)
+            link._script.extend(Said(topics.up(TASK, each.device), each.body) for each in members)  # noqa: SLF001 (ours)
+            while link.busy:
+                service._turn()  # noqa: SLF001 (as above)
+            running.settings = attrs.evolve(running.settings, goal=1, deadline_s=0.1)
+            while running.version.number < version.number:
+                service._turn()  # noqa: SLF001 (as above)
+        return running.version.digest
+
+
+def warm_up() -> None:
+    """What every child would do again: compiled kernels and converters are inherited."""
+    update = SparseUpdate(4096, np.arange(0, 4096, 8), quantise(np.ones(512, np.float32), 16.0))
+    for body in frame.encode_update(update, frame.Origin("t", "d", bytes(8), 0, 0, 1), 65_536, tensors=[(64, 64)]):
+        frame.decode(body, [(64, 64)])
+    structure({}, Task, where="task")
+
+
+def under_way(store: Path) -> int:
+    """Frames of a device's store that are not settled; 0 if it has none."""
+    if not (store / "store.db").exists():
+        return 0
+    db = sqlite3.connect(f"{(store / 'store.db').resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        (count,) = db.execute("SELECT count(*) FROM frame WHERE state != 'returned'").fetchone()
+        return int(count)
+    finally:
+        db.close()
+
+
+def useful_bytes(path: Path) -> int:
+    """Bytes of applied frames."""
+    with Ledger(path, read_only=True) as ledger:
+        batches = [version.batch for version in ledger.versions(TASK) if version.batch is not None]
+        members = [each for batch in batches for each in ledger.batch(TASK, batch)]
+        members += ledger.open_contributions(TASK, 1 << 20)
+        return sum(len(each.body) for each in members)

@@ -1,0 +1,110 @@
+"""Every file that device and aggregator write, as four components whose whole state is one digest each."""
+
+import sqlite3
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from broker.ledger.ledger import Ledger
+from broker.publish.retained import blob_of
+from broker.registry.blobs import Blobs
+from edgeclient.audit import Auditor
+from edgeclient.durable.rows import Outgoing
+from edgeclient.durable.store import Store
+from edgeclient.models.slots import Models
+from edgeclient.wire import bundle
+from edgeclient.wire.announcement import Announcement
+from tools.chaos import task
+
+TASK: Final = "chaos"
+LAYOUT: Final = "ab" * 32
+SIZE: Final = 5000  # of the residual: five pages
+BUNDLE: Final = task.BUNDLE.read_bytes()
+NOTE: Final = "note"  # of files.replace alone
+COMPONENTS: Final = ("device", "models", "files", "aggregator")
+
+
+def announcement(version: int, content: bytes) -> Announcement:
+    """Of these parameters."""
+    layout = bundle.decode(BUNDLE).manifest.layout
+    return Announcement(
+        task=TASK,
+        version=version,
+        service="0" * 16,
+        parameters=blob_of(sha256(content).hexdigest(), len(content)),
+        bundle=blob_of(sha256(BUNDLE).hexdigest(), len(BUNDLE)),
+        layout=layout.digest,
+        size=layout.size,
+    )
+
+
+def open_device(root: Path) -> tuple[Store, Auditor]:
+    """The device's store and its auditor."""
+    store = Store(root / "device" / "store", layout=LAYOUT, size=SIZE)
+    account = store.account()
+    directory = root / "device" / "audit"
+    return store, Auditor(directory, epoch=account.epoch, size=SIZE, committed=account.round_token)
+
+
+def device_state(root: Path, store: Store, auditor: Auditor) -> str:
+    """All tables, the live residual, and what the auditor knows."""
+    parts = [_dump(root / "device" / "store" / "store.db"), store.residual().tobytes(), auditor.trained.tobytes()]
+    return _digest(*parts, str(auditor.rounds).encode())
+
+
+def models_state(models: Models) -> str:
+    """The active version."""
+    model = models.active()
+    return "" if model is None else _digest(str(model.announcement.version).encode(), model.parameters.tobytes())
+
+
+def files_state(root: Path) -> str:
+    """What `files.replace` wrote."""
+    path = root / "device" / NOTE
+    return _digest(path.read_bytes()) if path.exists() else ""
+
+
+def aggregator_state(root: Path) -> str:
+    """All tables; every version's parameters must be in the registry, whole."""
+    return _digest(_dump(root / "aggregator" / "ledger.db"))
+
+
+class Damage(Exception):
+    """What the stores themselves found, or could not."""
+
+
+def examine(root: Path) -> dict[str, str]:
+    """Open everything as the product does after a power cut; the state of each component.
+
+    Each must go on working, too.
+
+    Raises:
+        Damage, and whatever the product raises.
+    """
+    store, auditor = open_device(root)
+    with store:
+        if store.notice:
+            raise Damage(f"the store says: {store.notice}")
+        states = {"device": device_state(root, store, auditor)}
+        store.commit_round([Outgoing(b"next")], np.ones(SIZE, np.float32), token="next", base_version=0)  # noqa: S106 (names a round)
+    states["models"] = models_state(Models(root / "device" / "models"))
+    states["files"] = files_state(root)
+    blobs = Blobs(root / "aggregator" / "registry")
+    with Ledger(root / "aggregator" / "ledger.db") as ledger:
+        states["aggregator"] = aggregator_state(root)
+        for version in ledger.versions(TASK):
+            blobs.get(version.digest)
+        ledger.forget_bodies(TASK, 0)
+    return states
+
+
+def _dump(path: Path) -> bytes:
+    with closing(sqlite3.connect(path)) as db:
+        return "\n".join(db.iterdump()).encode()
+
+
+def _digest(*parts: bytes) -> str:
+    return sha256(b"\0".join(sha256(part).digest() for part in parts)).hexdigest()[:16]
