@@ -78,6 +78,21 @@ def test_after_a_reconnect_everything_is_due_once_hello_is_answered() -> None:
     assert window.due(now=2.5, waiting=[1, 2, 3]) == [1]  # no answer in time
 
 
+def test_resends_wait_for_what_receipts_usually_take() -> None:
+    """A slow link is not a broken one: nothing is sent twice that is only on its way."""
+    window = Window(most=1, retry_after_s=0.5, draw=HALF)
+    now = 0.0
+    for sequence in range(20):
+        window.due(now=now, waiting=[sequence])
+        window.sent(sequence, now=now)
+        now += 3.0
+        window.due(now=now, waiting=[])
+    window.due(now=now, waiting=[20])
+    window.sent(20, now=now)
+    assert window.due(now=now + 2.9, waiting=[20]) == []
+    assert window.due(now=now + 4.0, waiting=[20]) == [20]
+
+
 def test_receipts_widen_the_window_and_silence_narrows_it() -> None:
     window = Window(most=64, retry_after_s=1.0, draw=HALF)
     sequence, now = 0, 0.0

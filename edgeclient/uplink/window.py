@@ -4,7 +4,8 @@ A PUBACK only paces sending. A frame leaves the window when its receipt has sett
 when no receipt came in time. The window grows by one for each window of receipts, and is halved when the
 link breaks or a receipt stays out: additive increase, multiplicative decrease, as in TCP (RFC 5681). What
 is under way when a link breaks has to be sent again, so a window that is too large livelocks a bad link.
-Resends double their delay up to 8 s, with jitter, since a fleet that lost its broker comes back all at once.
+A resend waits for the time that receipts usually take and four deviations more (RFC 6298), at least `retry_after_s`,
+and doubles from there up to 8 s, with jitter, since a fleet that lost its broker comes back all at once.
 After a reconnect nothing goes out before the receipt that answers HELLO, or the time for it, has passed: it tells
 which frames came through before the break.
 """
@@ -23,8 +24,10 @@ _JITTER: Final = 0.25
 
 @dataclass(slots=True)
 class _Flight:
+    sent_s: float
     due_s: float
-    tries: int
+    delay_s: float
+    resent: bool
 
 
 class Window:
@@ -32,7 +35,7 @@ class Window:
 
     Args:
         most: frames, whatever the receipts say.
-        retry_after_s: for a first receipt.
+        retry_after_s: at least so long for a first receipt.
         draw: random numbers in 0..1, for the jitter.
 
     Example:
@@ -52,6 +55,8 @@ class Window:
         self._flights: dict[int, _Flight] = {}
         self._held_until_s = -math.inf
         self._shrunk_s = -math.inf
+        self._usual_s: float | None = None  # that a receipt takes, a running average
+        self._deviation_s = 0.0
 
     @property
     def size(self) -> int:
@@ -66,7 +71,9 @@ class Window:
         open_ = set(waiting)
         settled = [sequence for sequence in self._flights if sequence not in open_]
         for sequence in settled:
-            del self._flights[sequence]
+            flight = self._flights.pop(sequence)
+            if not flight.resent:  # of a resent frame nobody knows which copy was answered (Karn)
+                self._learn(now - flight.sent_s)
             self._size = min(self._most, self._size + 1 / self._size)
         late = [sequence for sequence, flight in self._flights.items() if flight.due_s <= now]
         room = self.size - (len(self._flights) - len(late))
@@ -87,12 +94,14 @@ class Window:
     def sent(self, sequence: int, *, now: float) -> None:
         """Note that a frame was published."""
         before = self._flights.get(sequence)
-        tries = before.tries + 1 if before else 1
-        if tries > 1 and now > self._shrunk_s:
+        if before and now > self._shrunk_s:
             self._shrink(now)
-        doubled: float = self._retry_after_s * 2 ** min(tries - 1, 10)
-        delay_s = min(doubled, max(MAX_RETRY_S, self._retry_after_s))
-        self._flights[sequence] = _Flight(now + delay_s * (1 + _JITTER * (2 * self._draw() - 1)), tries)
+        if before:  # a receipt takes at least so long, or never comes
+            self._usual_s = max(self._usual_s or 0.0, min(now - before.sent_s, MAX_RETRY_S))
+        wanted_s = 2 * before.delay_s if before else self._first_delay_s
+        delay_s = min(wanted_s, max(MAX_RETRY_S, self._retry_after_s))
+        due_s = now + delay_s * (1 + _JITTER * (2 * self._draw() - 1))
+        self._flights[sequence] = _Flight(now, due_s, delay_s, resent=before is not None)
 
     def restart(self, *, now: float) -> None:
         """A new connection or a new aggregator: everything unsettled is due, once HELLO is answered."""
@@ -104,6 +113,19 @@ class Window:
     def answered(self) -> None:
         """A receipt came."""
         self._held_until_s = -math.inf
+
+    @property
+    def _first_delay_s(self) -> float:
+        if self._usual_s is None:
+            return self._retry_after_s
+        return max(self._retry_after_s, self._usual_s + 4 * self._deviation_s)
+
+    def _learn(self, took_s: float) -> None:
+        if self._usual_s is None:
+            self._usual_s, self._deviation_s = took_s, took_s / 2
+            return
+        self._deviation_s += (abs(took_s - self._usual_s) - self._deviation_s) / 4
+        self._usual_s += (took_s - self._usual_s) / 8
 
     def _shrink(self, now: float) -> None:
         """Once for all that is late together."""
