@@ -113,7 +113,7 @@ def encode_layers(update: SparseUpdate, origin: Origin, coding: Coding) -> list[
         >>> update = SparseUpdate(99, np.arange(8) * 9, quantise(values, 16.0, "float32"))
         >>> layers = encode_layers(update, Origin("har", "pi-7", b"layout-8", 1, 4, 320), Coding(max_bytes=60))
         >>> [[decode(each).update.values.decoded().tolist() for each in layer] for layer in layers]
-        [[[8.0, 9.0]], [[1.0, 2.0, 1.0, 1.0], [1.0, 1.0]]]
+        [[[8.0, 9.0]], [[1.0, 2.0, 1.0], [1.0, 1.0], [1.0]]]
     """
     entries = update.indices.size
     if not entries:
