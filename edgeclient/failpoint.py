@@ -35,7 +35,7 @@ _KILL: Callable[[str], None] = _die
 
 def arm(actions: Mapping[str, str], kill: Callable[[str], None] = _die) -> None:
     """What the environment does at the start of a process, later; `kill(name)` takes the place of SIGKILL."""
-    global _ACTIONS, _KILL  # noqa: PLW0603 (read at every crash point, which must cost nothing)
+    global _ACTIONS, _KILL
     _ACTIONS, _KILL = dict(actions), kill
     _PASSED.clear()
 
