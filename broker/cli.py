@@ -81,7 +81,7 @@ def serve(config: Path) -> None:
             endpoint = Endpoint(settings.embedded.reached_at, embedded.port)
         else:
             assert settings.mqtt is not None
-            endpoint = Endpoint(settings.mqtt.host, settings.mqtt.port, settings.mqtt.keepalive_s)
+            endpoint = Endpoint.of(settings.mqtt)
         evaluators: list[subprocess.Popen[bytes]] = []
         stack.callback(lambda: children.end_all(evaluators))
 
@@ -93,7 +93,7 @@ def serve(config: Path) -> None:
         service = Service(settings, endpoint, spawn)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: service.stop())
-        click.echo(f"aggregating on mqtt://{endpoint.host}:{endpoint.port}, stop with Ctrl-C")
+        click.echo(f"aggregating on {endpoint.url}, stop with Ctrl-C")
         service.run()
 
 

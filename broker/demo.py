@@ -150,7 +150,7 @@ def _write_configs(out: Path, plan: Plan, devices: list[str], port: int) -> None
             f"[training]\nseed = {plan.seed}\n"
             "[upload]\nstatus_every_s = 1.0\n"
             # A demo of many processes on one machine is load by itself.
-            "[conditions]\nmax_load = 0\n"
+            '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
         )
 
 

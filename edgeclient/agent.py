@@ -1,18 +1,19 @@
 """The device's composition root: the map of ARCHITECTURE.md, top to bottom, in one loop.
 
-Announcement → model → a round of learning, one commit → outbox → MQTT → receipt → settled. `learner` holds the round.
+Announcement → model → a round of learning, one commit → outbox → MQTT → receipt → settled. `learner` holds the round,
+`sender` the way out; what happens when is `uplink.policy`'s.
 """
 
 import errno
 import json
 import logging
 import math
+import random
 import secrets
 import time
 from dataclasses import asdict
 from typing import Any, Final
 
-from edgeclient import failpoint
 from edgeclient.compress.feedback import NotFinite
 from edgeclient.durable.lock import DiskFull
 from edgeclient.durable.rows import Row, State
@@ -21,29 +22,30 @@ from edgeclient.learner import Learner
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused, Will
 from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Model, Models
+from edgeclient.sender import Sender
 from edgeclient.settings import ConfigError, Device
+from edgeclient.train.data import NoExamplesError
 from edgeclient.train.runtime import check_runtimes
-from edgeclient.train.trainer import TrainingError
-from edgeclient.uplink.conditions import Observed, observe
-from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
-from edgeclient.uplink.policy import Decision, Limits, decide
+from edgeclient.train.trainer import Interrupted, TrainingError
+from edgeclient.uplink import policy
+from edgeclient.uplink.conditions import Board
+from edgeclient.uplink.guard import Guard
+from edgeclient.uplink.policy import Queue, Send, Train
 from edgeclient.uplink.presence import Presence
 from edgeclient.uplink.settle import settle
-from edgeclient.uplink.wear import Allowance, round_bytes
-from edgeclient.uplink.window import Window
+from edgeclient.uplink.wear import round_bytes
 from edgeclient.wire import announcement, frame, messages, status, topics
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.limits import MAX_RECEIPT_LIST, MAX_WITHDRAW_LIST
+from edgeclient.wire.limits import MAX_RECEIPT_LIST
 from edgeclient.wire.status import Status
 
 _LOG = logging.getLogger(__name__)
 _TURN_S: Final = 0.5
-_OBSERVE_S: Final = 5.0
 _FETCH_PAUSE_S: Final = 2.0  # after a blob that was not what it should be
 _DISK_PAUSE_S: Final = 30.0  # before a full disk is tried again
 _REMEMBERED: Final = 1024  # settled sequences
 _CONFIRM: Final = 1000  # settled sequences, before HELLO says so
-_WITHDRAW_S: Final = 8.0  # before an unanswered WITHDRAW is said again
+_STARVED_S: Final = 30.0  # before a source without examples is asked again
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -54,35 +56,35 @@ class Agent:
         settings: the device's configuration.
         link: the connection; None for one of the configuration.
         learner: what trains; None for one of the configuration.
+        board: tells the conditions; None for the real one.
     """
 
-    def __init__(self, settings: Device, link: Link | None = None, learner: Learner | None = None) -> None:
+    def __init__(
+        self,
+        settings: Device,
+        link: Link | None = None,
+        learner: Learner | None = None,
+        board: Board | None = None,
+    ) -> None:
         self._settings = settings
         self._presence = Presence(secrets.token_hex(8), every_s=settings.upload.status_every_s)
         self._link = link or Link(
-            Endpoint(settings.mqtt.host, settings.mqtt.port, settings.mqtt.keepalive_s),
+            Endpoint.of(settings.mqtt),
             client_id_prefix=settings.device,
             will=Will(self._topic(topics.status), self._presence.will),
         )
         self._learner = learner or Learner(settings)
+        self._sender = Sender(settings, self._link, self._presence)
         self._follower = Follower(Models(settings.directory / "models"))
-        self._window = Window(most=settings.upload.window, retry_after_s=settings.upload.retry_after_s)
-        self._quality = LinkQuality()
-        self._connection_bytes = 0
-        self._wear = Allowance(
-            settings.conditions.max_written_bytes_per_day,
-            float(settings.conditions.max_written_bytes_per_day),
-            time.monotonic(),
-        )
+        self._guard = Guard(settings.conditions, settings.directory, board or Board(settings.directory))
         self._store: Store | None = None
         self._adopted: Model | None = None
         self._service = ""
         self._chunks: set[tuple[str, int]] = set()
         self._fetch_after = 0.0
-        self._withdraw_after = 0.0
-        self._paused: tuple[float, str] = (-math.inf, "")
-        self._observed: tuple[float, Observed] = (-math.inf, Observed(None, None, None))
+        self._full: tuple[float, str] = (-math.inf, "")
         self._failed_version: int | None = None
+        self._starved_until = -math.inf
         self._unconfirmed = 0
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self._stopping = False
@@ -115,18 +117,13 @@ class Agent:
         try:
             self._listen()
             self._adopt()
-            decision = self._decide()
-            if decision.train:
-                self._train()
-            if decision.send:
-                self._send()
-            note = decision.because
+            note = self._act()
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            note = self._pause(f"{error.filename or self._settings.directory}: {error.strerror}")
+            note = self._wait_for_room(f"{error.filename or self._settings.directory}: {error.strerror}")
         except DiskFull as error:
-            note = self._pause(str(error))
+            note = self._wait_for_room(str(error))
         self._report(note)
 
     def close(self) -> None:
@@ -136,23 +133,31 @@ class Agent:
         if self._store is not None:
             self._store.close()
 
-    def _pause(self, why: str) -> str:
+    def _wait_for_room(self, why: str) -> str:
         """A full disk: nothing is lost and nothing half done; what could not be kept comes again."""
         note = f"disk full, training and sending pause: {why}"
         _LOG.warning("%s", note)
-        self._paused = (time.monotonic() + _DISK_PAUSE_S, note)
-        self._fetch_after = self._paused[0]  # chunks that could not be kept are asked for again
+        self._full = (time.monotonic() + _DISK_PAUSE_S, note)
+        self._fetch_after = self._full[0]  # chunks that could not be kept are asked for again
         return note
+
+    @property
+    def idle(self) -> bool:
+        """Whether the newest version that is known was trained on, or cannot be, and every frame is settled."""
+        if self._store is None or self._adopted is None or self._follower.wanted():
+            return False
+        queue = self._queue(self._store, [])
+        return not (queue.new_version or queue.waiting)
 
     # Broker → device: announcement, model, receipts
 
     def _listen(self) -> None:
-        now, resend_s = time.monotonic(), self._window.next_s()
+        now, resend_s = time.monotonic(), self._sender.window.next_s()
         for event in self._link.poll(_TURN_S if resend_s is None else min(_TURN_S, max(0.0, resend_s - now))):
             match event:
                 case Connected():
                     self._chunks.clear()
-                    self._connection_bytes = 0
+                    self._sender.connected()
                     self._presence.again()
                     try:
                         self._link.subscribe(topics.head(self._settings.task), self._topic(topics.down))
@@ -165,9 +170,7 @@ class Agent:
                     self._link.acknowledge(event)
                 case Disconnected(why):
                     _LOG.info("disconnected: %s", why)
-                    if self._connection_bytes:
-                        self._quality = self._quality.broken(self._connection_bytes)
-                        self._connection_bytes = 0
+                    self._sender.disconnected()
                 case SubscriptionRefused(refused):
                     _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
         self._subscribe_chunks()
@@ -198,7 +201,7 @@ class Agent:
     def _adopt(self) -> None:
         """Open trainer, data and store for the active model, as far as they are not open yet."""
         model = self._follower.active
-        if model is None or model is self._adopted or time.monotonic() < self._paused[0]:
+        if model is None or model is self._adopted or time.monotonic() < self._full[0]:
             return
         announced = model.announcement
         needed, allowed = round_bytes(announced.size, 0), self._settings.conditions.max_written_bytes_per_day
@@ -236,7 +239,7 @@ class Agent:
             receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting, digest=digest
         )
         if receipt.epoch == account.epoch:
-            self._window.answered()
+            self._sender.window.answered()
         if settlement.renew:
             _LOG.warning("another device uses a copy of this store, or it is an old backup. A new epoch begins")
             store.renew()
@@ -259,7 +262,8 @@ class Agent:
                 self._greet()  # the ledger folds what is confirmed, and tells no refusal twice
 
     def _subscribe_chunks(self) -> None:
-        wanted = set(self._follower.wanted()) if time.monotonic() >= self._fetch_after else set()
+        may = time.monotonic() >= self._fetch_after and self._guard.may_fetch(self._follower.missing_bytes)
+        wanted = set(self._follower.wanted()) if may else set()
         try:
             self._link.unsubscribe(*(self._chunk_topic(chunk) for chunk in sorted(self._chunks - wanted)))
             self._link.subscribe(*(self._chunk_topic(chunk) for chunk in sorted(wanted - self._chunks)), qos=0)
@@ -267,110 +271,78 @@ class Agent:
             return
         self._chunks = wanted
 
-    # Decision and round
+    # Decision and action
 
-    def _decide(self) -> Decision:
-        now = time.monotonic()
-        if now < self._paused[0]:
-            return Decision(False, False, self._paused[1])
-        if now - self._observed[0] >= _OBSERVE_S:
-            self._observed = (now, observe())
-            self._tidy()
-        model, new_version = self._adopted, False
-        if model is not None and self._store is not None and self._failed_version != model.announcement.version:
-            trained = self._store.account().trained_version
-            new_version = trained is None or trained < model.announcement.version
-        limits = Limits(self._settings.conditions.max_load, self._settings.conditions.min_battery_percent)
-        return decide(self._observed[1], limits, new_version=new_version, wear_wait_s=self._wear.wait_s(now=now))
+    def _act(self) -> str:
+        """Train, send or wait; the reason."""
+        store = self._store
+        looked = self._guard.look(self._link.socket_bytes())
+        if store is None or self._adopted is None:
+            return ""
+        full = self._full[1] if time.monotonic() < self._full[0] else ""
+        if looked and not full:
+            self._sender.tidy(store, self._adopted.announcement)
+        due: list[Row] = []
+        if self._link.connected and not full:
+            self._sender.withdraw(store)
+            due = self._sender.due(store)
+        history = self._guard.history(full, link_up=self._link.connected)
+        queue = self._queue(store, due)
+        decision = policy.decide(
+            self._guard.moment(),
+            self._guard.observed,
+            self._guard.rules,
+            queue,
+            history,
+            random.random(),  # noqa: S311 (jitter)
+        )
+        if isinstance(decision, Send):
+            self._sender.send(store, due[: decision.frames])
+        elif isinstance(decision, Train):
+            self._train(store, self._adopted)
+        return decision.because
 
-    def _train(self) -> None:
-        model, store = self._adopted, self._store
-        assert model is not None
-        assert store is not None
-        frame_bytes = self._quality.frame_bytes(self._settings.upload.max_frame_bytes)
+    def _queue(self, store: Store, due: list[Row]) -> Queue:
+        waiting = [row for row in store.outbox() if row.state is not State.RETURNED]
+        new_version = False
+        starved = time.monotonic() < self._starved_until
+        if self._adopted is not None and self._failed_version != self._adopted.announcement.version and not starved:
+            trained = store.account().trained_version
+            new_version = trained is None or trained < self._adopted.announcement.version
+        oldest_s = max((time.time() - row.created_s for row in waiting), default=0.0)
+        return Queue(new_version, [row.size for row in due], len(waiting), max(0.0, oldest_s))
+
+    def _train(self, store: Store, model: Model) -> None:
+        version = model.announcement.version
+        self._presence.again()  # a round may take minutes
+        self._report(f"training on version {version}")
         try:
             made_bytes = self._learner.round(
-                model, store, frame_bytes=frame_bytes, free_bytes=self._observed[1].free_bytes
+                model,
+                store,
+                frame_bytes=self._sender.frame_bytes,
+                free_bytes=self._guard.observed.free_bytes,
+                proceed=self._guard.training(lambda: self._stopping),
             )
+        except Interrupted:
+            _LOG.info("version %d is not trained on yet: %s", version, self._guard.hindrance)
+            return
         except (NotFinite, TrainingError) as error:
-            _LOG.error("version %d was not trained: %s", model.announcement.version, error)
-            self._failed_version = model.announcement.version
+            _LOG.error("version %d was not trained: %s", version, error)
+            self._failed_version = version
             return
-        written = round_bytes(model.announcement.size, made_bytes)
-        self._wear = self._wear.spent(written, now=time.monotonic())
-
-    def _tidy(self) -> None:
-        """Take back what is superseded, too old or too much."""
-        model, store = self._adopted, self._store
-        if store is None or model is None:
+        except NoExamplesError as error:
+            _LOG.info("nothing to train on: %s", error)
+            self._starved_until = time.monotonic() + _STARVED_S
             return
-        kept = [row for row in store.outbox() if row.state in {State.QUEUED, State.SENT}]
-        upload, announced = self._settings.upload, model.announcement
-        gone = overflow(kept, Bounds(upload.max_outbox_bytes, upload.max_outbox_age_s), now_s=time.time())
-        idle = [row for row in kept if row.state is State.SENT and not self._window.carries(row.sequence)]
-        gone += superseded(idle, version=announced.version, max_staleness=announced.policy.max_staleness)
-        if gone:
-            _LOG.info("taking back %d frames of %d that wait: their entries join the next round", len(gone), len(kept))
-            store.withdraw(gone)
-            self._withdraw_after = 0.0
-
-    # Frames → broker
-
-    def _send(self) -> None:
-        store = self._store
-        if store is None or not self._link.connected:
-            return
-        rows = store.outbox()
-        sent = sum(row.state is State.SENT for row in rows)
-        queued = [row.id for row in rows if row.state is State.QUEUED]
-        if fresh := queued[: max(0, self._window.size - sent)]:
-            store.mark_sent(fresh)
-            rows = store.outbox()
-        if failpoint.sabotaged("drop"):
-            dropped = [row.sequence for row in rows if row.state is State.SENT and (row.sequence or 0) % 4 == 3]
-            store.settle(applied=[sequence for sequence in dropped if sequence is not None])
-            rows = store.outbox()
-        now, epoch = time.monotonic(), store.account().epoch
-        waiting = {row.sequence: row.id for row in rows if row.state is State.SENT and row.sequence is not None}
-        try:
-            for sequence in self._window.due(now=now, waiting=list(waiting)):
-                for _ in range(2 if failpoint.sabotaged("double") else 1):
-                    self._upload(frame.stamp(store.body(waiting[sequence]), epoch=epoch, sequence=sequence))
-                self._window.sent(sequence, now=now)
-            if now >= self._withdraw_after:
-                self._withdraw([row for row in rows if row.state is State.WITHDRAWING], store, epoch)
-                self._withdraw_after = now + _WITHDRAW_S
-        except LinkDown:
-            return
-
-    def _withdraw(self, rows: list[Row], store: Store, epoch: int) -> None:
-        stamped = sorted((row.sequence, row.id) for row in rows if row.sequence is not None)
-        for at in range(0, len(stamped), MAX_WITHDRAW_LIST):
-            frames = tuple(
-                (sequence, frame.digest(frame.stamp(store.body(id_), epoch=epoch, sequence=sequence)))
-                for sequence, id_ in stamped[at : at + MAX_WITHDRAW_LIST]
-            )
-            self._upload(messages.encode_withdraw(messages.Withdraw(epoch, frames)))
-
-    def _upload(self, payload: bytes) -> None:
-        self._link.publish(self._topic(topics.up), payload)
-        self._presence.uploaded(len(payload))
-        self._connection_bytes += len(payload)
-        failpoint.hit("agent.after-publish")
+        if self._guard.hindrance:
+            _LOG.info("training stopped early, %s: what was learnt is kept", self._guard.hindrance)
+        self._guard.wrote(round_bytes(model.announcement.size, made_bytes))
 
     def _greet(self) -> None:
-        """HELLO: the receipt that answers it settles whatever was missed."""
-        if self._store is None:
-            return
-        account = self._store.account()
-        self._unconfirmed = 0
-        hello = messages.Hello(account.epoch, account.next_sequence, self._store.confirmed())
-        self._window.restart(now=time.monotonic())
-        self._withdraw_after = 0.0
-        try:
-            self._upload(messages.encode_hello(hello))
-        except LinkDown:
-            return
+        if self._store is not None:
+            self._unconfirmed = 0
+            self._sender.greet(self._store)
 
     # Device → people
 
@@ -384,18 +356,22 @@ class Agent:
 
     def _tell(self, said: Status) -> None:
         """Into status.json for `edgeclient status`, and retained on the broker for everybody."""
-        path = self._settings.directory / "status.json"
         # Not synced: it wears the card, and after a power cut nobody misses the last second.
-        temporary = path.with_suffix(".new")
-        try:
-            temporary.write_text(json.dumps(asdict(said)))
-            temporary.replace(path)
-        except OSError as error:
-            _LOG.warning("%s cannot be written: %s", path, error)
+        gained = self._learner.gain
+        self._keep("status.json", json.dumps({**asdict(said), "gain": None if gained is None else asdict(gained)}))
         try:
             self._link.publish(self._topic(topics.status), status.encode(said), retain=True)
         except LinkDown:
             return
+
+    def _keep(self, name: str, text: str) -> None:
+        path = self._settings.directory / name
+        temporary = path.with_suffix(".new")
+        try:
+            temporary.write_text(text)
+            temporary.replace(path)
+        except OSError as error:
+            _LOG.warning("%s cannot be written: %s", path, error)
 
     def _facts(self, note: str) -> dict[str, Any]:
         model, store = self._follower.active, self._store

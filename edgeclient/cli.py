@@ -24,9 +24,12 @@ from edgeclient.durable.lock import StoreError, in_use
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
 from edgeclient.inspect import frame_command
+from edgeclient.install.command import install_command, logs_command, uninstall_command
 from edgeclient.models.slots import Models
 from edgeclient.settings import ConfigError, Device, load
+from edgeclient.starter.command import new_command
 from edgeclient.train.data import DataError, Dataset, check_source, open_data
+from edgeclient.train.local import open_measured
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Evaluation, Trainer, TrainingError
 from edgeclient.train.trainers import open_trainer
@@ -77,7 +80,7 @@ def run(config: Path) -> None:
     agent = Agent(settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: agent.stop())
-    where = f"mqtt://{settings.mqtt.host}:{settings.mqtt.port}"
+    where = f"{'mqtts' if settings.mqtt.tls else 'mqtt'}://{settings.mqtt.host}:{settings.mqtt.port}"
     click.echo(f"{settings.device} learns {settings.task} at {where}, stop with Ctrl-C")
     agent.run()
 
@@ -105,6 +108,11 @@ def status(config: Path, *, as_json: bool) -> None:
     click.echo(f"  model version {said['version']}, {said['rounds']} rounds trained")
     frames = ", ".join(f"{said[state]} {state}" for state in ("queued", "sent", "returned", "applied", "refused"))
     click.echo(f"  frames: {frames}")
+    if gained := said.get("gain"):
+        losses = f"{gained['loss_before']:.4f} → {gained['loss_after']:.4f}"
+        click.echo(
+            f"  loss on {gained['num_examples']} held-out examples: {losses} by the round from {gained['version']}"
+        )
     click.echo(f"  {said['up_bytes']} bytes uploaded since it started")
 
 
@@ -135,7 +143,7 @@ def evaluate(
     follow: bool,
     as_json: bool,
 ) -> None:
-    r"""Measure a model on data: this device's own, or any bundle on any data.
+    r"""Measure a model on data: this device's own (its holdout, if it has one), or any bundle on any data.
 
     \b
     Example:
@@ -150,7 +158,7 @@ def evaluate(
         if model is None:
             raise StoreError(f"{settings.directory} holds no model yet: start edgeclient run {config} first")
         manifest = bundle.read_manifest((model.bundle_directory / "manifest.json").read_bytes())
-        data = open_data(settings.data.source, settings.data.options, manifest)
+        data = open_measured(settings.data, manifest, directory=settings.directory, device=settings.device)
         trainer = open_trainer(model.bundle_directory, settings.training.runtime, settings.training.threads)
         _tell(trainer.evaluate(model.parameters, data, Statistics(model.bundle_directory).load()), as_json=as_json)
         return
@@ -226,7 +234,11 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
 cli.add_command(compile_command)
 cli.add_command(doctor_command)
 cli.add_command(frame_command)
+cli.add_command(install_command)
+cli.add_command(logs_command)
+cli.add_command(new_command)
 cli.add_command(store_command)
+cli.add_command(uninstall_command)
 cli.add_command(warmup_command)
 
 

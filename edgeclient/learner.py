@@ -18,8 +18,8 @@ from edgeclient.durable.rows import Outgoing, State
 from edgeclient.durable.store import Store
 from edgeclient.models.slots import Model
 from edgeclient.settings import Device
-from edgeclient.train.data import Dataset, open_data
 from edgeclient.train.effort import micro_batch, peak_bytes
+from edgeclient.train.local import Gain, Local, gain, open_local
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import LocalRound, Plan, Trainer
 from edgeclient.train.trainers import open_trainer
@@ -30,13 +30,13 @@ from edgeclient.wire.bundle import Manifest, read_manifest
 
 _LOG = logging.getLogger(__name__)
 
-Opener: TypeAlias = Callable[[Path, Manifest, Device], tuple[Trainer, Dataset]]
+Opener: TypeAlias = Callable[[Path, Manifest, Device], tuple[Trainer, Local]]
 
 
-def open_bundle(directory: Path, manifest: Manifest, settings: Device) -> tuple[Trainer, Dataset]:
+def open_bundle(directory: Path, manifest: Manifest, settings: Device) -> tuple[Trainer, Local]:
     """The trainer of a bundle, and the local data that fits it."""
     trainer = open_trainer(directory, settings.training.runtime, settings.training.threads)
-    return trainer, open_data(settings.data.source, settings.data.options, manifest)
+    return trainer, open_local(settings.data, manifest, directory=settings.directory, device=settings.device)
 
 
 class Learner:
@@ -50,11 +50,12 @@ class Learner:
     def __init__(self, settings: Device, opener: Opener = open_bundle) -> None:
         self._settings = settings
         self._opener = opener
-        self._opened: tuple[Path, Manifest, Trainer, Dataset] | None = None
+        self._opened: tuple[Path, Manifest, Trainer, Local] | None = None
         self._auditor: Auditor | None = None
         self._threshold = 0.0  # of the last round; speeds the next one up
         self._pace = Pace()
         self._example_bytes = 0.0  # that training takes, as measured in the first round
+        self.gain: Gain | None = None  # of the last round, on the holdout
 
     def open(self, model: Model) -> None:
         """Open trainer and data for a model's bundle, unless they are open.
@@ -81,7 +82,15 @@ class Learner:
                 committed=account.round_token,
             )
 
-    def round(self, model: Model, store: Store, *, frame_bytes: int, free_bytes: int | None) -> int:
+    def round(
+        self,
+        model: Model,
+        store: Store,
+        *,
+        frame_bytes: int,
+        free_bytes: int | None,
+        proceed: Callable[[], bool] | None = None,
+    ) -> int:
         """Train once from the model and commit what came of it.
 
         Args:
@@ -89,12 +98,15 @@ class Learner:
             store: where the round goes.
             frame_bytes: of a frame, at most.
             free_bytes: memory there is; None if unknown.
+            proceed: asked before each step whether training may go on; what was learnt until then is committed.
 
         Returns:
             Bytes of the new frames.
 
         Raises:
+            Interrupted: nothing was changed; try again when conditions are better.
             TrainingError, NotFinite: nothing was changed; this version cannot be trained from.
+            NoExamplesError: nothing was changed; a growing source may have some later.
             DiskFull: nothing was changed; try again when there is room.
         """
         assert self._opened is not None
@@ -104,8 +116,9 @@ class Learner:
         rng = np.random.default_rng(
             [self._settings.training.seed, zlib.crc32(self._settings.device.encode()), announced.version]
         )
-        held_bytes, plan = peak_bytes(), self._plan(announced, free_bytes)
-        made = trainer.train(model.parameters, data, plan, rng, statistics.load())
+        data.refresh(proceed)
+        held_bytes, plan, local = peak_bytes(), self._plan(announced, free_bytes, proceed), statistics.load()
+        made = trainer.train(model.parameters, data, plan, rng, local)
         self._example_bytes = self._example_bytes or (peak_bytes() - held_bytes) / min(
             plan.micro_batch or plan.batch_size, plan.batch_size
         )
@@ -167,9 +180,18 @@ class Learner:
         except OSError as error:  # a full disk: the round is committed, and training moves them again
             _LOG.warning("running statistics were not kept: %s", error)
         _LOG.info("trained version %d: %d steps, loss %.4f", announced.version, made.steps, made.loss)
+        self.gain = gain(
+            trainer,
+            data.holdout,
+            version=announced.version,
+            parameters=model.parameters,
+            made=made,
+            local=local,
+            proceed=proceed,
+        )
         return _bytes(layers)
 
-    def _plan(self, announced: Announcement, free_bytes: int | None) -> Plan:
+    def _plan(self, announced: Announcement, free_bytes: int | None, proceed: Callable[[], bool] | None) -> Plan:
         policy, own = announced.policy, self._settings.training
         return Plan(
             policy.learning_rate,
@@ -179,6 +201,8 @@ class Learner:
             clip_norm=policy.clip_norm or None,
             max_steps=policy.local_steps or None,
             max_seconds=min(own.max_seconds, policy.local_seconds or own.max_seconds),
+            proceed=proceed,
+            duty=own.duty_percent / 100,
         )
 
     def _limits(self, announced: Announcement, made: LocalRound, free_bytes: int | None) -> Limits:

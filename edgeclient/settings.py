@@ -12,12 +12,13 @@ from typing import Any, Literal, NewType, TypeVar
 
 import attrs
 import cattrs
+from attrs.validators import matches_re, optional
 
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.topics import checked
 
 T = TypeVar("T")
-# A path ending in .npz, or package.module:function.
+# A path to a file or folder, package.module:function, or file.py:function.
 Source = NewType("Source", str)
 
 
@@ -45,21 +46,51 @@ def is_name(_: Any, attribute: "attrs.Attribute[Any]", value: str) -> None:
 
 @attrs.frozen
 class Mqtt:
-    """Where the MQTT broker is."""
+    """Where the MQTT broker is, and how the two know each other; the password is never in here, only its file."""
 
     host: str = "127.0.0.1"
-    port: int = attrs.field(default=1883, validator=within(1, 65535))
+    # Encrypts, and verifies that the broker's certificate is for `host`. Without it, who listens can read the password.
+    tls: bool = False
+    # 1883, with TLS 8883.
+    port: int = attrs.field(validator=within(1, 65535))
     # A device that is silent this long counts as offline; half of it passes between pings.
     keepalive_s: int = attrs.field(default=30, validator=within(5, 3600))
+    # Certificates (PEM) of who may sign the broker's; without it, those that the system trusts.
+    ca_file: Path | None = None
+    # This device's own certificate and key, for brokers that ask for one.
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    # The broker's access rules know a device by it: use the device's id.
+    username: str = ""
+    # One line; only its owner (and group) may read it.
+    password_file: Path | None = None
+
+    @port.default
+    def _usual_port(self) -> int:
+        return 8883 if self.tls else 1883
+
+    def __attrs_post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("give both cert_file and key_file, or neither")
+        if (self.ca_file or self.cert_file) and not self.tls:
+            raise ValueError("certificates need tls = true")
+        if self.password_file is not None and not self.username:
+            raise ValueError("password_file needs username")
 
 
 @attrs.frozen
 class Data:
-    """Local examples: an .npz file, or `package.module:function` that yields batches."""
+    """Local examples: an .npz or CSV file, a folder of .npz or .npy files, a SQLite query, or a function."""
 
     source: Source
-    # Handed to the function as keyword arguments, or {x = "...", y = "..."}: array names in the file.
+    # Array names in a file, {x = "...", labels = "..."}; labels and columns of a CSV file; query, labels and since of a
+    # SQLite database; keyword arguments of a function.
     options: dict[str, Any] = attrs.field(factory=dict)
+    # This fraction of the examples is never trained on: it measures what a round was worth.
+    holdout: float = attrs.field(default=0.0, validator=within(0, 0.9))
+    # For sources that grow: a file keeps the newest so many examples, and as many drawn evenly from all that ever came;
+    # every round learns from these. 0: no such file. It takes 2 + holdout times so many examples on the disk.
+    replay_examples: int = attrs.field(default=0, validator=within(0, 10_000_000))
 
 
 @attrs.frozen
@@ -75,6 +106,10 @@ class Training:
     # "native" needs the ONNX Runtime training package and a bundle compiled with --native.
     runtime: Literal["compiled", "native"] = "compiled"
     max_density: float = attrs.field(default=0.05, validator=within(1e-9, 1.0))
+    # Share of the time that training works; the rest of it rests, and the board stays cool.
+    duty_percent: int = attrs.field(default=100, validator=within(1, 100))
+    # Added to the process's niceness, so that everybody else goes first.
+    nice: int = attrs.field(default=10, validator=within(0, 19))
     accel: Literal["auto", "numpy", "numba"] = "auto"
     seed: int = attrs.field(default=0, validator=within(0, 2**63 - 1))
 
@@ -106,10 +141,28 @@ class Upload:
 class Conditions:
     """When training and sending would disturb the owner."""
 
-    # 1-minute load average per core above which training waits; 0 switches the check off.
-    max_load: float = attrs.field(default=1.5, validator=within(0, 1000))
+    # "eager" cares for power and heat alone, "balanced" stays out of the way, "frugal" trains on a charger only and
+    # never sends over a metered link. What is given below takes the place of the preset's; 0 switches a limit off.
+    preset: Literal["eager", "balanced", "frugal"] = "balanced"
+    train_on_battery: bool | None = None
     # On battery, training and sending wait below this charge; boards without a battery are on mains.
-    min_battery_percent: int = attrs.field(default=30, validator=within(0, 100))
+    min_battery_percent: int | None = attrs.field(default=None, validator=optional(within(0, 100)))
+    max_battery_c: float | None = attrs.field(default=None, validator=optional(within(0, 100)))
+    max_temperature_c: float | None = attrs.field(default=None, validator=optional(within(0, 150)))
+    # Percent of time in which something waits for a core, above which training waits (PSI) ...
+    max_pressure: float | None = attrs.field(default=None, validator=optional(within(0, 100)))
+    # ... and where the kernel does not tell, the 1-minute load average per core.
+    max_load: float | None = attrs.field(default=None, validator=optional(within(0, 1000)))
+    # Links that cost: send there "yes" always, "late" when frames have waited for metered_after_s, "no" never.
+    metered: Literal["yes", "late", "no"] | None = None
+    train_metered: bool | None = None
+    metered_after_s: float | None = attrs.field(default=None, validator=optional(within(0, 1e8)))
+    # Sent and received there, models included.
+    metered_day_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
+    metered_month_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
+    # "22:00-07:00": nothing happens then, by the board's local time.
+    quiet: str = attrs.field(default="", validator=matches_re(r"(([01]\d|2[0-3]):[0-5]\d(-(?!$)|$)){2}|"))
+    min_free_disk_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
     # SD cards wear: a round writes 2.1 times the model, its frames four times. When a day's allowance is used up,
     # rounds come more slowly; 0: no limit.
     max_written_bytes_per_day: int = attrs.field(default=4 << 30, validator=within(0, 1 << 50))
@@ -171,7 +224,9 @@ def _converter(folder: Path) -> cattrs.Converter:
 
 def _source(value: Any, folder: Path) -> Source:
     source = _strict(value, str)
-    return Source(str(folder / source) if source.endswith(".npz") else source)
+    module, _, name = source.rpartition(":")
+    is_module = bool(module) and name.isidentifier() and not module.endswith(".py")
+    return Source(source if is_module else str(folder / source))
 
 
 def _strict(value: Any, *kinds: type) -> Any:

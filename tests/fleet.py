@@ -101,7 +101,7 @@ def write_device(folder: Path, endpoint: Endpoint, device: str, task: str) -> Pa
     (folder / "d.toml").write_text(
         f'device = "{device}"\ntask = "{task}"\ndirectory = "state"\naudit = true\n[mqtt]\nport = {endpoint.port}\n'
         '[data]\nsource = "windows.npz"\n[upload]\nretry_after_s = 0.2\nstatus_every_s = 0.2\n'
-        "[conditions]\nmax_load = 0\n"
+        '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
     )
     return folder / "d.toml"
 

@@ -41,8 +41,8 @@ def topic() -> str:
 
 
 @contextmanager
-def started(port: int, **options: int) -> Iterator[Link]:
-    link = Link(Endpoint("127.0.0.1", port, **options), client_id_prefix="test")
+def started(port: int, max_payload_bytes: int = 1_000_000) -> Iterator[Link]:
+    link = Link(Endpoint("127.0.0.1", port, max_payload_bytes=max_payload_bytes), client_id_prefix="test")
     link.start()
     try:
         yield link
@@ -51,8 +51,8 @@ def started(port: int, **options: int) -> Iterator[Link]:
 
 
 @contextmanager
-def connected(port: int, **options: int) -> Iterator[Link]:
-    with started(port, **options) as link:
+def connected(port: int, max_payload_bytes: int = 1_000_000) -> Iterator[Link]:
+    with started(port, max_payload_bytes) as link:
         assert wait_for(link, Connected) == Connected(1)
         yield link
 

@@ -39,7 +39,7 @@ def files(tmp_path: Path, endpoint: Endpoint, native_python: str) -> Path:
     # Not the README's port: tests share one machine.
     (tmp_path / "broker.toml").write_text(f'directory = "broker-data"\n[mqtt]\nport = {endpoint.port}\n')
     device = (tmp_path / "device.toml").read_text().replace('host = "192.168.1.10"', f"port = {endpoint.port}")
-    (tmp_path / "device.toml").write_text(device + "[conditions]\nmax_load = 0\n")
+    (tmp_path / "device.toml").write_text(device + '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n')
     (tmp_path / "mine.toml").write_text("goal = 1\nmin_interval_s = 0\n")
     return tmp_path
 

@@ -1,16 +1,13 @@
-"""Uplink: the window, receipts, conditions and the policy; pure functions and state machines."""
+"""Uplink: the window, the outbox, wear and receipts; pure functions and state machines."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclient.durable.rows import Row, State
-from edgeclient.uplink.conditions import Observed, observe
 from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
-from edgeclient.uplink.policy import Limits, decide
 from edgeclient.uplink.settle import Settlement, settle
 from edgeclient.uplink.wear import Allowance
 from edgeclient.uplink.window import MAX_RETRY_S, Window
@@ -250,108 +247,3 @@ def test_a_conflict_ends_the_epoch_of_the_store_that_made_the_frame() -> None:
 @pytest.mark.parametrize(("seen", "renew"), [(4, False), (5, False), (6, True)])
 def test_a_ledger_that_has_seen_more_ends_the_epoch(seen: int, renew: bool) -> None:
     assert settled(Receipt(EPOCH, watermark=0, seen=seen), [1], next_sequence=5).renew is renew
-
-
-# Conditions
-
-
-def supply(root: Path, name: str, **files: str) -> None:
-    folder = root / "sys/class/power_supply" / name
-    folder.mkdir(parents=True)
-    for file, text in files.items():
-        (folder / file).write_text(text + "\n")
-
-
-def load(root: Path, text: str) -> None:
-    (root / "proc").mkdir(exist_ok=True)
-    (root / "proc/loadavg").write_text(text)
-
-
-def test_a_board_that_tells_nothing_is_on_mains(tmp_path: Path) -> None:
-    assert observe(tmp_path) == Observed(False, None, None)
-
-
-@pytest.mark.parametrize(
-    ("status", "on_battery"),
-    [("Discharging", True), ("Charging", False), ("Full", False), ("Not charging", False), ("Unknown", None)],
-)
-def test_battery_states(tmp_path: Path, status: str, on_battery: bool | None) -> None:
-    supply(tmp_path, "AC", type="Mains", online="1")
-    supply(tmp_path, "BAT0", type="Battery", status=status, capacity="41")
-    assert observe(tmp_path) == Observed(on_battery, 41, None)
-
-
-def test_the_battery_of_a_mouse_is_not_ours(tmp_path: Path) -> None:
-    supply(tmp_path, "hid-mouse", type="Battery", scope="Device", status="Discharging", capacity="3")
-    assert observe(tmp_path) == Observed(False, None, None)
-
-
-@pytest.mark.parametrize("capacity", ["", "many", "-5", "²", "4.5"])
-def test_a_charge_that_is_no_number_is_unknown(tmp_path: Path, capacity: str) -> None:
-    supply(tmp_path, "BAT0", type="Battery", status="Discharging", capacity=capacity)
-    assert observe(tmp_path) == Observed(True, None, None)
-
-
-def test_files_that_are_missing_or_garbage_are_unknown(tmp_path: Path) -> None:
-    supply(tmp_path, "BAT0", type="Battery")
-    (tmp_path / "sys/class/power_supply/BAT0/capacity").write_bytes(b"\xff\xfe")
-    assert observe(tmp_path) == Observed(None, None, None)
-
-
-@pytest.mark.parametrize("text", ["", " ", "much 1 2", "\x00"])
-def test_a_load_that_is_no_number_is_unknown(tmp_path: Path, text: str) -> None:
-    load(tmp_path, text)
-    assert observe(tmp_path).load_per_core is None
-
-
-def test_load_is_per_core(tmp_path: Path) -> None:
-    load(tmp_path, "0.00 9 9 1/2 3")
-    assert observe(tmp_path).load_per_core == 0
-    load(tmp_path, "100000.0 0 0 1/2 3")
-    per_core = observe(tmp_path).load_per_core
-    assert per_core is not None
-    assert 0 < per_core <= 100_000
-
-
-def test_a_tree_that_cannot_be_read_is_never_an_error() -> None:
-    """Android answers EACCES where others answer ENOENT; a name that is too long is another such error."""
-    assert observe(Path("/" + "x" * 300)) == Observed(False, None, None)
-
-
-def test_this_machine() -> None:
-    assert observe().load_per_core is not None
-
-
-# Policy
-
-LIMITS = Limits(max_load=1.5, min_battery_percent=30)
-
-
-@pytest.mark.parametrize(
-    ("observed", "train", "send", "because"),
-    [
-        (Observed(None, None, None), True, True, "training"),
-        (Observed(False, 5, 0.0), True, True, "training"),
-        (Observed(None, 5, 0.0), True, True, "training"),
-        (Observed(True, None, 0.0), True, True, "training"),
-        (Observed(True, 30, 0.0), True, True, "training"),
-        (Observed(True, 29, 0.0), False, False, "battery"),
-        (Observed(True, 29, 9.0), False, False, "battery"),
-        (Observed(True, 80, 1.6), False, True, "load"),
-        (Observed(False, None, 1.5), True, True, "training"),
-    ],
-)
-def test_policy(observed: Observed, train: bool, send: bool, because: str) -> None:
-    decision = decide(observed, LIMITS, new_version=True)
-    assert (decision.train, decision.send) == (train, send)
-    assert because in decision.because
-
-
-def test_a_version_that_was_trained_is_not_trained_again() -> None:
-    decision = decide(Observed(False, None, 0.0), LIMITS, new_version=False)
-    assert (decision.train, decision.send) == (False, True)
-    assert "waiting" in decision.because
-
-
-def test_a_load_limit_of_0_switches_the_check_off() -> None:
-    assert decide(Observed(False, None, 99.0), Limits(0, 30), new_version=True).train

@@ -16,7 +16,7 @@ from edgeclient.compress.select import backend, select
 from edgeclient.compress.update import F32, SparseUpdate
 from edgeclient.models.slots import Models
 from edgeclient.settings import Device
-from edgeclient.train.data import open_data
+from edgeclient.train.local import open_measured
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Plan
 from edgeclient.train.trainers import open_trainer
@@ -191,7 +191,7 @@ def training(settings: Device) -> Iterator[Measured]:
     manifest = bundle.read_manifest((model.bundle_directory / bundle.MANIFEST).read_bytes())
     own, policy = settings.training, model.announcement.policy
     trainer = open_trainer(model.bundle_directory, own.runtime, own.threads)
-    local_data = open_data(settings.data.source, settings.data.options, manifest)
+    local_data = open_measured(settings.data, manifest, directory=settings.directory, device=settings.device)
     plan = Plan(policy.learning_rate, 1, policy.batch_size, micro_batch=own.max_batch, max_seconds=_TRAIN_S)
     statistics = Statistics(model.bundle_directory).load()
     began = time.perf_counter()

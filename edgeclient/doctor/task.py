@@ -69,15 +69,23 @@ def broker(settings: Device) -> Iterator[Finding]:
         yield Finding("fail", "broker", f"{host}:{port} cannot be reached: {error.strerror or error}", advice)
         return
     reached_ms = 1e3 * (time.perf_counter() - began)
-    heard = listen(settings)
+    try:
+        heard = listen(settings)
+    except ConfigError as error:
+        yield Finding("fail", "broker", str(error), "edit [mqtt], or put the file right")
+        return
     yield judge_connection(heard, f"{host}:{port}", reached_ms)
     if heard.connected:
         yield judge_task(heard, settings.task)
 
 
 def listen(settings: Device) -> Heard:
-    """Connect, and wait a moment for the task's announcement."""
-    link = Link(Endpoint(settings.mqtt.host, settings.mqtt.port), client_id_prefix=f"{settings.device}-doctor")
+    """Connect, and wait a moment for the task's announcement.
+
+    Raises:
+        ConfigError: a certificate or the password file is no good.
+    """
+    link = Link(Endpoint.of(settings.mqtt), client_id_prefix=f"{settings.device}-doctor")
     topic = topics.head(settings.task)
     heard, until_s = Heard(), time.monotonic() + _CONNECT_S
     link.start()

@@ -11,83 +11,36 @@ import queue
 import random
 import secrets
 import socket
-import struct
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edgeclient.link import refusal, tcp
+from edgeclient.link.endpoint import Endpoint
+from edgeclient.link.events import Connected, Disconnected, Event, LinkDown, Message, SubscriptionRefused, Will
+
+__all__ = [
+    "Connected",
+    "Disconnected",
+    "Endpoint",
+    "Event",
+    "Link",
+    "LinkDown",
+    "Message",
+    "SubscriptionRefused",
+    "Will",
+]
+
 MAX_BACKOFF_S: Final = 8
 REFUSED_BACKOFF_S: Final = 300  # a wrong password does not get better by asking
 _GOODBYE_S: Final = 2.0
-# struct tcp_info of Linux: tcpi_bytes_acked and tcpi_bytes_received, unsigned 64 bits.
-_TCP_INFO_BYTES: Final = 136
-_TCP_BYTES_AT: Final = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An MQTT broker; a payload over its limit would drop the connection again and again, so it is checked."""
-
-    host: str
-    port: int
-    keepalive_s: int = 30
-    max_payload_bytes: int = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker publishes, retained, when the connection breaks."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The broker has accepted us; connections count from 1. Subscriptions are the caller's to make again."""
-
-    connection: int
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """The connection is gone or was refused; it comes back by itself."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message of a subscription, to be acknowledged once it is processed."""
-
-    topic: str
-    payload: bytes
-    retained: bool
-    connection: int
-    mid: int
-    qos: int
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionRefused:
-    """The broker does not grant one of these topics."""
-
-    topics: tuple[str, ...]
-
-
-Event: TypeAlias = Connected | Disconnected | Message | SubscriptionRefused
-
-
-class LinkDown(Exception):
-    """There is no connection: wait for Connected."""
 
 
 class Link:
@@ -106,8 +59,11 @@ class Link:
 
     def __init__(self, endpoint: Endpoint, *, client_id_prefix: str, will: Will | None = None) -> None:
         self._endpoint = endpoint
+        self._where = f"{endpoint.host}:{endpoint.port}"
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._connection = 0
+        # By a CONNACK, in this connection.
+        self._answered = self._refused = False
         self._mutex = threading.Lock()
         # Counted without a lock: paho calls on_publish while it holds one that publish() takes.
         self._published = 0
@@ -132,9 +88,14 @@ class Link:
         # A fleet that lost its broker comes back all at once; paho takes fractions, whatever its annotation says.
         self._backoff_s: Any = random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
         self._back_off(MAX_BACKOFF_S)
+        if endpoint.username is not None:
+            self._client.username_pw_set(endpoint.username, endpoint.password)
+        if endpoint.tls is not None:
+            self._client.tls_set_context(endpoint.tls)
         if will is not None:
             self._client.will_set(will.topic, will.payload, qos=1, retain=True)
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
@@ -219,7 +180,7 @@ class Link:
         if len(payload) > self._endpoint.max_payload_bytes:
             raise ValueError(f"{len(payload)} bytes on {topic}, the broker takes {self._endpoint.max_payload_bytes}")
         if not self.connected:
-            raise LinkDown(f"no connection to {self._endpoint.host}:{self._endpoint.port}")
+            raise LinkDown(f"no connection to {self._where}")
         self._check(self._client.publish(topic, payload, qos=qos, retain=retain).rc)
         self._published += 1
 
@@ -250,7 +211,7 @@ class Link:
         """
         with self._bytes_mutex:
             sent, received = self._past_bytes
-            now_sent, now_received = _tcp_bytes(self._socket)
+            now_sent, now_received = tcp.payload_bytes(self._socket)
             return sent + now_sent, received + now_received
 
     def _back_off(self, most_s: int) -> None:
@@ -258,14 +219,16 @@ class Link:
 
     def _check(self, result: MQTTErrorCode) -> None:
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise LinkDown(f"{self._endpoint.host}:{self._endpoint.port}: {result.name}")
+            raise LinkDown(f"{self._where}: {result.name}")
 
     # In paho's thread: only enqueue.
 
     def _on_connect(self, client: Client, _: Any, __: ConnectFlags, reason: ReasonCode, ___: Properties | None) -> None:
         self._back_off(REFUSED_BACKOFF_S if reason.is_failure else MAX_BACKOFF_S)
+        self._answered = True
         if reason.is_failure:
-            self._events.put(Disconnected(f"the broker refuses us: {reason}"))
+            self._refused = True  # said here, in full: the disconnect that follows knows less
+            self._events.put(Disconnected(refusal.of_mqtt(reason.value, str(reason))))
             return
         client.drop_out_messages()
         self._published = self._acknowledged = 0
@@ -274,10 +237,20 @@ class Link:
         self._connection += 1
         self._events.put(Connected(self._connection))
 
+    def _on_connect_fail(self, _: Client, __: Any) -> None:
+        # paho calls this while it handles the error, and hands it to nobody.
+        why = refusal.of_tls(sys.exception(), self._where)
+        self._back_off(MAX_BACKOFF_S if why is None else REFUSED_BACKOFF_S)
+        if why is not None:
+            self._events.put(Disconnected(why))
+
     def _on_disconnect(
         self, _: Client, __: Any, ___: DisconnectFlags, reason: ReasonCode, ____: Properties | None
     ) -> None:
-        self._events.put(Disconnected(str(reason)))
+        why = str(reason) if self._answered else refusal.of_silence(tls=self._endpoint.tls is not None)
+        if not self._refused:
+            self._events.put(Disconnected(why))
+        self._answered = self._refused = False
 
     def _on_message(self, _: Client, __: Any, message: MQTTMessage) -> None:
         try:
@@ -309,17 +282,6 @@ class Link:
     def _on_socket_close(self, _: Client, __: Any, sock: Any) -> None:
         # One step for who asks meanwhile: the totals never fall.
         with self._bytes_mutex:
-            sent, received = _tcp_bytes(sock)
+            sent, received = tcp.payload_bytes(sock)
             self._past_bytes = (self._past_bytes[0] + sent, self._past_bytes[1] + received)
             self._socket = None
-
-
-def _tcp_bytes(sock: Any) -> tuple[int, int]:
-    if sock is None or sys.platform != "linux":
-        return 0, 0
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        sent, received = struct.unpack_from("<QQ", info, _TCP_BYTES_AT)
-    except (OSError, struct.error):
-        return 0, 0
-    return sent, received

@@ -30,6 +30,11 @@ class Follower:
         """(digest, chunk) of the chunks to subscribe to now."""
         return [(self._fetch.blob.digest, chunk) for chunk in self._fetch.wanted()] if self._fetch else []
 
+    @property
+    def missing_bytes(self) -> int:
+        """Of the blob that is being fetched, at most."""
+        return self._fetch.blob.size if self._fetch else 0
+
     def receive(self, digest: str, chunk: int, payload: bytes) -> Model | None:
         """Take in a chunk; the new model once one is active.
 

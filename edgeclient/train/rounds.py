@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgeclient.train.data import EVALUATION_BATCH, Batch, Dataset
 from edgeclient.train.optimiser import stepper
-from edgeclient.train.trainer import Evaluation, LocalRound, Plan, TrainingError
+from edgeclient.train.trainer import Evaluation, Interrupted, LocalRound, Plan, TrainingError
 from edgeclient.wire.bundle import Manifest
 
 F32 = npt.NDArray[np.float32]
@@ -36,15 +36,22 @@ class RoundTrainer:
         engine: what computes.
         initial: the bundle's running statistics that stay on the device, float32 (l,).
         clock: seconds, monotonic.
+        sleep: waits so many seconds.
     """
 
     def __init__(
-        self, manifest: Manifest, engine: Engine, initial: F32, clock: Callable[[], float] = time.monotonic
+        self,
+        manifest: Manifest,
+        engine: Engine,
+        initial: F32,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._manifest = manifest
         self._engine = engine
         self._initial = initial
         self._clock = clock
+        self._sleep = sleep
 
     def train(
         self, parameters: F32, data: Dataset, plan: Plan, rng: np.random.Generator, local: F32 | None = None
@@ -57,11 +64,17 @@ class RoundTrainer:
         gradients = np.zeros(trained, np.float32)
         self._engine.begin(weights, statistics, gradients)
         optimiser = stepper(self._manifest.optimiser, trained)
-        progress = _Progress(plan, self._clock)
+        progress = _Progress(plan, self._clock, self._sleep)
         with np.errstate(all="ignore"):
             for batch in progress.batches(data, rng):
-                progress.add(self._step(batch, plan, gradients), len(batch[-1]))
+                loss = self._step(batch, plan, gradients)
+                if loss is None:
+                    progress.cut = True
+                    break
+                progress.add(loss, len(batch[-1]))
                 optimiser.step(weights, gradients, plan.learning_rate)
+            if not progress.steps:
+                raise Interrupted("training was stopped before its first step")
             shared = len(parameters) - trained
             delta = np.concatenate([weights, statistics[:shared]]) - parameters
         loss = progress.loss
@@ -90,14 +103,16 @@ class RoundTrainer:
             return Evaluation(None, total / examples, examples, None)
         return Evaluation(hits / answers, total / examples, examples, int(counts.max()) / answers)
 
-    def _step(self, batch: Batch, plan: Plan, gradients: F32) -> float:
-        """The mean loss of a batch; its mean gradient, clipped, in `gradients`."""
+    def _step(self, batch: Batch, plan: Plan, gradients: F32) -> float | None:
+        """The mean loss of a batch; its mean gradient, clipped, in `gradients`. None if it was stopped halfway."""
         size = len(batch[-1])
         if plan.micro_batch is None or size <= plan.micro_batch:
             loss = self._engine.learn(batch)
         else:
             loss, total = 0.0, np.zeros_like(gradients)
             for first in range(0, size, plan.micro_batch):
+                if first and plan.proceed is not None and not plan.proceed():
+                    return None
                 part = tuple(array[first : first + plan.micro_batch] for array in batch)
                 share = len(part[-1]) / size
                 loss += self._engine.learn(part) * share
@@ -110,13 +125,14 @@ class RoundTrainer:
 
 
 class _Progress:
-    def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
+    def __init__(self, plan: Plan, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._plan = plan
         self._clock = clock
+        self._sleep = sleep
         self._total = 0.0
         self._seen = 0
         self._pass_steps = 0
-        self._cut = False
+        self.cut = False
         self.examples = 0
         self.steps = 0
 
@@ -128,7 +144,7 @@ class _Progress:
     @property
     def share(self) -> float:
         """Steps taken of those that were asked for; a pass that was never finished counts as twice what was seen."""
-        if not self._cut:
+        if not self.cut:
             return 1.0
         asked = self._plan.epochs * (self._pass_steps or 2 * self.steps)
         return min(1.0, self.steps / min(asked, self._plan.max_steps or asked))
@@ -141,10 +157,16 @@ class _Progress:
             for batch in data.batches(plan.batch_size, rng):
                 if self.steps and plan.max_steps is not None and self.steps >= plan.max_steps:
                     return
-                if self.steps and plan.max_seconds is not None and self._clock() - began >= plan.max_seconds:
-                    self._cut = True
+                if plan.proceed is not None and not plan.proceed():
+                    self.cut = True
                     return
+                if self.steps and plan.max_seconds is not None and self._clock() - began >= plan.max_seconds:
+                    self.cut = True
+                    return
+                step_began = self._clock()
                 yield batch
+                if plan.duty < 1:
+                    self._sleep((self._clock() - step_began) * (1 / plan.duty - 1))
             self._pass_steps = self._pass_steps or self.steps
 
     def add(self, loss: float, examples: int) -> None:

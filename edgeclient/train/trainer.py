@@ -1,5 +1,6 @@
 """What a round of local training is, whatever runs the graphs underneath."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,10 @@ class TrainingError(Exception):
     """Training cannot be done; one line that says what is wrong and what to do."""
 
 
+class Interrupted(TrainingError):
+    """Conditions ended before a first step was done; nothing was learnt and nothing is lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How to train a round.
@@ -27,6 +32,8 @@ class Plan:
         clip_norm: a longer gradient is scaled down to this Euclidean norm; None leaves it.
         max_steps: optimiser steps after which the round ends; None for no limit.
         max_seconds: time after which no further step begins; None for no limit.
+        proceed: asked before each step (and each part of one) whether training may go on; None for always.
+        duty: share of the time that steps may take; the rest is slept.
     """
 
     learning_rate: float
@@ -36,6 +43,8 @@ class Plan:
     clip_norm: float | None = None
     max_steps: int | None = None
     max_seconds: float | None = None
+    proceed: Callable[[], bool] | None = None
+    duty: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,51 +1,291 @@
-"""Whether to train or to send now, or what to wait for: a pure function with its reason."""
+"""Whether to train, to send or to wait, and why: a pure function of time, conditions, queue and past."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from edgeclient.uplink.conditions import Observed
 
+if TYPE_CHECKING:
+    from edgeclient.settings import Conditions
+
+Preset: TypeAlias = Literal["eager", "balanced", "frugal"]
+
+DAY_S: Final = 86_400
+_MINUTE_S: Final = 60
+# Conditions do not change faster; a wait for them is looked at again by then, with up to a fifth more, so that a
+# fleet does not come back all at once.
+_AGAIN_S: Final = 30.0
+_JITTER: Final = 0.2
+
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What the owner grants: see the settings of the same names."""
+class Rules:
+    """What the owner grants; None switches a limit off.
 
-    max_load: float
-    min_battery_percent: int
+    Attributes:
+        train_on_battery: whether a battery that is not charging may be used for training.
+        min_battery_percent: below it, and not charging, nothing happens (30, as Android's federated compute has it).
+        max_battery_c: training stops when the battery is hotter.
+        max_temperature_c: training stops when the board is hotter.
+        max_pressure: percent of time in which something waits for a core (PSI); training stops above it.
+        max_load: load average per core, where there is no PSI.
+        train_metered: whether training goes on while its update could not leave for free.
+        metered: bytes that cost: "yes" like any other, "late" when they have waited for `metered_after_s`, "no" never.
+        metered_after_s: see `metered`.
+        metered_day_bytes: at most so many a day.
+        metered_month_bytes: at most so many a month.
+        quiet: minutes of the day, from and to, in which nothing happens; to may be smaller than from.
+        min_free_disk_bytes: below it nothing is trained.
+    """
+
+    train_on_battery: bool = True
+    min_battery_percent: int = 30
+    max_battery_c: float | None = 38.0
+    max_temperature_c: float | None = 75.0
+    max_pressure: float | None = 40.0
+    max_load: float | None = 1.5
+    train_metered: bool = False
+    metered: Literal["yes", "late", "no"] = "late"
+    metered_after_s: float = 6 * 3600.0
+    metered_day_bytes: int = 1 << 20
+    metered_month_bytes: int = 20 << 20
+    quiet: tuple[int, int] | None = None
+    min_free_disk_bytes: int = 64 << 20
+
+
+BALANCED: Final = Rules()
+PRESETS: Final[dict[Preset, Rules]] = {
+    "eager": replace(
+        BALANCED, max_temperature_c=82.0, max_pressure=None, max_load=None, train_metered=True, metered="yes",
+        metered_day_bytes=1 << 40, metered_month_bytes=1 << 40,
+    ),
+    "balanced": BALANCED,
+    "frugal": replace(
+        BALANCED, train_on_battery=False, min_battery_percent=50, max_battery_c=35.0, max_temperature_c=70.0,
+        max_pressure=15.0, max_load=0.7, metered="no",
+    ),
+}  # fmt: skip
+
+
+_OFF: Final = {"max_battery_c", "max_temperature_c", "max_pressure", "max_load"}
+
+
+def rules(conditions: "Conditions") -> Rules:
+    """The preset of a configuration with what the owner has changed.
+
+    Example:
+        >>> from edgeclient.settings import Conditions
+        >>> rules(Conditions(preset="frugal", max_load=0, quiet="22:00-07:30")).quiet
+        (1320, 450)
+    """
+    given = {key: getattr(conditions, key) for key in Rules.__slots__ if key != "quiet"}
+    changed = {key: value for key, value in given.items() if value is not None}
+    off = dict.fromkeys(key for key in _OFF if changed.get(key) == 0)
+    begin, _, end = conditions.quiet.partition("-")
+    quiet = (_minutes(begin), _minutes(end)) if conditions.quiet else None
+    return replace(PRESETS[conditions.preset], **(changed | off), quiet=quiet)
+
+
+def _minutes(clock: str) -> int:
+    return 60 * int(clock[:2]) + int(clock[3:])
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What may happen now; `because` says in plain words why something may not."""
+class Moment:
+    """Now: seconds on a steady clock, and the minute of the local day, 0..1439."""
 
-    train: bool
-    send: bool
+    now_s: float
+    minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What could be done.
+
+    Attributes:
+        new_version: there is a version to train from.
+        due: bytes of each frame that the window would let out now, in order.
+        waiting: frames that are not settled.
+        oldest_s: age of the oldest of them.
+    """
+
+    new_version: bool = False
+    due: Sequence[int] = ()
+    waiting: int = 0
+    oldest_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was done.
+
+    Attributes:
+        metered_day_bytes: sent on metered links today.
+        metered_month_bytes: this month.
+        wear_wait_s: until the card may be written to again.
+        paused: why everything waits, where somebody or something has said so; "" otherwise.
+        link_up: whether the broker is connected.
+    """
+
+    metered_day_bytes: int = 0
+    metered_month_bytes: int = 0
+    wear_wait_s: float = 0.0
+    paused: str = ""
+    link_up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train a round, as long as `hindrance` says nothing."""
+
+    because: str = "training"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish the first `frames` of those that are due."""
+
+    frames: int
+    because: str = "sending"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing before `until_s`, unless something happens."""
+
+    until_s: float
     because: str
 
 
-def decide(observed: Observed, limits: Limits, *, new_version: bool, wear_wait_s: float = 0.0) -> Decision:
-    """Decide from what was observed.
+Decision: TypeAlias = Train | Send | Wait
 
-    Unknown conditions count as good: a board that tells nothing is a board on mains.
+
+def decide(  # noqa: PLR0911 (one return a decision)
+    moment: Moment, observed: Observed, rules: Rules, queue: Queue, history: History, draw: float = 0.5
+) -> Decision:
+    """What to do now. Frames that may leave go first, since that is quick.
+
+    Unknown conditions count as good: a board that tells nothing is a board on mains and a home network.
 
     Args:
+        moment: now.
         observed: the conditions.
-        limits: what the owner grants.
-        new_version: there is a version to train from.
-        wear_wait_s: until the card may be written to again.
+        rules: what the owner grants.
+        queue: what could be done.
+        history: what was done.
+        draw: a random number in 0..1, for the jitter of waits.
 
     Example:
-        >>> decide(Observed(True, 20, 0.1), Limits(1.5, 30), new_version=True)
-        Decision(train=False, send=False, because='battery at 20 %, needs 30 % or a charger')
+        >>> decide(Moment(0.0, 720), Observed(on_battery=True, battery_percent=20), BALANCED, Queue(True), History())
+        Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger')
+        >>> decide(Moment(0.0, 720), Observed(), BALANCED, Queue(due=[900, 800]), History())
+        Send(frames=2, because='sending')
     """
-    low = observed.battery_percent is not None and observed.battery_percent < limits.min_battery_percent
+    again_s = moment.now_s + _AGAIN_S * (1 + _JITTER * (2 * draw - 1))
+    if history.paused:
+        return Wait(again_s, history.paused)
+    if (quiet := _quiet(moment, rules)) is not None:
+        until_s, because = quiet
+        return Wait(until_s, because)
+    if (why := _battery(observed, rules)) is not None:
+        return Wait(again_s, why)
+    frames, unsent = _sendable(observed, rules, queue, history)
+    if frames:
+        return Send(frames)
+    if queue.new_version:
+        why = hindrance(observed, rules)
+        if why is None and history.wear_wait_s > 0:
+            minutes = history.wear_wait_s / _MINUTE_S
+            return Wait(
+                moment.now_s + history.wear_wait_s, f"spares the card: the next round begins in {minutes:.0f} min"
+            )
+        if why is None:
+            return Train()
+        return Wait(again_s, f"{why}: training waits")
+    if unsent:
+        return Wait(again_s, unsent)
+    if queue.waiting:
+        return Wait(again_s, f"{queue.waiting} frames await their receipt")
+    return Wait(again_s, "trained on this version: waiting for the next")
+
+
+def hindrance(observed: Observed, rules: Rules) -> str | None:  # noqa: PLR0911 (one return a reason)
+    """Why training may not begin or go on, or None. Asked once a second while it runs.
+
+    Example:
+        >>> hindrance(Observed(temperature_c=81.0), BALANCED)
+        '81 °C is over 75 °C'
+    """
+    if (why := _battery(observed, rules)) is not None:
+        return why
+    if observed.on_battery and not rules.train_on_battery:
+        return "on battery, and training needs a charger"
+    if _over(observed.battery_temperature_c, rules.max_battery_c):
+        return f"the battery's {observed.battery_temperature_c:.0f} °C are over {rules.max_battery_c:.0f} °C"
+    if observed.throttled:
+        return "the board throttles: power supply or heat"
+    if _over(observed.temperature_c, rules.max_temperature_c):
+        return f"{observed.temperature_c:.0f} °C is over {rules.max_temperature_c:.0f} °C"
+    if observed.pressure is not None:
+        if _over(observed.pressure, rules.max_pressure):
+            return f"others wait for a core {observed.pressure:.0f} % of the time, over {rules.max_pressure:.0f} %"
+    elif _over(observed.load_per_core, rules.max_load):
+        return f"load {observed.load_per_core:.1f} per core is over {rules.max_load:.1f}"
+    if observed.metered and not rules.train_metered:
+        return "the network is metered"
+    if observed.free_disk_bytes is not None and observed.free_disk_bytes < rules.min_free_disk_bytes:
+        return f"{observed.free_disk_bytes >> 20} MiB are free on the disk, needs {rules.min_free_disk_bytes >> 20}"
+    return None
+
+
+def may_fetch(observed: Observed, rules: Rules, history: History, size: int) -> bool:
+    """Whether a model of `size` bytes may be downloaded now."""
+    if not observed.metered:
+        return True
+    return rules.metered != "no" and size <= _left(rules, history)
+
+
+def _left(rules: Rules, history: History) -> int:
+    day = rules.metered_day_bytes - history.metered_day_bytes
+    return max(0, min(day, rules.metered_month_bytes - history.metered_month_bytes))
+
+
+def _battery(observed: Observed, rules: Rules) -> str | None:
+    low = observed.battery_percent is not None and observed.battery_percent < rules.min_battery_percent
     if observed.on_battery and low:
-        needed = limits.min_battery_percent
-        return Decision(False, False, f"battery at {observed.battery_percent} %, needs {needed} % or a charger")
-    if limits.max_load and observed.load_per_core is not None and observed.load_per_core > limits.max_load:
-        load = f"load {observed.load_per_core:.1f} per core is over {limits.max_load:.1f}"
-        return Decision(False, True, f"{load}: training waits")
-    if not new_version:
-        return Decision(False, True, "trained on this version: waiting for the next")
-    if wear_wait_s > 0:
-        return Decision(False, True, f"spares the card: the next round begins in {wear_wait_s / 60:.0f} min")
-    return Decision(True, True, "training")
+        return f"battery at {observed.battery_percent} %, needs {rules.min_battery_percent} % or a charger"
+    return None
+
+
+def _over(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value > limit
+
+
+def _sendable(observed: Observed, rules: Rules, queue: Queue, history: History) -> tuple[int, str]:
+    """How many of the due frames may go, and why the others wait."""
+    if not queue.due:
+        return 0, ""
+    if not history.link_up:
+        return 0, f"waiting for the broker with {queue.waiting} frames"
+    if not observed.metered:
+        return len(queue.due), ""
+    if rules.metered == "no":
+        return 0, f"the network is metered: {queue.waiting} frames wait for another"
+    if rules.metered == "late" and queue.oldest_s < rules.metered_after_s:
+        hours = (rules.metered_after_s - queue.oldest_s) / 3600
+        return 0, f"the network is metered: {queue.waiting} frames wait {hours:.1f} h for another"
+    left, fit = _left(rules, history), 0
+    while fit < len(queue.due) and sum(queue.due[: fit + 1]) <= left:
+        fit += 1
+    return fit, f"the metered link's budget is used up ({left} bytes left)"
+
+
+def _quiet(moment: Moment, rules: Rules) -> tuple[float, str] | None:
+    if rules.quiet is None:
+        return None
+    begin, end = rules.quiet
+    if (moment.minute - begin) % 1440 >= (end - begin) % 1440:
+        return None
+    minutes = (end - moment.minute) % 1440
+    return moment.now_s + minutes * _MINUTE_S, f"quiet hours until {end // 60:02d}:{end % 60:02d}"

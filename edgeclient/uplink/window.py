@@ -87,6 +87,10 @@ class Window:
             times.append(self._held_until_s)
         return min(times, default=None)
 
+    def held(self, *, now: float) -> bool:
+        """Whether everything waits for the answer to HELLO."""
+        return now < self._held_until_s
+
     def carries(self, sequence: int | None) -> bool:
         """Whether this frame is under way."""
         return sequence in self._flights

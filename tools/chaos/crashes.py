@@ -59,7 +59,8 @@ max_outbox_bytes = 4000
 max_density = 1.0
 accel = "auto"
 [conditions]
-max_load = 0
+preset = "eager"
+min_free_disk_bytes = 0
 max_written_bytes_per_day = 0
 """
 

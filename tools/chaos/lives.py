@@ -3,6 +3,7 @@
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +18,17 @@ from broker.service import Service, add_task
 from broker.settings import Aggregator, Embedded, Task
 from edgeclient import agent as agent_module
 from edgeclient import learner as learner_module
+from edgeclient import sender as sender_module
 from edgeclient.agent import Agent
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.learner import Learner
 from edgeclient.link.mqtt import Connected, Endpoint, Event, Link, Message
 from edgeclient.settings import Device, structure
+from edgeclient.train.local import Local
 from edgeclient.train.trainer import LocalRound
+from edgeclient.uplink import guard as guard_module
+from edgeclient.uplink.conditions import Board, Observed
 from edgeclient.wire import frame, topics
 from edgeclient.wire.bundle import Manifest
 from tools.chaos import task
@@ -150,19 +155,29 @@ class Noise:
         raise NotImplementedError
 
 
+class Silent(Board):
+    """A board that tells nothing, and takes no time for it."""
+
+    def observe(self) -> Observed:
+        """Nothing."""
+        return Observed()
+
+
 def nothing() -> Iterator[Any]:
     """The data of a device here: its trainer does not look at any."""
     return iter(())
 
 
 def _open(*_: Path | Manifest | Device) -> tuple[Any, Any]:
-    return Noise(), None
+    return Noise(), Local(mock.Mock())
 
 
 def learn(settings: Device, link: Scripted, clock: Clock) -> None:
     """A device's life."""
-    with mock.patch.object(agent_module, "time", clock), mock.patch.object(learner_module, "time", clock):
-        agent = Agent(settings, link, Learner(settings, _open))
+    with ExitStack() as stack:
+        for module in (agent_module, guard_module, learner_module, sender_module):
+            stack.enter_context(mock.patch.object(module, "time", clock))
+        agent = Agent(settings, link, Learner(settings, _open), Silent())
         agent.start()
         turns = 0
         while link.busy or turns < _TURNS:

@@ -13,8 +13,8 @@ from tools.chaos import task
 from tools.chaos.faults import Faults
 
 TASK: Final = "chaos"
-_ALWAYS: Final = "[conditions]\nmax_load = 0\n"
-_NEVER: Final = "[conditions]\nmax_load = 0.000001\n"  # every load is over it: no training
+_ALWAYS: Final = '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
+_NEVER: Final = f"[conditions]\nmin_free_disk_bytes = {1 << 50}\n"  # no disk is so large: no training
 
 
 @dataclass(frozen=True, slots=True)

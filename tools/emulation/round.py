@@ -83,7 +83,8 @@ def _write_device(config: Path, port: int) -> None:
     np.savez(config.parent / "windows.npz", x=x, labels=labels)
     config.write_text(
         f'device = "{DEVICE}"\ntask = "{TASK}"\ndirectory = "state"\naudit = true\n[mqtt]\nport = {port}\n'
-        '[data]\nsource = "windows.npz"\n[upload]\nstatus_every_s = 0.2\n[conditions]\nmax_load = 0\n'
+        '[data]\nsource = "windows.npz"\n[upload]\nstatus_every_s = 0.2\n'
+        '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
     )
 
 

@@ -1,0 +1,117 @@
+"""Where the MQTT broker is and how it knows us: from `[mqtt]`, with the secrets read from their files."""
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from edgeclient.settings import ConfigError, Mqtt
+
+_READABLE_BY_OTHERS: Final = 0o004
+
+
+class _Socket(ssl.SSLSocket):
+    """Closed when its handshake fails: paho leaves it open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An MQTT broker; a payload over its limit would drop the connection again and again, so it is checked.
+
+    Attributes:
+        host: name or address; with TLS, the certificate must be made out to it.
+        port: its TCP port.
+        keepalive_s: silence after which a side counts as gone.
+        max_payload_bytes: of one message.
+        username: None for an anonymous client.
+        password: kept out of `repr`, and so out of logs.
+        tls: None for a connection in the clear.
+
+    Example:
+        >>> Endpoint("pi", 1883, username="pi-7", password="secret")
+        Endpoint(host='pi', port=1883, keepalive_s=30, max_payload_bytes=1000000, username='pi-7', tls=None)
+    """
+
+    host: str
+    port: int
+    keepalive_s: int = 30
+    max_payload_bytes: int = 1_000_000
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, mqtt: Mqtt) -> Self:
+        """The endpoint of a configuration; certificates and the password are read now.
+
+        Raises:
+            ConfigError: a file is missing, is not what it should be, or is a secret that others can read.
+
+        Example:
+            >>> Endpoint.of(Mqtt(host="pi", tls=True)).url
+            'mqtts://pi:8883'
+        """
+        return cls(
+            mqtt.host,
+            mqtt.port,
+            mqtt.keepalive_s,
+            username=mqtt.username or None,
+            password=None if mqtt.password_file is None else _password(mqtt.password_file),
+            tls=_context(mqtt) if mqtt.tls else None,
+        )
+
+    @property
+    def url(self) -> str:
+        """For people."""
+        return f"{'mqtt' if self.tls is None else 'mqtts'}://{self.host}:{self.port}"
+
+
+def _password(path: Path) -> str:
+    _check_secret(path, "password_file")
+    try:
+        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"[mqtt] password_file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"[mqtt] password_file {path} is not text: write the password into it, as UTF-8") from None
+    if not password or "\n" in password:
+        raise ConfigError(f"[mqtt] password_file {path}: write the password into it, as its only line")
+    return password
+
+
+def _check_secret(path: Path, key: str) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ConfigError(f"[mqtt] {key} {path}: {error.strerror}") from None
+    if mode & _READABLE_BY_OTHERS:
+        raise ConfigError(f"[mqtt] {key} {path} can be read by every user of this machine: chmod o= {path}")
+
+
+def _context(mqtt: Mqtt) -> ssl.SSLContext:
+    """TLS 1.2 or newer, certificate and host name verified: Python's defaults."""
+    try:
+        context = ssl.create_default_context(cafile=None if mqtt.ca_file is None else str(mqtt.ca_file))
+    except ssl.SSLError:
+        raise ConfigError(f"[mqtt] ca_file {mqtt.ca_file} holds no certificate in PEM form") from None
+    except OSError as error:
+        raise ConfigError(f"[mqtt] ca_file {mqtt.ca_file}: {error.strerror}") from None
+    context.sslsocket_class = _Socket
+    if mqtt.cert_file is not None and mqtt.key_file is not None:
+        _check_secret(mqtt.key_file, "key_file")
+        pair = f"[mqtt] cert_file {mqtt.cert_file} and key_file {mqtt.key_file}"
+        try:
+            # An empty passphrase: OpenSSL would ask for one on the terminal, and a service has none.
+            context.load_cert_chain(mqtt.cert_file, mqtt.key_file, password="")
+        except ssl.SSLError:
+            raise ConfigError(f"{pair} are no pair in PEM form; a key must have no passphrase") from None
+        except OSError as error:
+            raise ConfigError(f"{pair}: {error.strerror}") from None
+    return context

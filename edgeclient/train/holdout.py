@@ -1,0 +1,95 @@
+"""Which examples are kept aside for measuring: decided by their bytes, so that it stays the same for ever.
+
+Equal examples fall on the same side, whatever file, order or run they come in, and however the data grows.
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeclient.train.batches import Batch, NoExamplesError, Source
+
+Side: TypeAlias = Literal["train", "holdout"]
+_RANGE: Final = float(1 << 32)
+
+
+def held_out(batch: Batch, fraction: float) -> npt.NDArray[np.bool_]:
+    """Which examples of a batch of n belong to the holdout, bool (n,).
+
+    Args:
+        batch: arrays as `fitting` leaves them, labels last.
+        fraction: of all examples, from 0 to 1.
+
+    Example:
+        >>> many = (np.arange(20000, dtype=np.float32).reshape(10000, 2), np.zeros(10000, np.int64))
+        >>> mask = held_out(many, 0.1)
+        >>> int(mask.sum()), bool((mask[7000:] == held_out(tuple(a[7000:] for a in many), 0.1)).all())
+        (971, True)
+    """
+    count = len(batch[-1])
+    if not fraction or not count:
+        return np.zeros(count, np.bool_)
+    codes = [0] * count
+    for array in batch:
+        content, size = array.tobytes(), array.nbytes // count
+        codes = [zlib.crc32(content[at * size : (at + 1) * size], code) for at, code in enumerate(codes)]
+    return mixed(np.array(codes, np.uint32)) < fraction * _RANGE
+
+
+def mixed(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """A bijection after which neighbours are far apart (the end of MurmurHash3): CRC-32 alone is linear."""
+    codes = codes ^ (codes >> np.uint32(16))
+    codes = codes * np.uint32(0x85EBCA6B)
+    codes ^= codes >> np.uint32(13)
+    codes = codes * np.uint32(0xC2B2AE35)
+    return codes ^ (codes >> np.uint32(16))
+
+
+class Examples:
+    """One side of a source, as batches.
+
+    Args:
+        source: where the examples come from.
+        fraction: of them in the holdout; 0 for no holdout.
+        side: which side these are.
+    """
+
+    def __init__(self, source: Source, fraction: float = 0.0, side: Side = "train") -> None:
+        self._source = source
+        self._fraction = fraction
+        self._side = side
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
+        """See Dataset; a source that decides the size of batches is not shuffled.
+
+        Raises:
+            NoExamplesError: this side has none.
+        """
+        found = yielded = False
+        for block in self._source.blocks(rng):
+            found = True
+            wanted = np.flatnonzero(held_out(block, self._fraction) == (self._side == "holdout"))
+            if self._source.sized:
+                parts = [wanted] if wanted.size else []
+            else:
+                order = wanted if rng is None else wanted[rng.permutation(len(wanted))]
+                parts = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+            for part in parts:
+                yielded = True
+                yield tuple(array[part] for array in block)
+        if not found:
+            raise NoExamplesError(
+                f"{self._source.name} {'yielded no batch' if self._source.sized else 'has no examples'}"
+            )
+        if not yielded:
+            raise NoExamplesError(nothing(self._source.name, self._side))
+
+
+def nothing(source: str, side: Side) -> str:
+    """What to say of a side without examples."""
+    if side == "holdout":
+        return f"{source}: no example has fallen into the holdout yet: more data, or a larger [data] holdout"
+    return f"{source}: there is no example to train on yet: more data, or a smaller [data] holdout"

@@ -1,0 +1,213 @@
+"""What a device learns from and measures itself on: one source, split for ever, replayed where it grows."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from edgeclient.settings import Data
+from edgeclient.train.batches import Batch, DataError, Dataset, Growing, NoExamplesError
+from edgeclient.train.data import open_source
+from edgeclient.train.holdout import Examples, Side
+from edgeclient.train.replay.buffer import Bounds, Buffer
+from edgeclient.train.sources.functions import Stream
+from edgeclient.train.sources.query import Query
+from edgeclient.train.trainer import F32, LocalRound, Trainer
+from edgeclient.wire.bundle import Manifest
+
+REPLAY: Final = "replay"
+# Enough to see a loss fall, and two passes over them take about as long as one over 700 examples that trains.
+_MOST_MEASURED: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a round was worth on the device's own holdout.
+
+    Attributes:
+        version: the model version it began from.
+        num_examples: measured on.
+        loss_before: of that version, mean.
+        loss_after: with the round's delta, mean.
+        accuracy_before: fraction of labels hit; None when labels are no classes.
+        accuracy_after: as above.
+    """
+
+    version: int
+    num_examples: int
+    loss_before: float
+    loss_after: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+
+
+class Local:
+    """The data of a device for one model.
+
+    Args:
+        train: what rounds learn from.
+        holdout: what they never see; None without one.
+        take: takes in what is new before a round, and says how many examples that was.
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        holdout: Dataset | None = None,
+        take: Callable[[Callable[[], bool]], int] = lambda _: 0,
+    ) -> None:
+        self._train = train
+        self.holdout = holdout
+        self._take = take
+
+    def refresh(self, proceed: Callable[[], bool] | None = None) -> int:
+        """Take in what a growing source has; to be called before a round. Other sources are read by the pass.
+
+        Args:
+            proceed: asked after every block whether to go on; what is left waits for the next round. None for always.
+
+        Returns:
+            How many examples were new.
+
+        Raises:
+            DataError: the source has failed.
+            OSError: the disk is full; nothing was lost.
+        """
+        return self._take(proceed or _always)
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
+        """What rounds learn from; see Dataset."""
+        return self._train.batches(batch_size, rng)
+
+
+def open_local(data: Data, manifest: Manifest, *, directory: Path, device: str) -> Local:
+    """The data that a configuration names, as rounds need it.
+
+    Args:
+        data: the configuration.
+        manifest: what the model wants.
+        directory: of the device's state; the replay buffer is a folder in it.
+        device: its id, which seeds the sampling.
+
+    Raises:
+        DataError: it is not there, does not fit the model, or does not grow although it is to be replayed.
+    """
+    source = open_source(data.source, data.options, manifest)
+    if not data.replay_examples:
+        holdout = Examples(source, data.holdout, "holdout") if data.holdout else None
+        return Local(Examples(source, data.holdout), holdout)
+    if not isinstance(source, Stream) and not (isinstance(source, Query) and source.grows):
+        raise DataError(
+            f"{data.source} is read whole in every round, [data] replay_examples is for sources that grow:"
+            ' a function that yields what is new, or a SQLite query with since = "rowid" in [data.options]'
+        )
+    growing: Growing = source
+    buffer = _buffer(data, manifest, directory, device)
+    return Local(
+        _Replayed(buffer, "train"),
+        _Replayed(buffer, "holdout") if data.holdout else None,
+        lambda proceed: buffer.take(growing, proceed=proceed),
+    )
+
+
+def open_measured(data: Data, manifest: Manifest, *, directory: Path, device: str) -> Dataset:
+    """What `edgeclient evaluate` measures on: the holdout if there is one, else all examples; nothing is changed.
+
+    Raises:
+        DataError: see `open_local`.
+    """
+    if data.replay_examples:
+        return _buffer(data, manifest, directory, device).side("holdout" if data.holdout else "train")
+    local = open_local(data, manifest, directory=directory, device=device)
+    return local if local.holdout is None else local.holdout
+
+
+def replay_bytes(data: Data, manifest: Manifest) -> int:
+    """What the replay buffer takes on the disk; 0 without one."""
+    return _buffer(data, manifest, Path(), "").disk_bytes if data.replay_examples else 0
+
+
+def gain(
+    trainer: Trainer,
+    holdout: Dataset | None,
+    *,
+    version: int,
+    parameters: F32,
+    made: LocalRound,
+    local: F32,
+    proceed: Callable[[], bool] | None = None,
+) -> Gain | None:
+    """Measure a round on the holdout, at most 1,024 examples of it; None when there is nothing to measure on.
+
+    Args:
+        trainer: of the model.
+        holdout: what training has not seen.
+        version: the model version that the round began from.
+        parameters: of that version, float32 (n,).
+        made: the round.
+        local: running statistics that it began with, float32 (l,).
+        proceed: asked before each batch whether there is time for this; None for always. Without, the result is None.
+
+    Raises:
+        DataError: the data does not fit the model.
+    """
+    if holdout is None:
+        return None
+    some = _Some(holdout, proceed or _always)
+    try:
+        before = trainer.evaluate(parameters, some, local)
+        after = trainer.evaluate(parameters + made.delta, some, made.local)
+    except (NoExamplesError, _StoppedError):
+        return None
+    return Gain(version, after.num_examples, before.loss, after.loss, before.accuracy, after.accuracy)
+
+
+def _always() -> bool:
+    return True
+
+
+class _StoppedError(Exception):
+    """There is no time to measure."""
+
+
+class _Some:
+    """The first batches of a dataset."""
+
+    def __init__(self, dataset: Dataset, proceed: Callable[[], bool]) -> None:
+        self._dataset = dataset
+        self._proceed = proceed
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
+        left = _MOST_MEASURED
+        for batch in self._dataset.batches(batch_size, rng):
+            if not self._proceed():
+                raise _StoppedError
+            yield tuple(array[:left] for array in batch)
+            left -= len(batch[-1])
+            if left <= 0:
+                return
+
+
+class _Replayed:
+    """Whatever one side of the buffer holds when a pass begins."""
+
+    def __init__(self, buffer: Buffer, side: Side) -> None:
+        self._buffer = buffer
+        self._side: Side = side
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
+        return self._buffer.side(self._side).batches(batch_size, rng)
+
+
+def _buffer(data: Data, manifest: Manifest, directory: Path, device: str) -> Buffer:
+    return Buffer(
+        directory / REPLAY,
+        manifest,
+        Bounds(data.replay_examples, data.holdout),
+        seed=zlib.crc32(device.encode()),
+        about={"source": data.source, "options": data.options},
+        name=data.source,
+    )

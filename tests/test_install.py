@@ -1,0 +1,383 @@
+"""Services: what is written, what is left alone, and whether systemd and sh take it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from edgeclient.install import systemd, termux
+from edgeclient.install.sealed import SealedFile
+from edgeclient.install.service import Job, Service
+from edgeclient.settings import ConfigError, Device, load
+
+SERVICES = Path(str(files("firmware_configs"))) / "services"
+UNITS = sorted(SERVICES.glob("systemd-*/*@.*"))
+ANALYZE = shutil.which("systemd-analyze")
+NEEDS_ANALYZE = pytest.mark.skipif(
+    ANALYZE is None and not os.environ.get("CI"), reason="systemd-analyze is not installed: tools/test"
+)
+CONFIG = 'device = "pi-7"\ntask = "{task}"\ndirectory = "state"\n[data]\nsource = "windows.npz"\n'
+
+
+def write(path: Path, task: str = "har") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(CONFIG.format(task=task))
+    return path
+
+
+def job(folder: Path, *, once: bool = False, executable_memory: bool = False) -> Job:
+    program = folder / "bin" / "edgeclient"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o700)
+    config = write(folder / "my device.toml")
+    return Job(load(config, Device), config, program, once, executable_memory)
+
+
+class Home:
+    """A user whose systemctl, journalctl and Termux:API note how they are called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = write(folder / "device.toml")
+        self.calls = folder / "calls"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        for name in ("systemctl", "journalctl", "tail", "termux-job-scheduler"):
+            self.program(name, f'echo "{name} $*" >>{self.calls}\n')
+
+    def program(self, name: str, body: str) -> None:
+        (self.bin / name).write_text(f"#!/bin/sh\n{body}")
+        (self.bin / name).chmod(0o700)
+
+    def call(self, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "HOME": str(self.folder), "PATH": path or f"{self.bin}:{os.environ['PATH']}"}
+        env.pop("XDG_CONFIG_HOME", None)
+        command = [sys.executable, "-m", "edgeclient.cli", *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=self.folder, env=env, timeout=60
+        )
+
+    def ok(self, *arguments: str) -> str:
+        answered = self.call(*arguments)
+        assert answered.returncode == 0, answered.stderr
+        return answered.stdout
+
+    def refused(self, *arguments: str, path: str | None = None) -> str:
+        answered = self.call(*arguments, path=path)
+        assert answered.returncode != 0, answered.stdout
+        assert len(answered.stderr.splitlines()) == 1, answered.stderr
+        return answered.stderr
+
+    def called(self) -> list[str]:
+        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
+        self.calls.unlink(missing_ok=True)
+        return lines
+
+    def files(self) -> set[str]:
+        return {
+            str(path.relative_to(self.folder))
+            for top in (".config", ".termux")
+            for path in (self.folder / top).rglob("*")
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+UNIT = ".config/systemd/user/edgeclient@.service"
+DROP_IN = ".config/systemd/user/edgeclient@har.service.d/edgeclient.conf"
+
+
+def test_install_and_uninstall(home: Home) -> None:
+    said = home.ok("install", "--systemd", "--user")
+    assert home.files() == {UNIT, DROP_IN}
+    assert home.called() == [
+        "systemctl --user daemon-reload",
+        "systemctl --user enable edgeclient@har.service",
+        "systemctl --user restart edgeclient@har.service",
+    ]
+    assert "note: it runs while you are logged in" in said
+    program = Path(sys.executable).with_name("edgeclient")
+    assert f'ExecStart="{program}" run "{home.config}"\n' in (home.folder / DROP_IN).read_text()
+    shipped = (SERVICES / "systemd-user" / "edgeclient@.service").read_text()
+    assert (home.folder / UNIT).read_text().startswith(shipped)
+    assert f"{home.folder / UNIT} is there already" in home.ok("install", "--systemd", "--user", "device.toml")
+    home.called()
+    home.ok("uninstall")
+    assert home.files() == set()
+    assert not (home.folder / DROP_IN).parent.exists()
+    assert home.called() == [
+        "systemctl --user disable --now edgeclient@har.service",
+        "systemctl --user daemon-reload",
+    ]
+    assert "is not installed as a service" in home.refused("uninstall")
+
+
+def test_a_dry_run_does_nothing(home: Home) -> None:
+    said = home.ok("install", "--systemd", "--user", "--dry-run")
+    assert f"would write {home.folder / UNIT}" in said
+    assert "    NoNewPrivileges=yes\n" in said
+    assert "would run systemctl --user enable edgeclient@har.service" in said
+    assert (home.files(), home.called()) == (set(), [])
+    home.ok("install", "--systemd", "--user")
+    before = home.files()
+    home.called()
+    assert f"would remove {home.folder / UNIT}" in home.ok("uninstall", "--dry-run")
+    assert (home.files(), home.called()) == (before, [])
+
+
+@pytest.mark.parametrize("name", [UNIT, DROP_IN])
+def test_what_somebody_has_changed_is_left_alone(home: Home, name: str) -> None:
+    home.ok("install", "--systemd", "--user")
+    path = home.folder / name
+    path.write_text(path.read_text().replace("[Service]", "[Service]\nCPUQuota=20%", 1))
+    changed = path.read_text()
+    home.called()
+    assert f"{path} has been changed, and is left alone" in home.refused("install", "--systemd", "--user")
+    assert home.called() == []
+    assert f"leaves {path}, which has been changed" in home.ok("uninstall")
+    assert home.files() == {name}
+    assert path.read_text() == changed
+
+
+def test_another_version_of_ours_is_replaced(home: Home) -> None:
+    home.ok("install", "--systemd", "--user")
+    SealedFile(home.folder / UNIT, "# of an older version\n").write()
+    assert f"writes {home.folder / UNIT}" in home.ok("install", "--systemd", "--user")
+    assert "[Service]" in (home.folder / UNIT).read_text()
+
+
+def test_two_tasks_share_the_unit(home: Home) -> None:
+    write(home.folder / "other.toml", "other")
+    home.ok("install", "--systemd", "--user")
+    home.ok("install", "--systemd", "--user", "other.toml")
+    home.ok("uninstall", "device.toml")
+    assert home.files() == {UNIT, DROP_IN.replace("har", "other")}
+    home.ok("uninstall", "other.toml")
+    assert home.files() == set()
+
+
+def test_a_timer_instead_of_a_process(home: Home) -> None:
+    home.ok("install", "--systemd", "--user", "--once")
+    assert "systemctl --user restart edgeclient-once@har.timer" in home.called()
+    assert " once " in next((home.folder / ".config/systemd/user/edgeclient-once@har.service.d").iterdir()).read_text()
+    said = home.refused("install", "--systemd", "--user")
+    assert (
+        "har is installed as edgeclient-once@har.timer of your systemd: edgeclient uninstall device.toml first" in said
+    )
+    home.ok("uninstall")
+    assert home.files() == set()
+
+
+def test_logs(home: Home) -> None:
+    assert "is not installed as a service" in home.refused("logs")
+    home.ok("install", "--systemd", "--user")
+    home.called()
+    home.ok("logs", "-n", "5", "--follow")
+    assert home.called() == ["journalctl -n 5 -f --user-unit=edgeclient@har.service"]
+
+
+def test_termux(home: Home) -> None:
+    home.ok("install", "--termux")
+    assert home.files() == {".termux/boot/edgeclient-har"}
+    assert (home.folder / ".termux/boot/edgeclient-har").stat().st_mode & 0o777 == 0o700
+    home.ok("logs")
+    assert home.called() == [f"tail -n 100 {home.folder / 'state' / 'edgeclient.log'}"]
+    home.ok("uninstall")
+    assert (home.files(), home.called()) == (set(), [])
+
+
+def test_termux_job(home: Home) -> None:
+    home.ok("install", "--termux", "--once")
+    script = home.folder / ".termux/edgeclient/edgeclient-har"
+    (begun,) = home.called()
+    number = begun.split()[2]
+    assert begun == (
+        f"termux-job-scheduler --job-id {number} --script {script} --period-ms 21600000 --network unmetered"
+        " --charging true --persisted true"
+    )
+    assert 0 < int(number) < 1 << 31
+    home.ok("uninstall")
+    assert home.called() == [f"termux-job-scheduler --job-id {number} --cancel"]
+    assert home.files() == set()
+
+
+def test_every_mistake_is_one_line(home: Home) -> None:
+    assert "give either --systemd or --termux" in home.call("install").stderr
+    assert "gone.toml: No such file" in home.refused("install", "--systemd", "--user", "gone.toml")
+    assert "systemctl is missing: it belongs to systemd" in home.refused("install", "--systemd", "--user", path="/none")
+    missing = home.refused("install", "--termux", "--once", path="/none")
+    assert "is installed as edgeclient@har.service of your systemd" in missing
+    # Without systemd the files still go.
+    assert "note: systemctl is missing" in home.call("uninstall", path="/none").stdout
+    assert home.files() == set()
+    assert "termux-job-scheduler is missing: it belongs to the package termux-api" in home.refused(
+        "install", "--termux", "--once", path="/none"
+    )
+    home.ok("uninstall")
+    home.program("systemctl", "echo Failed to connect to bus: No medium found >&2; exit 1\n")
+    said = home.refused("install", "--systemd", "--user")
+    assert "systemctl --user daemon-reload failed: Failed to connect to bus: No medium found" in said
+
+
+def test_a_system_service_reaches_no_home(home: Home, tmp_path: Path) -> None:
+    assert "is hidden from a system service" in home.refused("install", "--systemd", "--system", "--dry-run")
+    hidden, open_ = Path("/home/pi/har.toml"), Path("/etc/edgeclient/har.toml")
+    here = job(tmp_path)
+    there = replace(here, program=Path("/opt/edgeclient/bin/edgeclient"), config=open_)
+    with pytest.raises(ConfigError, match=r"/home/pi/har.toml \(configuration\) is hidden"):
+        systemd.check_reach(replace(there, config=hidden))
+    with pytest.raises(ConfigError, match=r"\(data\) is hidden"):
+        systemd.check_reach(there)
+    text = CONFIG.format(task="har").replace("windows.npz", "my_package:batches")
+    here.config.write_text(text)
+    there = replace(there, settings=load(here.config, Device))
+    with pytest.raises(ConfigError, match=r'set directory = "/var/lib/edgeclient/har"'):
+        systemd.check_reach(there)
+    here.config.write_text(text.replace('"state"', '"/var/lib/edgeclient/har"'))
+    systemd.check_reach(replace(there, settings=load(here.config, Device)))
+
+
+@pytest.mark.parametrize("name", ["a$b.toml", "a%b.toml", 'a"b.toml', "a\nb.toml"])
+def test_a_path_that_systemd_would_misread_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot stand in a systemd unit"):
+        systemd.check_paths(replace(job(tmp_path), config=tmp_path / name))
+
+
+def test_numba_decides_about_executable_memory(tmp_path: Path) -> None:
+    """MemoryDenyWriteExecute would stop it: PermissionError, cannot allocate executable memory."""
+    without = systemd.drop_in(job(tmp_path))
+    assert "MemoryDenyWriteExecute=yes" in without
+    with_ = systemd.drop_in(job(tmp_path, executable_memory=True))
+    assert "MemoryDenyWriteExecute" not in with_
+    assert "warmup" in with_
+    for path in UNITS:
+        assert not [line for line in path.read_text().splitlines() if line.startswith("MemoryDenyWriteExecute")]
+
+
+def test_secrets_are_left_to_people(tmp_path: Path) -> None:
+    made = job(tmp_path)
+    made.config.write_text(
+        made.config.read_text() + '[mqtt]\nusername = "pi-7"\npassword_file = "/etc/edgeclient/mqtt.password"\n'
+    )
+    service = systemd.system(replace(made, settings=load(made.config, Device)), tmp_path / "etc")
+    assert service.notes == (
+        "let the service read /etc/edgeclient/mqtt.password: chown edgeclient /etc/edgeclient/mqtt.password",
+    )
+
+
+# systemd's own judgement.
+
+
+def analyze(*arguments: str | Path, units: Path, user: bool = False) -> subprocess.CompletedProcess[str]:
+    assert ANALYZE is not None
+    env = {**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:", "XDG_RUNTIME_DIR": str(units), "HOME": str(units)}
+    command = [ANALYZE, *(("--user",) if user else ()), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=60)
+
+
+def placed(made: Job, folder: Path, *, user: bool) -> Path:
+    """The folder of units, installed."""
+    service = systemd.user(made, folder) if user else systemd.system(made, folder)
+    for file in service.shared + service.files:
+        file.write()
+    return folder / "systemd" / ("user" if user else "system")
+
+
+@NEEDS_ANALYZE
+@pytest.mark.parametrize("user", [False, True], ids=["system", "user"])
+@pytest.mark.parametrize("once", [False, True], ids=["run", "once"])
+@pytest.mark.parametrize("numba", [False, True], ids=["numpy", "numba"])
+def test_systemd_understands_what_is_installed(tmp_path: Path, *, user: bool, once: bool, numba: bool) -> None:
+    made = job(tmp_path, once=once, executable_memory=numba)
+    units = placed(made, tmp_path / "etc", user=user)
+    name = "edgeclient-once@har" if once else "edgeclient@har"
+    for unit in [f"{name}.service", *([f"{name}.timer"] if once else [])]:
+        said = analyze("verify", "--man=no", unit, units=units, user=user)
+        assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    if once:
+        return
+    drop_in = units / f"{name}.service.d" / "edgeclient.conf"
+    drop_in.write_text(drop_in.read_text() + "NoNewPrivilege=yes\nWorkingDirectory=relative\n")
+    said = analyze("verify", "--man=no", f"{name}.service", units=units, user=user)
+    assert "'NoNewPrivilege' in section" in said.stderr
+
+
+@NEEDS_ANALYZE
+@pytest.mark.parametrize("name", ["edgeclient@.service", "edgeclient-once@.service"])
+def test_the_sandbox_is_tight(tmp_path: Path, name: str) -> None:
+    """Exposure at most 2.0 of 10, as systemd counts; the rest is named in the unit."""
+    unit = tmp_path / name
+    text = (SERVICES / "systemd-system" / name).read_text()
+    for content, tight in ((text, True), (text.replace("SystemCallFilter=", "#"), False)):
+        unit.write_text(content)
+        said = analyze("security", "--offline=true", "--threshold=20", "--no-pager", unit, units=tmp_path)
+        assert (said.returncode == 0) is tight, said.stdout
+
+
+def test_both_units_have_one_sandbox() -> None:
+    for kind in ("system", "user"):
+        stays, once = (
+            set(
+                (SERVICES / f"systemd-{kind}" / f"{name}@.service")
+                .read_text()
+                .split("# In nobody's way")[1]
+                .splitlines()
+            )
+            for name in ("edgeclient", "edgeclient-once")
+        )
+        differs = {line for line in stays ^ once if line and not line.startswith(("#", "[Install]", "WantedBy="))}
+        assert differs == set()
+
+
+# The phone's scripts.
+
+
+def run_script(service: Service, folder: Path) -> subprocess.CompletedProcess[str]:
+    (file,) = service.files
+    file.write()
+    tools = folder / "tools"
+    tools.mkdir(exist_ok=True)
+    for name in ("termux-wake-lock", "termux-wake-unlock"):
+        (tools / name).write_text(f"#!/bin/sh\necho {name} >>{folder}/calls\n")
+        (tools / name).chmod(0o700)
+    env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    # Its interpreter is Termux's.
+    return subprocess.run(["sh", file.path], capture_output=True, text=True, check=False, env=env, timeout=60)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_the_scripts_of_a_phone(tmp_path: Path, *, once: bool) -> None:
+    made = job(tmp_path, once=once)
+    log = tmp_path / "state" / "edgeclient.log"
+    service = termux.service(made, tmp_path / "home")
+    ran = run_script(service, tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    verb = "once" if once else "run"
+    assert log.read_text() == f"{verb} {made.config}\n"
+    assert (tmp_path / "calls").read_text().split() == ["termux-wake-lock", *(["termux-wake-unlock"] if once else [])]
+    log.write_bytes(b"x" * 1_000_000)
+    run_script(service, tmp_path)
+    assert log.read_text() == f"{verb} {made.config}\n"
+    assert log.with_name("edgeclient.log.1").stat().st_size == 1_000_000
+
+
+def test_a_job_that_fails_releases_the_phone(tmp_path: Path) -> None:
+    made = job(tmp_path, once=True)
+    made.program.write_text("#!/bin/sh\nexit 3\n")
+    assert run_script(termux.service(made, tmp_path), tmp_path).returncode == 3
+    assert (tmp_path / "calls").read_text().split() == ["termux-wake-lock", "termux-wake-unlock"]
+
+
+@pytest.mark.parametrize("name", ["boot", "job"])
+def test_sh_understands_the_shipped_scripts(name: str) -> None:
+    subprocess.run(["sh", "-n", SERVICES / "termux" / name], check=True, timeout=60)
