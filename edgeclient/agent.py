@@ -11,6 +11,8 @@ import math
 import random
 import secrets
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -30,7 +32,7 @@ from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.uplink import policy
 from edgeclient.uplink.conditions import Board
 from edgeclient.uplink.guard import Guard
-from edgeclient.uplink.policy import Queue, Send, Train
+from edgeclient.uplink.policy import Queue, Send, Train, Wait
 from edgeclient.uplink.presence import Presence
 from edgeclient.uplink.settle import settle
 from edgeclient.uplink.wear import round_bytes
@@ -40,7 +42,7 @@ from edgeclient.wire.limits import MAX_RECEIPT_LIST
 from edgeclient.wire.status import Status
 
 _LOG = logging.getLogger(__name__)
-_TURN_S: Final = 0.5
+TURN_S: Final = 0.5
 _FETCH_PAUSE_S: Final = 2.0  # after a blob that was not what it should be
 _DISK_PAUSE_S: Final = 30.0  # before a full disk is tried again
 _REMEMBERED: Final = 1024  # settled sequences
@@ -50,13 +52,19 @@ _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Agent:
-    """One device in one task; `run` returns after `stop`.
+    """One device in one task; `run` of this module lets it live.
 
     Args:
         settings: the device's configuration.
         link: the connection; None for one of the configuration.
         learner: what trains; None for one of the configuration.
-        board: tells the conditions; None for the real one.
+        guard: what the owner grants, shared by the tasks of a device; None for one of the configuration.
+
+    Attributes:
+        guard: what the owner grants.
+        stopping: whether `stop` was called.
+        outcome: how things stood at the end: done, because, and fields of Status.
+        forbidden: why conditions or the owner forbid what there is to do, "" if they do not.
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class Agent:
         settings: Device,
         link: Link | None = None,
         learner: Learner | None = None,
-        board: Board | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._settings = settings
         self._presence = Presence(secrets.token_hex(8), every_s=settings.upload.status_every_s)
@@ -76,7 +84,9 @@ class Agent:
         self._learner = learner or Learner(settings)
         self._sender = Sender(settings, self._link, self._presence)
         self._follower = Follower(Models(settings.directory / "models"))
-        self._guard = Guard(settings.conditions, settings.directory, board or Board(settings.directory))
+        self.guard = guard or Guard(settings.conditions, settings.directory, Board(settings.directory))
+        self.guard.also(settings.directory)
+        self._counted_bytes = 0
         self._store: Store | None = None
         self._adopted: Model | None = None
         self._service = ""
@@ -87,35 +97,23 @@ class Agent:
         self._starved_until = -math.inf
         self._unconfirmed = 0
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
-        self._stopping = False
+        self.stopping = False
+        self.forbidden = ""
+        self.outcome: dict[str, Any] = {}
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from a signal handler."""
-        self._stopping = True
+        self.stopping = True
         self._link.wake()
-
-    def run(self) -> None:
-        """Learn and upload until stopped.
-
-        Raises:
-            StoreError, DataError, TrainingError: the device cannot take part; the text says what to do.
-        """
-        check_runtimes()
-        try:
-            self.start()
-            while not self._stopping:
-                self.turn()
-        finally:
-            self.close()
 
     def start(self) -> None:
         """Begin to connect."""
         self._link.start()
 
-    def turn(self) -> None:
-        """Wait for what happens, at most half a second, and do what follows from it."""
+    def turn(self, wait_s: float = TURN_S) -> None:
+        """Wait for what happens, at most so long, and do what follows from it."""
         try:
-            self._listen()
+            self._listen(wait_s)
             self._adopt()
             note = self._act()
         except OSError as error:
@@ -127,7 +125,8 @@ class Agent:
         self._report(note)
 
     def close(self) -> None:
-        """Say goodbye and let go of everything."""
+        """Say goodbye and let go of everything; `outcome` stays."""
+        self.outcome = {"done": self.done, "because": self.forbidden, **self.facts()}
         self._say_goodbye()
         self._link.stop()
         if self._store is not None:
@@ -142,18 +141,18 @@ class Agent:
         return note
 
     @property
-    def idle(self) -> bool:
-        """Whether the newest version that is known was trained on, or cannot be, and every frame is settled."""
-        if self._store is None or self._adopted is None or self._follower.wanted():
+    def done(self) -> bool:
+        """Whether the version that the broker announces was trained on, or cannot be, and every frame is settled."""
+        if not self._service or self._store is None or self._adopted is None or self._follower.wanted():
             return False
         queue = self._queue(self._store, [])
         return not (queue.new_version or queue.waiting)
 
     # Broker → device: announcement, model, receipts
 
-    def _listen(self) -> None:
+    def _listen(self, wait_s: float) -> None:
         now, resend_s = time.monotonic(), self._sender.window.next_s()
-        for event in self._link.poll(_TURN_S if resend_s is None else min(_TURN_S, max(0.0, resend_s - now))):
+        for event in self._link.poll(wait_s if resend_s is None else min(wait_s, max(0.0, resend_s - now))):
             match event:
                 case Connected():
                     self._chunks.clear()
@@ -262,7 +261,7 @@ class Agent:
                 self._greet()  # the ledger folds what is confirmed, and tells no refusal twice
 
     def _subscribe_chunks(self) -> None:
-        may = time.monotonic() >= self._fetch_after and self._guard.may_fetch(self._follower.missing_bytes)
+        may = time.monotonic() >= self._fetch_after and self.guard.may_fetch(self._follower.missing_bytes)
         wanted = set(self._follower.wanted()) if may else set()
         try:
             self._link.unsubscribe(*(self._chunk_topic(chunk) for chunk in sorted(self._chunks - wanted)))
@@ -276,7 +275,11 @@ class Agent:
     def _act(self) -> str:
         """Train, send or wait; the reason."""
         store = self._store
-        looked = self._guard.look(self._link.socket_bytes())
+        looked = self.guard.look()
+        if looked:
+            total = sum(self._link.socket_bytes())
+            self.guard.passed(max(0, total - self._counted_bytes))
+            self._counted_bytes = total
         if store is None or self._adopted is None:
             return ""
         full = self._full[1] if time.monotonic() < self._full[0] else ""
@@ -286,12 +289,12 @@ class Agent:
         if self._link.connected and not full:
             self._sender.withdraw(store)
             due = self._sender.due(store)
-        history = self._guard.history(full, link_up=self._link.connected)
+        history = self.guard.history(full, link_up=self._link.connected)
         queue = self._queue(store, due)
         decision = policy.decide(
-            self._guard.moment(),
-            self._guard.observed,
-            self._guard.rules,
+            self.guard.moment(),
+            self.guard.observed,
+            self.guard.rules,
             queue,
             history,
             random.random(),  # noqa: S311 (jitter)
@@ -300,6 +303,7 @@ class Agent:
             self._sender.send(store, due[: decision.frames])
         elif isinstance(decision, Train):
             self._train(store, self._adopted)
+        self.forbidden = decision.because if isinstance(decision, Wait) and decision.forbidden else ""
         return decision.because
 
     def _queue(self, store: Store, due: list[Row]) -> Queue:
@@ -321,11 +325,11 @@ class Agent:
                 model,
                 store,
                 frame_bytes=self._sender.frame_bytes,
-                free_bytes=self._guard.observed.free_bytes,
-                proceed=self._guard.training(lambda: self._stopping),
+                free_bytes=self.guard.observed.free_bytes,
+                proceed=self.guard.training(lambda: self.stopping),
             )
         except Interrupted:
-            _LOG.info("version %d is not trained on yet: %s", version, self._guard.hindrance)
+            _LOG.info("version %d is not trained on yet: %s", version, self.guard.hindrance)
             return
         except (NotFinite, TrainingError) as error:
             _LOG.error("version %d was not trained: %s", version, error)
@@ -335,9 +339,9 @@ class Agent:
             _LOG.info("nothing to train on: %s", error)
             self._starved_until = time.monotonic() + _STARVED_S
             return
-        if self._guard.hindrance:
-            _LOG.info("training stopped early, %s: what was learnt is kept", self._guard.hindrance)
-        self._guard.wrote(round_bytes(model.announcement.size, made_bytes))
+        if self.guard.hindrance:
+            _LOG.info("training stopped early, %s: what was learnt is kept", self.guard.hindrance)
+        self.guard.wrote(round_bytes(model.announcement.size, made_bytes))
 
     def _greet(self) -> None:
         if self._store is not None:
@@ -347,12 +351,12 @@ class Agent:
     # Device → people
 
     def _report(self, note: str) -> None:
-        said = self._presence.due(time.monotonic(), self._facts(note), self._link.socket_bytes())
+        said = self._presence.due(time.monotonic(), self.facts(note), self._link.socket_bytes())
         if said is not None:
             self._tell(said)
 
     def _say_goodbye(self) -> None:
-        self._tell(self._presence.goodbye(self._facts("stopped"), self._link.socket_bytes()))
+        self._tell(self._presence.goodbye(self.facts("stopped"), self._link.socket_bytes()))
 
     def _tell(self, said: Status) -> None:
         """Into status.json for `edgeclient status`, and retained on the broker for everybody."""
@@ -373,7 +377,8 @@ class Agent:
         except OSError as error:
             _LOG.warning("%s cannot be written: %s", path, error)
 
-    def _facts(self, note: str) -> dict[str, Any]:
+    def facts(self, note: str = "") -> dict[str, Any]:
+        """What the device tells about itself: fields of Status."""
         model, store = self._follower.active, self._store
         if not self._link.connected:
             note = f"waiting for the broker; {note}"
@@ -397,3 +402,25 @@ class Agent:
 
     def _chunk_topic(self, chunk: tuple[str, int]) -> str:
         return topics.blob(self._settings.task, *chunk)
+
+
+def run(agents: Sequence[Agent], *, once: bool = False) -> None:
+    """Let the tasks of a device live, one process and one thread for all, until they are stopped.
+
+    Args:
+        agents: one for each task.
+        once: end when none has anything to do, or when conditions forbid it.
+
+    Raises:
+        StoreError, DataError, TrainingError: the device cannot take part; the text says what to do.
+    """
+    check_runtimes()
+    with ExitStack() as stack:
+        for agent in agents:
+            stack.callback(agent.close)
+            agent.start()
+        while not any(agent.stopping for agent in agents):
+            for agent in agents:
+                agent.turn(TURN_S / len(agents))
+            if once and all(agent.done or agent.forbidden for agent in agents):
+                return

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +17,12 @@ import click
 import numpy as np
 
 from edgeclient import __version__
+from edgeclient import agent as agent_module
 from edgeclient.agent import Agent
 from edgeclient.audit import Auditor
 from edgeclient.compile.command import compile_command
 from edgeclient.compile.errors import CompileError
+from edgeclient.control import join_command, leave_command, pause_command, resume_command
 from edgeclient.doctor.command import doctor_command
 from edgeclient.durable.lock import StoreError, in_use
 from edgeclient.durable.rows import State
@@ -55,11 +59,14 @@ def cli() -> None:
 
 
 @cli.command()
-@CONFIG
-def run(config: Path) -> None:
+@click.argument(
+    "configs", metavar="CONFIG...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
+)
+def run(configs: tuple[Path, ...]) -> None:
     r"""Take part in a task until stopped: fetch the model, train, upload.
 
-    CONFIG is a TOML file: who this device is, where the MQTT broker is, where the data is.
+    CONFIG is a TOML file: who this device is, where the MQTT broker is, where the data is. With several, the device
+    takes part in several tasks, one at a time; the [conditions] of the first hold for all, and its budgets are shared.
 
     \b
     Example device.toml:
@@ -74,15 +81,62 @@ def run(config: Path) -> None:
     Example:
       edgeclient run device.toml
     """
+    agents = _agents(configs)
+    click.echo("stop with Ctrl-C")
+    agent_module.run(agents)
+
+
+@cli.command()
+@CONFIG
+@click.option("--timeout", "timeout_s", default=1800.0, show_default=True, help="Give up after so many seconds.")
+@JSON
+def once(config: Path, timeout_s: float, *, as_json: bool) -> None:
+    r"""Train on the current version, wait until what came of it is counted, and end: for timers and job schedulers.
+
+    The exit code is 0 when everything is done, and 3 when conditions forbid it now or the time is over; what was learnt
+    is kept, and the next run goes on.
+
+    \b
+    Example:
+      edgeclient once device.toml --timeout 600
+    """
+    (agent,) = _agents([config])
+    timer = threading.Timer(timeout_s, agent.stop)
+    timer.daemon = True
+    timer.start()
+    agent_module.run([agent], once=True)
+    timer.cancel()
+    why = "" if agent.outcome["done"] else agent.forbidden or f"stopped, or not done after {timeout_s:.0f} s"
+    if as_json:
+        click.echo(json.dumps(agent.outcome | {"because": why}))
+    else:
+        click.echo(why or f"version {agent.outcome['version']} is trained on, and every frame is counted")
+    if why:
+        sys.exit(3)
+
+
+def _agents(configs: Sequence[Path]) -> list[Agent]:
+    """Agents that share what the owner grants; signals stop them."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    settings = load(config, Device)
-    check_source(settings.data.source)
-    agent = Agent(settings)
+    every = [load(config, Device) for config in configs]
+    if len({settings.directory.resolve() for settings in every}) < len(every):
+        raise ConfigError("two tasks in one directory: give each configuration a directory of its own")
+    agents: list[Agent] = []
+    for settings in every:
+        check_source(settings.data.source)
+        settings.directory.mkdir(parents=True, exist_ok=True)
+        os.nice(max(0, settings.training.nice - os.nice(0)))
+        agents.append(Agent(settings, guard=agents[0].guard if agents else None))
+        where = f"{'mqtts' if settings.mqtt.tls else 'mqtt'}://{settings.mqtt.host}:{settings.mqtt.port}"
+        click.echo(f"{settings.device} learns {settings.task} at {where}")
+
+    def stop(*_: object) -> None:
+        for agent in agents:
+            agent.stop()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: agent.stop())
-    where = f"{'mqtts' if settings.mqtt.tls else 'mqtt'}://{settings.mqtt.host}:{settings.mqtt.port}"
-    click.echo(f"{settings.device} learns {settings.task} at {where}, stop with Ctrl-C")
-    agent.run()
+        signal.signal(number, stop)
+    return agents
 
 
 @cli.command()
@@ -238,6 +292,8 @@ cli.add_command(install_command)
 cli.add_command(logs_command)
 cli.add_command(new_command)
 cli.add_command(store_command)
+for command in (pause_command, resume_command, join_command, leave_command):
+    cli.add_command(command)
 cli.add_command(uninstall_command)
 cli.add_command(warmup_command)
 

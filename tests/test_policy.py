@@ -114,7 +114,7 @@ def test_quiet_hours_go_over_midnight(minute: int, minutes: int | None) -> None:
     if minutes is None:
         assert made == Send(3)
     else:
-        assert made == Wait(1000.0 + 60 * minutes, "quiet hours until 07:00")
+        assert made == Wait(1000.0 + 60 * minutes, "quiet hours until 07:00", forbidden=True)
 
 
 def test_there_are_at_least_forty_situations() -> None:

@@ -41,27 +41,34 @@ class Guard:
         self.observed = Observed()
         self.hindrance = ""
         self._directory = directory
+        self._pausable = [directory]
         self._board = board
         self._observed_s = -_OBSERVE_S
         self._usage = _usage(directory)
-        self._counted_bytes = 0
         allowed = conditions.max_written_bytes_per_day
         self._wear = Allowance(allowed, float(allowed), time.monotonic())
 
-    def look(self, socket_bytes: tuple[int, int]) -> bool:
-        """Observe, if that was some seconds ago; whether it was. Counts what went over a metered link meanwhile."""
+    def also(self, directory: Path) -> None:
+        """Another task of the device is here: pausing one pauses all."""
+        if directory not in self._pausable:
+            self._pausable.append(directory)
+
+    def look(self) -> bool:
+        """Observe, if that was some seconds ago; whether it was."""
         if time.monotonic() - self._observed_s < _OBSERVE_S:
             return False
         self._observe()
-        passed, self._counted_bytes = sum(socket_bytes) - self._counted_bytes, sum(socket_bytes)
+        return True
+
+    def passed(self, count: int) -> None:
+        """So many bytes have gone over the network."""
         usage = self._usage.on(datetime.now().date())  # noqa: DTZ005 (days are the owner's)
         if self.observed.metered:
-            usage = usage.plus(max(0, passed))
+            usage = usage.plus(count)
         if usage != self._usage:
             self._usage = usage
             # Not synced: a power cut costs seconds of an account.
             (self._directory / "usage.json").write_text(json.dumps(asdict(usage)))
-        return True
 
     def wrote(self, count: int) -> None:
         """So many bytes were written to the card."""
@@ -99,7 +106,7 @@ class Guard:
 
     @property
     def _paused(self) -> bool:
-        return (self._directory / PAUSED).exists()
+        return any((directory / PAUSED).exists() for directory in self._pausable)
 
     def _observe(self) -> None:
         self.observed, self._observed_s = self._board.observe(), time.monotonic()

@@ -152,10 +152,11 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Do nothing before `until_s`, unless something happens."""
+    """Do nothing before `until_s`, unless something happens; `forbidden` if conditions or the owner want it so."""
 
     until_s: float
     because: str
+    forbidden: bool = False
 
 
 Decision: TypeAlias = Train | Send | Wait
@@ -178,33 +179,34 @@ def decide(  # noqa: PLR0911 (one return a decision)
 
     Example:
         >>> decide(Moment(0.0, 720), Observed(on_battery=True, battery_percent=20), BALANCED, Queue(True), History())
-        Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger')
+        Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger', forbidden=True)
         >>> decide(Moment(0.0, 720), Observed(), BALANCED, Queue(due=[900, 800]), History())
         Send(frames=2, because='sending')
     """
     again_s = moment.now_s + _AGAIN_S * (1 + _JITTER * (2 * draw - 1))
     if history.paused:
-        return Wait(again_s, history.paused)
+        return Wait(again_s, history.paused, forbidden=True)
     if (quiet := _quiet(moment, rules)) is not None:
         until_s, because = quiet
-        return Wait(until_s, because)
+        return Wait(until_s, because, forbidden=True)
     if (why := _battery(observed, rules)) is not None:
-        return Wait(again_s, why)
+        return Wait(again_s, why, forbidden=True)
     frames, unsent = _sendable(observed, rules, queue, history)
     if frames:
         return Send(frames)
     if queue.new_version:
         why = hindrance(observed, rules)
         if why is None and history.wear_wait_s > 0:
-            minutes = history.wear_wait_s / _MINUTE_S
             return Wait(
-                moment.now_s + history.wear_wait_s, f"spares the card: the next round begins in {minutes:.0f} min"
+                moment.now_s + history.wear_wait_s,
+                f"spares the card: the next round begins in {history.wear_wait_s / _MINUTE_S:.0f} min",
+                forbidden=True,
             )
         if why is None:
             return Train()
-        return Wait(again_s, f"{why}: training waits")
+        return Wait(again_s, f"{why}: training waits", forbidden=True)
     if unsent:
-        return Wait(again_s, unsent)
+        return Wait(again_s, unsent, forbidden=history.link_up)
     if queue.waiting:
         return Wait(again_s, f"{queue.waiting} frames await their receipt")
     return Wait(again_s, "trained on this version: waiting for the next")

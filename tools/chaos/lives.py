@@ -29,6 +29,7 @@ from edgeclient.train.local import Local
 from edgeclient.train.trainer import LocalRound
 from edgeclient.uplink import guard as guard_module
 from edgeclient.uplink.conditions import Board, Observed
+from edgeclient.uplink.guard import Guard
 from edgeclient.wire import frame, topics
 from edgeclient.wire.bundle import Manifest
 from tools.chaos import task
@@ -177,7 +178,9 @@ def learn(settings: Device, link: Scripted, clock: Clock) -> None:
     with ExitStack() as stack:
         for module in (agent_module, guard_module, learner_module, sender_module):
             stack.enter_context(mock.patch.object(module, "time", clock))
-        agent = Agent(settings, link, Learner(settings, _open), Silent())
+        agent = Agent(
+            settings, link, Learner(settings, _open), Guard(settings.conditions, settings.directory, Silent())
+        )
         agent.start()
         turns = 0
         while link.busy or turns < _TURNS:
