@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from broker import children, cli_upkeep, demo
+from broker import children, cli_fleet, cli_upkeep, demo
 from broker.accounts import AccountError
 from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
 from broker.ledger.ledger import Ledger, LedgerError
@@ -240,7 +240,7 @@ def demo_command(out: Path, *, seconds: float, devices: int, density: float, see
     sys.exit(0 if demo.run(plan) else 1)
 
 
-for _command in (cli_upkeep.backup, cli_upkeep.restore, cli_upkeep.ledger):
+for _command in (cli_fleet.init, cli_fleet.devices, cli_upkeep.backup, cli_upkeep.restore, cli_upkeep.ledger):
     cli.add_command(_command)
 
 
