@@ -32,6 +32,7 @@ from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.uplink import policy
 from edgeclient.uplink.conditions import Board
 from edgeclient.uplink.guard import Guard
+from edgeclient.uplink.needs import lacking
 from edgeclient.uplink.policy import Queue, Send, Train, Wait
 from edgeclient.uplink.presence import Presence
 from edgeclient.uplink.settle import settle
@@ -203,12 +204,15 @@ class Agent:
         if model is None or model is self._adopted or time.monotonic() < self._full[0]:
             return
         announced = model.announcement
-        needed, allowed = round_bytes(announced.size, 0), self._settings.conditions.max_written_bytes_per_day
-        if allowed and needed > allowed:
-            raise ConfigError(
-                f"task {announced.task}: a round writes {needed >> 20} MiB, more than the {allowed >> 20} MiB a day of"
-                " conditions.max_written_bytes_per_day: raise it, or leave the task to a device with a larger disk"
-            )
+        self.guard.look()
+        lacks = lacking(
+            announced.size,
+            self.guard.observed,
+            self._settings.conditions.max_written_bytes_per_day,
+            begun=(self._settings.directory / "store").exists(),
+        )
+        if lacks:
+            raise ConfigError(f"task {announced.task} cannot be taken: {lacks}")
         self._learner.open(model)
         if self._store is not None and self._store.account().layout != announced.layout:
             self._store.close()

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclient.durable.rows import Row, State
+from edgeclient.uplink.conditions import Observed
+from edgeclient.uplink.needs import lacking
 from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
 from edgeclient.uplink.settle import Settlement, settle
 from edgeclient.uplink.wear import Allowance
@@ -247,3 +249,24 @@ def test_a_conflict_ends_the_epoch_of_the_store_that_made_the_frame() -> None:
 @pytest.mark.parametrize(("seen", "renew"), [(4, False), (5, False), (6, True)])
 def test_a_ledger_that_has_seen_more_ends_the_epoch(seen: int, renew: bool) -> None:
     assert settled(Receipt(EPOCH, watermark=0, seen=seen), [1], next_sequence=5).renew is renew
+
+
+# Needs
+
+
+@pytest.mark.parametrize(
+    ("size", "observed", "a_day", "begun", "why"),
+    [
+        (10**6, Observed(), 0, False, None),
+        (10**9, Observed(), 0, False, None),
+        (10**6, Observed(free_bytes=28_000_000, free_disk_bytes=16_000_000), 10**9, False, None),
+        (10**6, Observed(free_bytes=27_999_999), 0, False, "memory"),
+        (10**6, Observed(free_disk_bytes=15_999_999), 0, False, "on the disk"),
+        (10**6, Observed(free_disk_bytes=0), 0, True, None),
+        (10**6, Observed(), 8_000_000, False, "max_written_bytes_per_day"),
+    ],
+)
+def test_what_a_board_lacks(size: int, observed: Observed, a_day: int, begun: bool, why: str | None) -> None:
+    told = lacking(size, observed, a_day, begun=begun)
+    assert (told is None) == (why is None)
+    assert why is None or why in (told or "")
