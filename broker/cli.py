@@ -42,7 +42,7 @@ CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgebroker")
 def cli() -> None:
-    r"""The side beside the MQTT broker: counts every upload exactly once and makes new global models.
+    """The side beside the MQTT broker: counts every upload exactly once and makes new global models.
 
     \b
     Example:
@@ -53,7 +53,7 @@ def cli() -> None:
 @cli.command()
 @CONFIG
 def serve(config: Path) -> None:
-    r"""Aggregate all tasks of the ledger, until stopped.
+    """Aggregate all tasks of the ledger, until stopped.
 
     CONFIG is a TOML file: where to keep ledger and models, and which MQTT broker to use or to start.
 
@@ -99,7 +99,7 @@ def serve(config: Path) -> None:
 
 @cli.group()
 def task() -> None:
-    r"""Add and list tasks: one model, learned by one fleet.
+    """Add and list tasks: one model, learned by one fleet.
 
     \b
     Example:
@@ -115,7 +115,7 @@ def task() -> None:
     "--settings", "settings_file", type=click.Path(path_type=Path, dir_okay=False), help="TOML: goal, policy …"
 )
 def task_add(name: str, bundle_file: Path, config: Path, settings_file: Path | None) -> None:
-    r"""Make the parameters of a training BUNDLE version 0 of a new task NAME.
+    """Make the parameters of a training BUNDLE version 0 of a new task NAME.
 
     \b
     Example:
@@ -136,7 +136,7 @@ def task_add(name: str, bundle_file: Path, config: Path, settings_file: Path | N
 @click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The aggregator's file.")
 @click.option("--json", "as_json_", is_flag=True, help="One JSON object.")
 def task_list(config: Path, *, as_json_: bool) -> None:
-    r"""List tasks with their current version.
+    """List tasks with their current version.
 
     \b
     Example:
@@ -158,7 +158,7 @@ def task_list(config: Path, *, as_json_: bool) -> None:
 @CONFIG
 @click.option("--json", "as_json_", is_flag=True, help="One JSON object.")
 def status(config: Path, *, as_json_: bool) -> None:
-    r"""Show versions and what every device has contributed; works while `serve` runs.
+    """Show versions and what every device has contributed; works while `serve` runs.
 
     \b
     Example:
@@ -226,7 +226,7 @@ def status(config: Path, *, as_json_: bool) -> None:
     help="Break one promise on purpose; the report must notice.",
 )
 def demo_command(out: Path, *, seconds: float, devices: int, density: float, seed: int, sabotage: str | None) -> None:
-    r"""Run the whole loop on this machine: MQTT broker, aggregator and device processes on real sensor data.
+    """Run the whole loop on this machine: MQTT broker, aggregator and device processes on real sensor data.
 
     Ten people wore a smartwatch while exercising; each wrist of eight of them is one device with only its
     own data, the other two people are the test. At mid-run one device and the aggregator are killed.

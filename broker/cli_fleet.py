@@ -34,7 +34,7 @@ port = {port}
 @click.option("--host", default="0.0.0.0", show_default=True, help="Where the embedded MQTT broker listens.")  # noqa: S104 (devices are elsewhere)
 @click.option("--port", type=click.IntRange(1, 65535), default=1883, show_default=True)
 def init(config: Path, directory: str, host: str, port: int) -> None:
-    r"""Write the aggregator's file CONFIG; an existing one is left alone.
+    """Write the aggregator's file CONFIG; an existing one is left alone.
 
     \b
     Example:
@@ -55,7 +55,7 @@ def init(config: Path, directory: str, host: str, port: int) -> None:
 @click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def devices(config: Path, *, as_json: bool) -> None:
-    r"""Who takes part: what each device says of itself, beside what the ledger knows of it.
+    """Who takes part: what each device says of itself, beside what the ledger knows of it.
 
     Works while `serve` runs. A device that says nothing has its last status on the broker.
 

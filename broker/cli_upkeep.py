@@ -22,7 +22,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @_CONFIG
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def backup(config: Path, folder: Path) -> None:
-    r"""Copy ledger and models into a new FOLDER, while `serve` runs or not.
+    """Copy ledger and models into a new FOLDER, while `serve` runs or not.
 
     The copy is of one moment. What devices upload after it is lost if it is ever restored, so make one often.
 
@@ -39,7 +39,7 @@ def backup(config: Path, folder: Path) -> None:
 @_CONFIG
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def restore(config: Path, folder: Path) -> None:
-    r"""Make the backup in FOLDER the store of the aggregator, which must not run and must have none.
+    """Make the backup in FOLDER the store of the aggregator, which must not run and must have none.
 
     Versions continue at a number that no device has seen, with the parameters of the backup. What was counted after
     the backup is lost: when devices connect, `serve` says how much of each, and `status` keeps the number.
@@ -58,7 +58,7 @@ def restore(config: Path, folder: Path) -> None:
 
 @click.group()
 def ledger() -> None:
-    r"""Check and measure the ledger.
+    """Check and measure the ledger.
 
     \b
     Example:
@@ -70,7 +70,7 @@ def ledger() -> None:
 @_CONFIG
 @_JSON
 def check(config: Path, *, as_json: bool) -> None:
-    r"""Check every promise of the ledger, and the models that it names; works while `serve` runs.
+    """Check every promise of the ledger, and the models that it names; works while `serve` runs.
 
     Reads everything once, and makes every version again whose frames are still kept. Exit code 1 when something is
     wrong; each line says what to do about it.
@@ -94,7 +94,7 @@ def check(config: Path, *, as_json: bool) -> None:
 @_CONFIG
 @_JSON
 def size(config: Path, *, as_json: bool) -> None:
-    r"""Say how large ledger and models are; works while `serve` runs.
+    """Say how large ledger and models are; works while `serve` runs.
 
     \b
     Example:

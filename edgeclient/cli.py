@@ -50,7 +50,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgeclient")
 def cli() -> None:
-    r"""Learn from data that never leaves this device, and upload a few kilobytes when nobody minds.
+    """Learn from data that never leaves this device, and upload a few kilobytes when nobody minds.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def cli() -> None:
     "configs", metavar="CONFIG...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
 )
 def run(configs: tuple[Path, ...]) -> None:
-    r"""Take part in a task until stopped: fetch the model, train, upload.
+    """Take part in a task until stopped: fetch the model, train, upload.
 
     CONFIG is a TOML file: who this device is, where the MQTT broker is, where the data is. With several, the device
     takes part in several tasks, one at a time; the [conditions] of the first hold for all, and its budgets are shared.
@@ -91,7 +91,7 @@ def run(configs: tuple[Path, ...]) -> None:
 @click.option("--timeout", "timeout_s", default=1800.0, show_default=True, help="Give up after so many seconds.")
 @JSON
 def once(config: Path, timeout_s: float, *, as_json: bool) -> None:
-    r"""Train on the current version, wait until what came of it is counted, and end: for timers and job schedulers.
+    """Train on the current version, wait until what came of it is counted, and end: for timers and job schedulers.
 
     The exit code is 0 when everything is done, and 3 when conditions forbid it now or the time is over; what was learnt
     is kept, and the next run goes on.
@@ -143,7 +143,7 @@ def _agents(configs: Sequence[Path]) -> list[Agent]:
 @CONFIG
 @JSON
 def status(config: Path, *, as_json: bool) -> None:
-    r"""What the device does or waits for; works while `run` runs.
+    """What the device does or waits for; works while `run` runs.
 
     \b
     Example:
@@ -197,7 +197,7 @@ def evaluate(
     follow: bool,
     as_json: bool,
 ) -> None:
-    r"""Measure a model on data: this device's own (its holdout, if it has one), or any bundle on any data.
+    """Measure a model on data: this device's own (its holdout, if it has one), or any bundle on any data.
 
     \b
     Example:
@@ -235,7 +235,7 @@ def evaluate(
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The .npz file to write.")
 @JSON
 def audit(config: Path, out: Path, *, as_json: bool) -> None:
-    r"""Export what was trained and what waits, so that the account can be checked from outside.
+    """Export what was trained and what waits, so that the account can be checked from outside.
 
     Needs `audit = true` in CONFIG, and `run` not running. The file holds both sides of the law of
     conservation: trained, absolute, rounds (kept apart from the store); residual, frames (the store's). The frames

@@ -37,7 +37,7 @@ source = "{source}"
 @click.command("pause")
 @CONFIG
 def pause_command(config: Path) -> None:
-    r"""Neither train nor send until `resume`; a device that runs stops within a second or two.
+    """Neither train nor send until `resume`; a device that runs stops within a second or two.
 
     What is learnt stays, what waits stays, and the device stays connected.
 
@@ -54,7 +54,7 @@ def pause_command(config: Path) -> None:
 @click.command("resume")
 @CONFIG
 def resume_command(config: Path) -> None:
-    r"""Let a paused device go on.
+    """Let a paused device go on.
 
     \b
     Example:
@@ -71,7 +71,7 @@ def resume_command(config: Path) -> None:
 @click.option("--device", help="This device's id; the host's name by default.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="device.toml", show_default=True)
 def join_command(url: str, source: str, device: str | None, out: Path) -> None:
-    r"""Write the configuration of a device that takes part in the task at URL.
+    """Write the configuration of a device that takes part in the task at URL.
 
     URL is mqtt://HOST[:PORT]/TASK, or mqtts:// with TLS. An existing file is left alone.
 
@@ -120,7 +120,7 @@ def _checked(text: str, out: Path) -> None:
 @CONFIG
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def leave_command(config: Path, *, yes: bool) -> None:
-    r"""Leave the task: erase model, residual and outbox, and take the device's status off the broker.
+    """Leave the task: erase model, residual and outbox, and take the device's status off the broker.
 
     The device must not run. Your examples and the configuration file stay.
 

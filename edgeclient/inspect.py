@@ -32,7 +32,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 @click.group("frame")
 def frame_command() -> None:
-    r"""Look into frames: the bytes that devices upload.
+    """Look into frames: the bytes that devices upload.
 
     A file holds one frame as bytes, or several in hexadecimal digits, one a line.
 
@@ -48,7 +48,7 @@ def frame_command() -> None:
 @_BUNDLE
 @_JSON
 def dump(file: Path, bundle_file: Path | None, *, as_json: bool) -> None:
-    r"""Print the frames in FILE field by field: offset, bytes, name, meaning.
+    """Print the frames in FILE field by field: offset, bytes, name, meaning.
 
     \b
     Example:
@@ -71,7 +71,7 @@ def dump(file: Path, bundle_file: Path | None, *, as_json: bool) -> None:
 @_BUNDLE
 @_JSON
 def stats(directory: Path, bundle_file: Path | None, *, as_json: bool) -> None:
-    r"""Say where the bits of all frames in the files of DIRECTORY went, per entry and beside the least possible.
+    """Say where the bits of all frames in the files of DIRECTORY went, per entry and beside the least possible.
 
     The floor is log2 C(n, k) / k, the bits of a position where nothing is known about positions.
 

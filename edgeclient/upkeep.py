@@ -16,7 +16,7 @@ from edgeclient.wire.errors import WireError
 
 @click.group("store")
 def store_command() -> None:
-    r"""Look after the device's store: outbox, residual and epoch.
+    """Look after the device's store: outbox, residual and epoch.
 
     \b
     Example:
@@ -28,7 +28,7 @@ def store_command() -> None:
 @click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def check(config: Path, *, as_json: bool) -> None:
-    r"""Verify the store of the device in CONFIG: database, counters, every frame, and the residual.
+    """Verify the store of the device in CONFIG: database, counters, every frame, and the residual.
 
     Nothing is changed; the device may run. The exit code is 1 if something is wrong.
 

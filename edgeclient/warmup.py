@@ -60,7 +60,7 @@ def warm() -> Warm:
 @click.command("warmup")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def warmup_command(*, as_json: bool) -> None:
-    r"""Compile the fast kernels now, so that no round waits for it; they are kept on disk.
+    """Compile the fast kernels now, so that no round waits for it; they are kept on disk.
 
     With `pip install 'edgeclient[accel]'` they are compiled by numba; without it the NumPy kernels are used, which
     give the same results and need no warm-up.

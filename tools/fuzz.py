@@ -177,7 +177,7 @@ def cli() -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def frames(count: int, seed: int, *, as_json: bool) -> None:
-    r"""Mutated frames, seeded.
+    """Mutated frames, seeded.
 
     \b
     Example:
@@ -194,7 +194,7 @@ def frames(count: int, seed: int, *, as_json: bool) -> None:
 @cli.command("frames-guided")
 @click.option("--count", default=100_000, show_default=True)
 def frames_guided(count: int) -> None:
-    r"""Frames that coverage of the decoder leads to.
+    """Frames that coverage of the decoder leads to.
 
     \b
     Example:

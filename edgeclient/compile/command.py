@@ -93,7 +93,7 @@ def _shapes(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> di
 @click.option("--native", is_flag=True, help='Put the artifacts into the bundle too, for runtime = "native".')
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as_json: bool, **given: Any) -> None:
-    r"""Make a bundle that devices can train, from a forward ONNX model. Runs on a workstation.
+    """Make a bundle that devices can train, from a forward ONNX model. Runs on a workstation.
 
     MODEL goes from inputs with a free first dimension, the batch, to one output. The gradients come from ONNX
     Runtime training (extra [build]: x86-64, Python 3.11 or 3.12), are lowered to standard operators and checked

@@ -32,7 +32,7 @@ _SHOWN_AFTER_S: Final = 2.0
 @click.option("--bench", "with_bench", is_flag=True, help="Measure selection, codecs and training as well: seconds.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor_command(config: Path | None, *, with_bench: bool, as_json: bool) -> None:
-    r"""Say what is installed, which kernels run, what the board tells; with CONFIG, whether the device can take part.
+    """Say what is installed, which kernels run, what the board tells; with CONFIG, whether the device can take part.
 
     Every line is ok, warn (it works, but worse than it could) or fail, and says what to do. The exit code is 1 if one
     fails. Nothing is changed.

@@ -32,7 +32,7 @@ _COMMAND_S: Final = 60.0
 def install_command(
     config: Path, *, with_systemd: bool, with_termux: bool, once: bool, system: bool | None, dry_run: bool
 ) -> None:
-    r"""Let the device take part without anybody starting it: now, and after every start of the machine.
+    """Let the device take part without anybody starting it: now, and after every start of the machine.
 
     Called by root, it makes a service of the machine in a sandbox, which takes its configuration from /etc/edgeclient
     and writes in /var/lib/edgeclient; called by others, a service of theirs. Files that somebody has changed are left
@@ -66,7 +66,7 @@ def install_command(
 @CONFIG
 @DRY_RUN
 def uninstall_command(config: Path, *, dry_run: bool) -> None:
-    r"""Take back what `install` did for CONFIG (device.toml unless given); data, models and the store stay.
+    """Take back what `install` did for CONFIG (device.toml unless given); data, models and the store stay.
 
     \b
     Example:
@@ -94,7 +94,7 @@ def uninstall_command(config: Path, *, dry_run: bool) -> None:
 @click.option("--lines", "-n", default=100, show_default=True, type=click.IntRange(0), help="The newest so many.")
 @click.option("--follow", "-f", is_flag=True, help="Go on, until Ctrl-C.")
 def logs_command(config: Path, *, lines: int, follow: bool) -> None:
-    r"""Show what the service installed for CONFIG (device.toml unless given) says.
+    """Show what the service installed for CONFIG (device.toml unless given) says.
 
     \b
     Example:

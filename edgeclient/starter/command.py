@@ -20,7 +20,7 @@ _MOST: Final = 60  # "-1" follows in the device's id
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="What the model does.")
 def new_command(name: str, kind: str) -> None:
-    r"""Write a project that trains as it stands: model, data, configurations, README.
+    """Write a project that trains as it stands: model, data, configurations, README.
 
     NAME is the new folder's, and the task's. The model comes as a ready bundle, so that nothing needs to be compiled;
     the README says how to make it again, or another one.

@@ -15,7 +15,7 @@ from tools.bench.wire import wire_command
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    r"""Measure on this machine; ratios are taken interleaved in one run.
+    """Measure on this machine; ratios are taken interleaved in one run.
 
     \b
     Example:
@@ -30,7 +30,7 @@ def cli() -> None:
 @click.option("--quick", is_flag=True, help="Under a minute.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 def train_command(models: tuple[str, ...], seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
-    r"""CPU time of a training step: compiled bundles on the plain runtime against ONNX Runtime training 1.19.2.
+    """CPU time of a training step: compiled bundles on the plain runtime against ONNX Runtime training 1.19.2.
 
     Needs .venv-native, which tools/test makes.
 

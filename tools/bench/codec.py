@@ -36,7 +36,7 @@ Pair = tuple[Callable[[], object], Callable[[], object]]
 @click.option("--quick", is_flag=True, help="Under a minute: ten million parameters.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 def codec_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
-    r"""Entries per second on one core, at density 1 %: encoding, and decoding and adding to a dense float32 vector.
+    """Entries per second on one core, at density 1 %: encoding, and decoding and adding to a dense float32 vector.
 
     Rows "rice" code and decode positions alone (and add a constant), rows "frame" whole frames of 64 KiB with header,
     values and checksum. "context" is the context coder, which counts positions. All rows take turns.

@@ -28,7 +28,7 @@ _SHARES: Final = (0.1, 0.25, 0.5, 0.75)
 @click.option("--quick", is_flag=True, help="A million parameters, not ten.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 def layers_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
-    r"""Share of an update's energy that is there after 10, 25, 50 and 75 % of its bytes.
+    """Share of an update's energy that is there after 10, 25, 50 and 75 % of its bytes.
 
     "layered" sends the first layer first, and is the same as "unordered" (the mean of random orders of frames in one
     layer) where there is one layer. `cost` is what two layers add to the bytes. Sources: first rounds, before error

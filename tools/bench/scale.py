@@ -75,7 +75,7 @@ def _anonymous_mib() -> float:
 def scale_command(
     size: int | None, folder: Path | None, seed: int, out: Path | None, *, quick: bool, as_json: bool
 ) -> None:
-    r"""One round at a billion parameters: select 0.1 %, quantise, encode into frames, update the residual.
+    """One round at a billion parameters: select 0.1 %, quantise, encode into frames, update the residual.
 
     Delta and both residual slots are memory-mapped files, in the page cache when the round begins. The seconds are
     those of the round but for the wait for the disk and the checksum, which are reported beside them.

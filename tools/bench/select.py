@@ -36,7 +36,7 @@ QUICK_TURNS: Final = 5
 def select_command(
     sizes: tuple[int, ...], densities: tuple[float, ...], seed: int, out: Path | None, *, quick: bool, as_json: bool
 ) -> None:
-    r"""Error-feedback add and exact top-k, against NumPy (add, argpartition, sort), torch.topk and the add alone.
+    """Error-feedback add and exact top-k, against NumPy (add, argpartition, sort), torch.topk and the add alone.
 
     Steady state: deltas are fresh noise, the residual and the threshold come from the round before. The limit is an
     in-place add of the same numbers; apart_ms is the add into a third vector, as a crash-safe residual needs it.

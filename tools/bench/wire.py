@@ -44,7 +44,7 @@ _ORIGIN: Final = frame.Origin("bench", "device-1", bytes(8), 100, 100, 500)
 @click.option("--quick", is_flag=True, help="Under a minute: up to ten million parameters.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
 def wire_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
-    r"""Bits per entry: the floor log2 C(n, k) / k, our frames and their parts, and other formats.
+    """Bits per entry: the floor log2 C(n, k) / k, our frames and their parts, and other formats.
 
     Mode "range" does not know the tensors, "tensors" does. Positions include streams of the context coder, which hold
     signs and levels too. Values are on the step grid; uniform masks have magnitudes as error feedback leaves them, up

@@ -1,0 +1,124 @@
+"""The bill of materials of a release: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, Final
+from uuid import NAMESPACE_URL, uuid5
+
+from tools.release_closure import Closure, Package
+
+
+@dataclass(frozen=True, slots=True)
+class Vendored:
+    """What others made and we carry; its licence lies beside it in a file LICENSE.name.
+
+    Attributes:
+        name: of the part.
+        version: of what it was taken from.
+        licence: an SPDX expression.
+        source: what it was taken from.
+        files: where it is, in the sdist.
+        in_wheel: whether the wheel has it, too.
+    """
+
+    name: str
+    version: str
+    licence: str
+    source: str
+    files: tuple[PurePosixPath, ...]
+    in_wheel: bool
+
+
+VENDORED: Final = (
+    Vendored(
+        "watch-har",
+        "1.2.5",
+        "BSD-3-Clause",
+        "seglearn",
+        (PurePosixPath("broker/demo_data/watch_har.npz"), PurePosixPath("broker/demo_data/watch-har.bundle")),
+        in_wheel=False,
+    ),
+)
+_LICENCE: Final = "Apache-2.0"
+
+
+def bill(version: str, wheel: str, digest: str, epoch_s: int, closure: Closure) -> dict[str, Any]:
+    """The document, for `json`.
+
+    Which extras bring a package, and on which machine, is in the properties `edgeclient:extras:MACHINE`, "core" for
+    what always comes; the licences are what the packages say of themselves.
+
+    Args:
+        version: of the release.
+        wheel: its file name.
+        digest: its SHA-256, hexadecimal.
+        epoch_s: when it was committed, in seconds since 1970.
+        closure: what each extra brings.
+    """
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": uuid5(NAMESPACE_URL, f"{wheel} {digest}").urn,
+        "version": 1,
+        "metadata": {
+            "timestamp": datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z"),
+            "component": {
+                "type": "application",
+                "bom-ref": "edgeclient",
+                "name": "edgeclient",
+                "version": version,
+                "licenses": _licences(_LICENCE),
+                "purl": f"pkg:pypi/edgeclient@{version}",
+                "externalReferences": [_file(wheel, digest)],
+            },
+        },
+        "components": [
+            *(_package(name, each, closure) for name, each in closure.packages.items()),
+            *(_vendored(each) for each in VENDORED),
+        ],
+        "dependencies": [{"ref": "edgeclient", "dependsOn": [*closure.packages, *(each.name for each in VENDORED)]}],
+    }
+
+
+def _package(reference: str, package: Package, closure: Closure) -> dict[str, Any]:
+    name, _, version = reference.partition("==")
+    brought = [
+        {
+            "name": f"edgeclient:extras:{machine}",
+            "value": " ".join(extra or "core" for extra, names in extras.items() if reference in names),
+        }
+        for machine, extras in closure.targets.items()
+    ]
+    return {
+        "type": "library",
+        "bom-ref": reference,
+        "name": name,
+        "version": version,
+        "licenses": _licences(package.licence),
+        "purl": f"pkg:pypi/{name.replace('_', '-')}@{version}",
+        "externalReferences": [_file(file, digest) for file, digest in package.files.items()],
+        "properties": [each for each in brought if each["value"]],
+    }
+
+
+def _vendored(part: Vendored) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "bom-ref": part.name,
+        "name": part.name,
+        "version": part.version,
+        "description": f"taken from {part.source}; in the {'wheel and the ' if part.in_wheel else ''}sdist",
+        "licenses": _licences(part.licence),
+        "properties": [{"name": "edgeclient:file", "value": str(file)} for file in part.files],
+    }
+
+
+def _licences(said: str) -> list[dict[str, Any]]:
+    """By name: what packages say is not always SPDX."""
+    return [{"license": {"name": said}}] if said else []
+
+
+def _file(name: str, digest: str) -> dict[str, Any]:
+    return {"type": "distribution", "url": name, "hashes": [{"alg": "SHA-256", "content": digest}]}
