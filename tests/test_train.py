@@ -15,7 +15,7 @@ from edgeclient.train.compiled import compiled_trainer
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.statistics import Statistics
-from edgeclient.train.trainer import TrainingError
+from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.train.trainers import open_trainer
 from edgeclient.wire import bundle
 from edgeclient.wire.bundle import Bundle
@@ -28,6 +28,33 @@ def opened() -> Bundle:
 
 class TestCompiled(TrainerExam):
     runtime = "compiled"
+
+
+def test_training_rests_as_long_as_it_is_told(opened: Bundle, tmp_path: Path) -> None:
+    trainer = compiled_trainer(unpack(opened, tmp_path))
+    now, rested = iter(range(1000)), []
+    calm = RoundTrainer(
+        opened.manifest, trainer._engine, trainer._initial, clock=lambda: float(next(now)), sleep=rested.append
+    )
+    plan = replace(PLAN, max_steps=3, duty=0.25)
+    assert calm.train(opened.parameters, windows(opened, tmp_path), plan, np.random.default_rng(0)).steps == 3
+    assert rested == [3.0, 3.0, 3.0]  # a step took one second by this clock
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_round_stops_when_it_may_not_go_on(opened: Bundle, tmp_path: Path, steps: int) -> None:
+    trainer = compiled_trainer(unpack(opened, tmp_path))
+    left = iter([True] * steps)
+    plan = replace(PLAN, proceed=lambda: next(left, False))
+    data, rng = windows(opened, tmp_path), np.random.default_rng(0)
+    if not steps:
+        with pytest.raises(Interrupted):
+            trainer.train(opened.parameters, data, plan, rng)
+        return
+    made = trainer.train(opened.parameters, data, plan, rng)
+    assert (made.steps, made.share < 1) == (2, True)
+    whole = trainer.train(opened.parameters, data, replace(PLAN, max_steps=2), np.random.default_rng(0))
+    assert made.delta.tobytes() == whole.delta.tobytes()  # what was learnt is what two steps teach
 
 
 def test_a_round_ends_when_its_time_is_over(opened: Bundle, tmp_path: Path) -> None:

@@ -163,10 +163,12 @@ class _Progress:
                 if self.steps and plan.max_seconds is not None and self._clock() - began >= plan.max_seconds:
                     self.cut = True
                     return
+                if plan.duty == 1:
+                    yield batch
+                    continue
                 step_began = self._clock()
                 yield batch
-                if plan.duty < 1:
-                    self._sleep((self._clock() - step_began) * (1 / plan.duty - 1))
+                self._sleep((self._clock() - step_began) * (1 / plan.duty - 1))
             self._pass_steps = self._pass_steps or self.steps
 
     def add(self, loss: float, examples: int) -> None:
