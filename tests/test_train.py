@@ -32,7 +32,7 @@ class TestCompiled(TrainerExam):
 
 def test_training_rests_as_long_as_it_is_told(opened: Bundle, tmp_path: Path) -> None:
     trainer = compiled_trainer(unpack(opened, tmp_path))
-    now, rested = iter(range(1000)), []
+    now, rested = iter(range(1000)), list[float]()
     calm = RoundTrainer(
         opened.manifest, trainer._engine, trainer._initial, clock=lambda: float(next(now)), sleep=rested.append
     )
