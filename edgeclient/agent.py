@@ -115,8 +115,9 @@ class Agent:
         """Wait for what happens, at most so long, and do what follows from it."""
         try:
             self._listen(wait_s)
+            looked = self.guard.look()
             self._adopt()
-            note = self._act()
+            note = self._act(looked=looked)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -204,7 +205,6 @@ class Agent:
         if model is None or model is self._adopted or time.monotonic() < self._full[0]:
             return
         announced = model.announcement
-        self.guard.look()
         lacks = lacking(
             announced.size,
             self.guard.observed,
@@ -276,10 +276,9 @@ class Agent:
 
     # Decision and action
 
-    def _act(self) -> str:
+    def _act(self, *, looked: bool) -> str:
         """Train, send or wait; the reason."""
         store = self._store
-        looked = self.guard.look()
         if looked:
             total = sum(self._link.socket_bytes())
             self.guard.passed(max(0, total - self._counted_bytes))

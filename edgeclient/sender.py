@@ -71,10 +71,6 @@ class Sender:
     def due(self, store: Store) -> list[Row]:
         """Frames that the window would let out now, in order; those without a sequence get theirs when they go."""
         rows = store.outbox()
-        if failpoint.sabotaged("drop"):
-            dropped = [row.sequence for row in rows if row.state is State.SENT and (row.sequence or 0) % 4 == 3]
-            store.settle(applied=[sequence for sequence in dropped if sequence is not None])
-            rows = store.outbox()
         sent = {row.sequence: row for row in rows if row.state is State.SENT and row.sequence is not None}
         again = self.window.due(now=time.monotonic(), waiting=list(sent))
         if self.window.held(now=time.monotonic()):
@@ -87,6 +83,9 @@ class Sender:
         fresh = [row.id for row in rows if row.state is State.QUEUED]
         if fresh:
             store.mark_sent(fresh)
+            if failpoint.sabotaged("drop"):
+                given = [row.sequence for row in store.outbox() if row.id in fresh and row.sequence is not None]
+                store.settle(applied=[sequence for sequence in given if sequence % 4 == 3])
         ids = {row.id for row in rows}
         now, epoch = time.monotonic(), store.account().epoch
         try:

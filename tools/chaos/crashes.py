@@ -54,7 +54,7 @@ source = "tools.chaos.lives:nothing"
 [upload]
 values = "float32"
 max_frame_bytes = 256
-max_outbox_bytes = 4000
+max_outbox_bytes = 2500
 [training]
 max_density = 1.0
 accel = "auto"
