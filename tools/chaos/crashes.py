@@ -83,6 +83,7 @@ class World:
     retained: dict[str, bytes] = field(default_factory=dict)
     up: deque[Said] = field(default_factory=deque)
     down: dict[str, deque[Said]] = field(default_factory=lambda: {name: deque() for name in NAMES})
+    late: list[tuple[int, Said]] = field(default_factory=list)
     killed: Counter[str] = field(default_factory=Counter)
     devices: dict[str, Device] = field(default_factory=dict)
     lives: int = 0
@@ -200,6 +201,10 @@ def _be_child(
 def _drawn(world: World, inbox: deque[Said]) -> list[Said]:
     """What arrives in this life: some is late, some comes twice, some never, and in any order."""
     script: list[Said] = []
+    if inbox is world.up:
+        # A broker that comes back with what everybody has forgotten: copies after many lives.
+        world.late += [(world.lives + world.rng.randint(3, 20), said) for said in inbox if world.rng.random() < 0.3]
+        inbox += _due(world, world.lives)
     for _ in range(len(inbox)):
         said, fate = inbox.popleft(), world.rng.random()
         if fate < 0.15:
@@ -215,6 +220,13 @@ def _drawn(world: World, inbox: deque[Said]) -> list[Said]:
     world.delivered["delivered"] += len(script)
     world.rng.shuffle(script)
     return script
+
+
+def _due(world: World, life: int) -> list[Said]:
+    due = [said for at, said in world.late if at <= life]
+    world.late = [(at, said) for at, said in world.late if at > life]
+    world.delivered["late"] += len(due)
+    return due
 
 
 def _spread(world: World, retain: bool, said: Said) -> None:
@@ -256,6 +268,7 @@ def _heard(stream: Any) -> Iterator[tuple[bool, Said]]:
 
 def drain(world: World) -> None:
     """A perfect network and no kills, until nothing is under way."""
+    world.up += _due(world, 1 << 62)
     for _ in range(_DRAIN_LIVES):
         live(world, "aggregator", calm=True)
         for name in NAMES:
