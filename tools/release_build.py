@@ -1,4 +1,4 @@
-"""The command `tools/release`: wheel, sdist, bill of materials and checksums of one commit, the same bytes every time."""
+"""The command `tools/release`: wheel, sdist, bill of materials and checksums of a commit, the same bytes each time."""
 
 import argparse
 import io
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("tools/release", description=__doc__)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--commit", default="HEAD", metavar="REV", help="the commit to release (default: HEAD)")
-    what.add_argument("--work-tree", action="store_true", help="what lies here instead, for tests: not a release")
+    what.add_argument("--work-tree", action="store_true", help="wheel and sdist of what lies here, for tests")
     what.add_argument(
         "--resolve",
         action="store_true",
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if asked.resolve:
                 _resolve(Path(folder))
             else:
-                for path in release(None if asked.work_tree else asked.commit, Path(folder), asked.out):
+                made = archives(None, Path(folder)) if asked.work_tree else release(asked.commit, Path(folder))
+                for path in _deliver(made, asked.out):
                     print(f"{path.stat().st_size:>9,}  {path}")
     except (ReleaseError, ClosureError, OSError) as error:
         print(f"tools/release: {error}", file=sys.stderr)
@@ -52,83 +53,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def release(commit: str | None, scratch: Path, out: Path) -> list[Path]:
-    """Build everything and put it into `out`, in place of what an earlier release left there.
+def release(commit: str, scratch: Path) -> list[Path]:
+    """Build everything, the checksums last.
 
     Args:
-        commit: which; None for the work tree with all that is not ignored.
+        commit: which.
         scratch: an empty folder.
-        out: made when missing.
-
-    Returns:
-        What was made.
 
     Raises:
         ReleaseError: git or the build backend refuses.
         ClosureError: the dependencies changed since they were resolved.
     """
-    source, made = scratch / "source", scratch / "made"
-    epoch_s = snapshot(commit, source)
-    wheel, sdist = build(source, made, epoch_s)
+    wheel, sdist = archives(commit, scratch)
     _, version, *_ = wheel.name.split("-")
-    closure = read_closure(source)
     digest = sha256(wheel.read_bytes()).hexdigest()
-    materials = made / f"edgeclient-{version}.cdx.json"
-    materials.write_text(json.dumps(bill(version, wheel.name, digest, epoch_s, closure), indent=1) + "\n")
+    materials = wheel.with_name(f"edgeclient-{version}.cdx.json")
+    told = bill(version, wheel.name, digest, _time_s(commit), read_closure(scratch / "source"))
+    materials.write_text(json.dumps(told, indent=1) + "\n")
     files = sorted([wheel, sdist, materials])
-    sums = made / SUMS
+    sums = wheel.with_name(SUMS)
     sums.write_text("".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files))
-    return _deliver([*files, sums], out)
+    return [*files, sums]
 
 
-def snapshot(commit: str | None, to: Path) -> int:
+def archives(commit: str | None, scratch: Path) -> list[Path]:
+    """Wheel and sdist; the backend writes sorted names, plain permissions and the time it is given, the commit's.
+
+    Args:
+        commit: which; None for the work tree with all that is not ignored.
+        scratch: an empty folder; what was built is in `source` then.
+
+    Raises:
+        ReleaseError: git or the build backend refuses.
+    """
+    source, made = scratch / "source", scratch / "made"
+    snapshot(commit, source)
+    time_s = str(_time_s(commit or "HEAD"))
+    _run([sys.executable, "-m", "hatchling", "build", "-d", str(made)], source, {"SOURCE_DATE_EPOCH": time_s})
+    (wheel,), (sdist,) = made.glob("*.whl"), made.glob("*.tar.gz")
+    return [wheel, sdist]
+
+
+def snapshot(commit: str | None, to: Path) -> None:
     """The files of a commit, or of the work tree, and nothing else.
-
-    Returns:
-        The commit's time, in seconds since 1970; the work tree's is that of its last commit.
 
     Raises:
         ReleaseError: there is no git, or no such commit.
     """
-    epoch_s = int(_git("log", "-1", "--format=%ct", commit or "HEAD", "--"))
     to.mkdir()
     if commit is not None:
         with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", commit))) as archive:
             archive.extractall(to, filter="data")
         if _git("status", "--porcelain"):
             print(f"tools/release: what is not committed is not in {commit}", file=sys.stderr)
-        return epoch_s
+        return
     names = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").decode().split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, to / name)
-    return epoch_s
 
 
-def build(source: Path, to: Path, epoch_s: int) -> tuple[Path, Path]:
-    """Wheel and sdist; the backend writes sorted names, plain permissions and the time it is given.
-
-    Raises:
-        ReleaseError: the backend refuses.
-    """
-    _run([sys.executable, "-m", "hatchling", "build", "-d", str(to)], source, {"SOURCE_DATE_EPOCH": str(epoch_s)})
-    (wheel,), (sdist,) = to.glob("*.whl"), to.glob("*.tar.gz")
-    return wheel, sdist
+def _time_s(commit: str) -> int:
+    """When it was committed, in seconds since 1970."""
+    return int(_git("log", "-1", "--format=%ct", commit, "--"))
 
 
 def _resolve(scratch: Path) -> None:
-    epoch_s = snapshot(None, scratch / "source")
-    wheel, _ = build(scratch / "source", scratch / "made", epoch_s)
+    wheel, _ = archives(None, scratch)
     resolve(wheel, ROOT)
     print(ROOT / CLOSURE)
 
 
 def _deliver(files: Sequence[Path], out: Path) -> list[Path]:
+    """Into `out`, in place of what an earlier release left there."""
     out.mkdir(parents=True, exist_ok=True)
     if (out / SUMS).exists():
         for line in (out / SUMS).read_text().splitlines():
             (out / Path(line[66:]).name).unlink(missing_ok=True)
+        (out / SUMS).unlink()
     return [Path(shutil.copy(path, out / path.name)) for path in files]
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 CLOSURE: Final = "tools/release_closure.json"
 _PIP_S: Final = 900
 _LICENCE_LETTERS: Final = 40  # more is the text of a licence, not its name
+_TEXT_ALONE: Final = {"atheris": "Apache-2.0"}  # metadata name no licence, a file has its text
 _BOARD: Final = [
     "--python-version=3.13",
     "--implementation=cp",
@@ -92,7 +93,7 @@ def resolve(wheel: Path, root: Path) -> None:
     wanted = requirements(root)
     targets: dict[str, dict[str, list[str]]] = {here: {}, "cpython 3.13, aarch64": {}}
     packages: dict[str, Package] = {}
-    for (target, extras), options in zip(targets.items(), ([], _BOARD), strict=True):
+    for extras, options in zip(targets.values(), ([], _BOARD), strict=True):
         for extra in wanted if not options else sorted(_ON_BOARDS & wanted.keys()):
             found = _report(f"{wheel}[{extra}]" if extra else str(wheel), options)
             extras[extra] = sorted(found)
@@ -133,4 +134,4 @@ def licence(metadata: dict[str, Any]) -> str:
     if said and "\n" not in said and len(said) <= _LICENCE_LETTERS:
         return said
     kinds = [each.split(" :: ")[-1] for each in metadata.get("classifier", []) if each.startswith("License :: ")]
-    return " AND ".join(kinds)
+    return " AND ".join(kinds) or _TEXT_ALONE.get(metadata.get("name", ""), "")

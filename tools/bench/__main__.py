@@ -7,6 +7,7 @@ import click
 
 from tools.bench import train
 from tools.bench.codec import codec_command
+from tools.bench.footprint import footprint_command
 from tools.bench.layers import layers_command
 from tools.bench.scale import scale_command
 from tools.bench.select import select_command
@@ -46,6 +47,7 @@ cli.add_command(scale_command)
 cli.add_command(wire_command)
 cli.add_command(codec_command)
 cli.add_command(layers_command)
+cli.add_command(footprint_command)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,286 @@
+"""What a device costs at rest: the wheel, installed as people install it, and the processes of its commands."""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tokenize
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import click
+import numpy as np
+
+from broker import children, demo_data
+from broker.embedded import EmbeddedBroker
+from broker.service import add_task
+from broker.settings import Aggregator, Task
+from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
+from edgeclient.settings import Mqtt
+from edgeclient.wire import status, topics
+from tools.bench.report import tell
+
+ROOT: Final = Path(__file__).parents[2]
+# Upper bounds; what has none is told only.
+BARS: Final = {
+    "import_ratio": 1.2,
+    "status_s": 0.5,
+    "idle_rss_mib": 55.0,
+    "idle_rss_onnx_mib": 95.0,
+    "installed_mib": 60.0,
+    "wheel_kb": 500.0,
+}
+EXTRAS: Final = {"core": "", "onnx": "[onnx]", "accel": "[onnx,accel]"}
+TASK: Final = "watch-har"
+DEVICE: Final = "idle"
+_MIB: Final = 1 << 20
+_INSTALL_S: Final = 600
+_IDLE_S: Final = 90.0
+
+
+class FootprintError(Exception):
+    """Nothing was measured; one line that says which step failed."""
+
+
+@click.command("footprint")
+@click.option("--quick", is_flag=True, help="Fewer repetitions of what is timed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+def footprint_command(*, quick: bool, as_json: bool) -> None:
+    r"""Size, memory and start-up of a device, from the wheel, in environments of its own (a minute, 700 MB of disk).
+
+    Exit code 1 when one of the figures is over its bar.
+
+    \b
+    Example:
+      python -m tools.bench footprint --json
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="footprint-") as folder:
+            measured, rows = measure(Path(folder), repetitions=5 if quick else 15)
+    except FootprintError as error:
+        raise click.ClickException(str(error)) from None
+    over = [name for name, bar in BARS.items() if measured[name] > bar]
+    tell({**measured, "over": over}, rows, as_json=as_json, seed=0)
+    if over:
+        sys.exit(1)
+
+
+def measure(folder: Path, *, repetitions: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Every figure, and one row per environment.
+
+    Args:
+        folder: an empty one.
+        repetitions: of what is timed.
+
+    Raises:
+        FootprintError: the wheel cannot be built or installed, or a device does not come to rest.
+    """
+    wheel = build_wheel(folder / "dist")
+    pythons = {name: install(folder / name, f"{wheel}{extras}") for name, extras in EXTRAS.items()}
+    installed = {name: size_mib(python) for name, python in pythons.items()}
+    rss = {
+        name: idle_rss_mib(python, folder / f"device-{name}", trained=name != "core")
+        for name, python in pythons.items()
+    }
+    config = folder / "device-core" / "device.toml"
+    timed = _timed(
+        {
+            "numpy": [str(pythons["core"]), "-c", "import numpy"],
+            "edgeclient": [str(pythons["core"]), "-c", "import edgeclient"],
+            "command": [str(pythons["core"]), "-c", "import edgeclient.cli"],
+            "status": [str(pythons["core"].parent / "edgeclient"), "status", str(config), "--json"],
+        },
+        repetitions,
+    )
+    every_line, code = count_lines(ROOT / "edgeclient", "compile")
+    rows = [{"environment": name, "installed_mib": installed[name], "rss_mib": rss[name]} for name in EXTRAS]
+    return {
+        "import_ratio": timed["edgeclient"][0] / timed["numpy"][0],
+        "import_command_ratio": timed["command"][0] / timed["numpy"][0],
+        "status_s": timed["status"][1],
+        "idle_rss_mib": rss["core"],
+        "idle_rss_onnx_mib": rss["onnx"],
+        "idle_rss_accel_mib": rss["accel"],
+        "installed_mib": installed["core"],
+        "bytecode_mib": size_mib(pythons["core"]) - installed["core"],
+        "wheel_kb": wheel.stat().st_size / 1000,
+        "device_lines": code,
+        "device_lines_with_docs": every_line,
+    }, rows
+
+
+def build_wheel(out: Path) -> Path:
+    """The wheel of what lies in the work tree.
+
+    Raises:
+        FootprintError: `tools/release` refuses.
+    """
+    _run([str(ROOT / "tools" / "release"), "--work-tree", "--out", str(out)], _INSTALL_S)
+    (wheel,) = out.glob("*.whl")
+    return wheel
+
+
+def install(folder: Path, requirement: str) -> Path:
+    """A fresh environment without pip, and its Python.
+
+    As the README says, without bytecode: Python writes that of what it runs, a quarter of the whole.
+
+    Raises:
+        FootprintError: pip refuses.
+    """
+    _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], _INSTALL_S)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
+    _run([*pip, "install", "--no-compile", requirement], _INSTALL_S)
+    return python
+
+
+def size_mib(python: Path) -> float:
+    """What lies beside Python in an environment."""
+    (site,) = python.parents[1].glob("lib/python*/site-packages")
+    return sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) / _MIB
+
+
+def idle_rss_mib(python: Path, folder: Path, *, trained: bool) -> float:
+    """Resident memory of `edgeclient run` at rest.
+
+    Args:
+        python: of the environment it is installed in.
+        folder: made; configuration and logs stay there.
+        trained: after its first round, with the session of a small model (600-64-7) loaded; else before there is a
+            model.
+
+    Raises:
+        FootprintError: it does not come to rest.
+    """
+    folder.mkdir()
+    # Compiling modules, as the first start does, takes memory that is not given back.
+    _run([str(python), "-c", "import edgeclient.cli"], _INSTALL_S, _environment())
+    with EmbeddedBroker(folder / "mqtt") as mqtt, _observer(Endpoint("127.0.0.1", mqtt.port)) as observer:
+        running = {}
+        if trained:
+            running["aggregator"] = _aggregator(folder, mqtt.port)
+        command = [str(python), "-m", "edgeclient.cli", "run", str(_config(folder, mqtt.port))]
+        running["device"] = device = children.spawn(command, log=folder / "device.log", env=_environment())
+        try:
+            _await_rest(observer, running, folder, trained=trained)
+            return _rss_mib(device.pid)
+        finally:
+            children.end_all(running.values())
+
+
+def count_lines(package: Path, without: str) -> tuple[int, int]:
+    """Lines of a package's modules but for one of its folders: all, and those with code (no docstring, no comment)."""
+    paths = [path for path in package.rglob("*.py") if without not in path.relative_to(package).parts]
+    sources = [path.read_text() for path in paths]
+    return sum(len(source.splitlines()) for source in sources), sum(map(_code_lines, sources))
+
+
+def _code_lines(source: str) -> int:
+    code: set[int] = set()
+    statement: list[tokenize.TokenInfo] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT}:
+            continue
+        if token.type in {tokenize.NEWLINE, tokenize.ENDMARKER}:
+            if any(each.type != tokenize.STRING for each in statement):  # strings alone are docstrings
+                code |= {line for each in statement for line in range(each.start[0], each.end[0] + 1)}
+            statement.clear()
+        else:
+            statement.append(token)
+    return len(code)
+
+
+def _timed(commands: Mapping[str, list[str]], repetitions: int) -> dict[str, tuple[float, float]]:
+    """Median CPU and wall time of each, in seconds; interleaved, so that a busy moment hits all of them."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    for turn in range(repetitions + 1):
+        for name, command in commands.items():
+            began_s = time.monotonic()
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=_environment()) as process:
+                _, code, used = os.wait4(process.pid, 0)
+                wall_s = time.monotonic() - began_s
+                process.returncode = os.waitstatus_to_exitcode(code)
+            if process.returncode:
+                raise FootprintError(f"{' '.join(command)}: exit code {process.returncode}")
+            if turn:  # the first writes bytecode
+                taken[name].append((used.ru_utime + used.ru_stime, wall_s))
+    return {name: (median(cpu for cpu, _ in each), median(wall for _, wall in each)) for name, each in taken.items()}
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what concerns Python: no bytecode is kept where PYTHONDONTWRITEBYTECODE is set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def _config(folder: Path, port: int) -> Path:
+    x, labels = demo_data.device_windows(1, 0)
+    np.savez(folder / "windows.npz", x=x, labels=labels)
+    path = folder / "device.toml"
+    path.write_text(
+        f'device = "{DEVICE}"\ntask = "{TASK}"\ndirectory = "state"\n[mqtt]\nport = {port}\n'
+        '[data]\nsource = "windows.npz"\n[upload]\nstatus_every_s = 0.2\n'
+        '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
+    )
+    return path
+
+
+def _aggregator(folder: Path, port: int) -> "subprocess.Popen[bytes]":
+    """One that waits for a second device, so that the first rests after its round."""
+    made = Aggregator(directory=folder / "aggregator", mqtt=Mqtt(port=port))
+    add_task(made, TASK, demo_data.bundle_bytes(), Task(goal=2, deadline_s=86400.0))
+    (folder / "aggregator.toml").write_text(f'directory = "aggregator"\n[mqtt]\nport = {port}\n')
+    serve = [sys.executable, "-m", "broker.cli", "serve", str(folder / "aggregator.toml")]
+    return children.spawn(serve, log=folder / "aggregator.log")
+
+
+@contextmanager
+def _observer(endpoint: Endpoint) -> Iterator[Link]:
+    link = Link(endpoint, client_id_prefix="observer")
+    link.start()
+    try:
+        yield link
+    finally:
+        link.stop()
+
+
+def _await_rest(
+    observer: Link, running: "Mapping[str, subprocess.Popen[bytes]]", folder: Path, *, trained: bool
+) -> None:
+    until_s, last = time.monotonic() + _IDLE_S, "no word from it"
+    while time.monotonic() < until_s:
+        for event in observer.poll(0.2):
+            if isinstance(event, Connected):
+                observer.subscribe(topics.status(TASK, DEVICE))
+            elif isinstance(event, Message):
+                observer.acknowledge(event)
+                said = status.decode(event.payload)
+                last = said.note
+                settled = said.applied >= 1 and not said.sent + said.queued if trained else True
+                if said.state == status.ONLINE and settled:
+                    return
+        for name, process in running.items():
+            if process.poll() is not None:
+                lines = (folder / f"{name}.log").read_text(errors="replace").splitlines()
+                raise FootprintError(f"{name} ended: {lines[-1] if lines else 'no message'}")
+    raise FootprintError(f"the device did not come to rest in {_IDLE_S:.0f} s: {last}")
+
+
+def _rss_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmRSS":
+            return int(value.split()[0]) / 1024
+    raise FootprintError(f"process {pid} has no memory")
+
+
+def _run(command: list[str], limit_s: float, env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s, env=env)
+    if done.returncode:
+        said = (done.stderr.strip() or "no message").splitlines()
+        raise FootprintError(f"{' '.join(command[:4])} ...: {said[-1]}")
