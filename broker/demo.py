@@ -86,7 +86,11 @@ def run(plan: Plan) -> bool:
     """
     began_s = time.monotonic()
     out = _fresh(plan.out.resolve())
-    content = demo_data.bundle_bytes()
+    try:
+        content = demo_data.bundle_bytes()
+    except FileNotFoundError:
+        missing = "the demo's recordings are no part of the installed package"
+        raise DemoError(f"{missing}: clone the repository and run tools/demo there") from None
     devices = _write_devices(out, plan)
     _write_held_out(out)
     with ExitStack() as stack:
