@@ -19,6 +19,21 @@ from edgeclient.wire import topics
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
 _CONNECT_S: Final = 15.0
+# Everything that a device and its service keep in the device's directory.
+_OWN: Final = frozenset(
+    {
+        "store",
+        "models",
+        "audit",
+        "replay",
+        "status.json",
+        "status.new",
+        "usage.json",
+        "usage.new",
+        "edgeclient.log",
+        PAUSED,
+    }
+)
 _FILE: Final = """\
 # Written by `edgeclient join`; every key is explained in firmware_configs/boards.
 device = "{device}"
@@ -122,7 +137,8 @@ def _checked(text: str, out: Path) -> None:
 def leave_command(config: Path, *, yes: bool) -> None:
     """Leave the task: erase model, residual and outbox, and take the device's status off the broker.
 
-    The device must not run. Your examples and the configuration file stay.
+    The device must not run. Your examples and the configuration file stay: a directory that holds anything that is not
+    the device's own is left as it is, and named.
 
     \b
     Example:
@@ -131,6 +147,12 @@ def leave_command(config: Path, *, yes: bool) -> None:
     settings = load(config, Device)
     if in_use(settings.directory / "store" / "lock"):
         raise StoreError(f"{settings.device} is running: stop it first")
+    kept = {each.name for each in settings.directory.glob("*")}
+    if others := sorted(kept - _OWN):
+        raise StoreError(
+            f"{settings.directory} holds more than {settings.device} keeps there ({', '.join(others[:5])}):"
+            f" nothing was erased; remove {', '.join(sorted(kept & _OWN))} by hand"
+        )
     if not yes:
         click.confirm(
             f"Erase {settings.directory} with everything {settings.device} has learnt and not sent?", abort=True

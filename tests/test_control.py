@@ -168,3 +168,18 @@ def test_leave_erases_and_is_forgotten(tmp_path: Path, endpoint: Endpoint) -> No
             assert heads.retained
             rest = [event for event in link.poll(0.5) if isinstance(event, Message)]
             assert [event for event in rest if event.topic == topics.status(task, "pi")] == []
+
+
+@pytest.mark.parametrize("directory", [".", "state"])
+def test_leave_never_touches_what_is_not_the_devices(tmp_path: Path, directory: str) -> None:
+    """Examples beside the store, as with directory = ".": refused before anything is erased or the broker is told."""
+    config = fleet.write_device(tmp_path, Endpoint("127.0.0.1", 1), "pi", "c-mine")
+    config.write_text(config.read_text().replace('directory = "state"', f'directory = "{directory}"'))
+    (tmp_path / directory / "store").mkdir(parents=True)
+    (tmp_path / directory / "store/store.db").write_bytes(b"x")
+    (tmp_path / directory / "windows-of-mine.npz").write_bytes(b"mine")
+    before = sorted(path for path in tmp_path.rglob("*"))
+    done = edgeclient("leave", str(config), "--yes")
+    assert (done.returncode, "nothing was erased" in done.stderr) == (1, True)
+    assert "windows" in done.stderr
+    assert sorted(path for path in tmp_path.rglob("*")) == before

@@ -506,3 +506,46 @@ def test_a_round_wears_the_card_no_more_than_predicted(
         assert a_round <= 1.1 * 4 * size + 4 * frames * frame_bytes
         assert a_round <= round_bytes(size, frames * frame_bytes)
         assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 8 * size + 8_000_000  # the log is cut back
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_renewal_on_a_full_disk_drops_nothing(tmp_path: Path) -> None:
+    """The residual goes with the transaction that counts it, or it stays."""
+    with Full(tmp_path / "small", "1m") as disk, opened(disk.folder / "store") as store:
+        # Frames enough that deleting them needs room in the log.
+        round_of(store, [1, 2, 3, 4, 5, 6], frames=200)
+        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        disk.fill()
+        before = store.account(), store.frames(), store.residual().tolist()
+        with pytest.raises(DiskFull, match="make room"):
+            store.renew()
+        assert (store.account(), store.frames(), store.residual().tolist()) == before
+        (disk.folder / "filler").unlink()
+        store.renew()
+        assert (store.account().renewals, store.frames()) == (1, [])
+        assert not store.residual().any()
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_damage_to_the_account_is_one_line(tmp_path: Path, page: int) -> None:
+    with opened(tmp_path) as store:
+        round_of(store, [1, 2, 3, 4, 5, 6], frames=50)
+        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (tmp_path / "store.db").open("r+b") as file:
+        file.seek(4096 * page)
+        file.write(b"\xa5" * 4096)
+    with pytest.raises(StoreError, match=r"store\.db cannot be used"):
+        opened(tmp_path)
+
+
+def test_a_store_that_another_program_holds_is_not_a_crash(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        store._db.execute("PRAGMA busy_timeout = 50")
+        other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DiskFull, match="end the program that holds"):
+            round_of(store, [1, 2, 3, 4, 5, 6])
+        other.execute("ROLLBACK")
+        other.close()
+        round_of(store, [1, 2, 3, 4, 5, 6])
+        assert store.account().rounds == 1

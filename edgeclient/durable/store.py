@@ -64,8 +64,10 @@ class Store:
             self.notice = self._why_begin_anew(account, layout, size)
             if self.notice:
                 self._begin(layout, size)
-        except BaseException:
+        except BaseException as error:
             self._lock.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise _unusable(directory / "store.db", error) from None
             raise
 
     def __enter__(self) -> Self:
@@ -247,7 +249,10 @@ class Store:
         At most one residual is lost, and nothing is counted twice.
         """
         account = self.account()
-        self._begin(account.layout, account.size)
+        (live,) = self._db.execute("SELECT slot FROM account").fetchone()
+        # Not both slots: while the transaction has not come, the old account has its residual.
+        self._slots.write(1 - live, np.zeros(account.size, np.float32))
+        self._name(account.layout, account.size, 1 - live)
 
     def _begin(self, layout: str, size: int) -> None:
         """A new account: zero residual, no frames, new epoch. The old residual is kept under its layout."""
@@ -259,12 +264,16 @@ class Store:
                 (self.directory / f"residual.{live}").replace(archive)
         self._slots = Slots(self.directory, size)
         self._create_slots()
+        self._name(layout, size, 0)
+
+    def _name(self, layout: str, size: int, slot: int) -> None:
+        """The new account, whose residual is a slot of zeros."""
         with self._transaction() as db:
             db.execute("DELETE FROM frame")
             db.execute(
-                "UPDATE account SET epoch = ?, next_sequence = 0, next_update = 0, layout = ?, size = ?, slot = 0,"
+                "UPDATE account SET epoch = ?, next_sequence = 0, next_update = 0, layout = ?, size = ?, slot = ?,"
                 " checksum = ?, trained_version = NULL, round_token = '', rounds = 0, renewals = renewals + 1",
-                (_new_epoch(), layout, size, checksum(np.zeros(size, np.float32))),
+                (_new_epoch(), layout, size, slot, checksum(np.zeros(size, np.float32))),
             )
 
     def _open(self, path: Path, layout: str, size: int) -> sqlite3.Connection:
@@ -277,7 +286,7 @@ class Store:
             db.close()
             if error.sqlite_errorcode in _ERRORS:
                 raise DiskFull(f"{path}: {error}: make room there") from None
-            raise StoreError(f"{path} cannot be used ({error}): move the folder away to begin a new store") from None
+            raise _unusable(path, error) from None
         if version > SCHEMA_VERSION:
             db.close()
             raise StoreError(f"{path} has schema {version}, this program knows {SCHEMA_VERSION}: update edgeclient")
@@ -326,8 +335,8 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
             self._db.execute("COMMIT")
         except BaseException as error:
@@ -335,7 +344,13 @@ class Store:
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error) and error.sqlite_errorcode in _ERRORS:
                 raise DiskFull(f"{self.directory}: {error}: make room there") from None
+            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                raise DiskFull(f"{self.directory}: {error}: end the program that holds store.db") from None
             raise
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> StoreError:
+    return StoreError(f"{path} cannot be used ({error}): move the folder away to begin a new store")
 
 
 def _new_epoch() -> int:
