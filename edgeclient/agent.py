@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import secrets
+import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from edgeclient.compress.feedback import NotFinite
-from edgeclient.durable.lock import DiskFull
+from edgeclient.durable.lock import DiskFull, StoreError
 from edgeclient.durable.rows import Row, State
 from edgeclient.durable.store import Store
 from edgeclient.learner import Learner
@@ -26,7 +27,7 @@ from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Model, Models
 from edgeclient.sender import Sender
 from edgeclient.settings import ConfigError, Device
-from edgeclient.train.data import NoExamplesError
+from edgeclient.train.data import DataError, NoExamplesError
 from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.uplink import policy
@@ -46,8 +47,10 @@ _LOG = logging.getLogger(__name__)
 TURN_S: Final = 0.5
 _FETCH_PAUSE_S: Final = 2.0  # after a blob that was not what it should be
 _DISK_PAUSE_S: Final = 30.0  # before a full disk is tried again
+_AT_ONCE: Final = 64  # events in a turn
 _REMEMBERED: Final = 1024  # settled sequences
 _CONFIRM: Final = 1000  # settled sequences, before HELLO says so
+_TIDY_S: Final = 5.0  # between two looks at what waits and at what was spent
 _STARVED_S: Final = 30.0  # before a source without examples is asked again
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
@@ -63,6 +66,7 @@ class Agent:
 
     Attributes:
         guard: what the owner grants.
+        once: train one round at most, though the fleet makes new versions meanwhile.
         stopping: whether `stop` was called.
         outcome: how things stood at the end: done, because, and fields of Status.
         forbidden: why conditions or the owner forbid what there is to do, "" if they do not.
@@ -88,19 +92,25 @@ class Agent:
         self.guard = guard or Guard(settings.conditions, settings.directory, Board(settings.directory))
         self.guard.also(settings.directory)
         self._counted_bytes = 0
+        self._tidied_s = -math.inf
         self._store: Store | None = None
         self._adopted: Model | None = None
         self._service = ""
         self._chunks: set[tuple[str, int]] = set()
         self._fetch_after = 0.0
         self._full: tuple[float, str] = (-math.inf, "")
-        self._failed_version: int | None = None
+        self._failed: tuple[int, str] = (-1, "")  # the version that could not be trained on, and why
         self._starved_until = -math.inf
         self._unconfirmed = 0
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
+        self._rounds = 0
+        self.once = False
         self.stopping = False
         self.forbidden = ""
         self.outcome: dict[str, Any] = {}
+
+    def __str__(self) -> str:
+        return f"{self._settings.device} in {self._settings.task}"
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from a signal handler."""
@@ -115,28 +125,36 @@ class Agent:
         """Wait for what happens, at most so long, and do what follows from it."""
         try:
             self._listen(wait_s)
-            looked = self.guard.look()
+            self.guard.look()
             self._adopt()
-            note = self._act(looked=looked)
+            note = self._act()
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            note = self._wait_for_room(f"{error.filename or self._settings.directory}: {error.strerror}")
+            note = self._wait_for_room(f"disk full: {error.filename or self._settings.directory}: make room there")
         except DiskFull as error:
             note = self._wait_for_room(str(error))
+        except sqlite3.DatabaseError as error:
+            if self._store is not None:
+                self._store.close()
+            self._store = None
+            where = self._settings.directory / "store"
+            raise StoreError(f"{where}/store.db cannot be read ({error}): edgeclient store check says more") from None
         self._report(note)
 
-    def close(self) -> None:
-        """Say goodbye and let go of everything; `outcome` stays."""
+    def close(self, why: str = "stopped") -> None:
+        """Say goodbye and let go of everything, once; `outcome` stays."""
+        if self.outcome:
+            return
         self.outcome = {"done": self.done, "because": self.forbidden, **self.facts()}
-        self._say_goodbye()
+        self._tell(self._presence.goodbye(self.facts(why), self._link.socket_bytes()))
         self._link.stop()
         if self._store is not None:
             self._store.close()
 
     def _wait_for_room(self, why: str) -> str:
-        """A full disk: nothing is lost and nothing half done; what could not be kept comes again."""
-        note = f"disk full, training and sending pause: {why}"
+        """The store cannot be written: nothing is lost and nothing half done; what could not be kept comes again."""
+        note = f"training and sending pause: {why}"
         _LOG.warning("%s", note)
         self._full = (time.monotonic() + _DISK_PAUSE_S, note)
         self._fetch_after = self._full[0]  # chunks that could not be kept are asked for again
@@ -144,18 +162,24 @@ class Agent:
 
     @property
     def done(self) -> bool:
-        """Whether the version that the broker announces was trained on, or cannot be, and every frame is settled."""
+        """Whether the version that the broker announces was trained on, and every frame is settled."""
         if not self._service or self._store is None or self._adopted is None or self._follower.wanted():
             return False
         queue = self._queue(self._store, [])
-        return not (queue.new_version or queue.waiting)
+        return not (queue.new_version or queue.waiting or self._why_failed)
 
     # Broker → device: announcement, model, receipts
 
     def _listen(self, wait_s: float) -> None:
         now, resend_s = time.monotonic(), self._sender.window.next_s()
-        for event in self._link.poll(wait_s if resend_s is None else min(wait_s, max(0.0, resend_s - now))):
-            match event:
+        wait_s = wait_s if resend_s is None else min(wait_s, max(0.0, resend_s - now))
+        # One at a time: when the disk is full, those behind the one that did not fit stay where they are.
+        for _ in range(_AT_ONCE):
+            events = self._link.poll(wait_s, limit=1)
+            if not events:
+                break
+            wait_s = 0.0
+            match events[0]:
                 case Connected():
                     self._chunks.clear()
                     self._sender.connected()
@@ -165,10 +189,12 @@ class Agent:
                     except LinkDown:
                         continue  # gone again already: the next Connected does all of this
                     self._greet()
-                case Message():
-                    self._presence.received(len(event.payload))
-                    self._take(event)
-                    self._link.acknowledge(event)
+                case Message() as message:
+                    self._presence.received(len(message.payload))
+                    try:
+                        self._take(message)
+                    finally:  # what was not kept is asked for again; brokers stop at 20 without an acknowledgement
+                        self._link.acknowledge(message)
                 case Disconnected(why):
                     _LOG.info("disconnected: %s", why)
                     self._sender.disconnected()
@@ -276,17 +302,20 @@ class Agent:
 
     # Decision and action
 
-    def _act(self, *, looked: bool) -> str:
+    def _act(self) -> str:
         """Train, send or wait; the reason."""
         store = self._store
-        if looked:
+        # On a clock of its own: of several tasks nearly always the same one finds that `look` has looked.
+        tidies = time.monotonic() - self._tidied_s >= _TIDY_S
+        if tidies:
+            self._tidied_s = time.monotonic()
             total = sum(self._link.socket_bytes())
             self.guard.passed(max(0, total - self._counted_bytes))
             self._counted_bytes = total
         if store is None or self._adopted is None:
             return ""
         full = self._full[1] if time.monotonic() < self._full[0] else ""
-        if looked and not full:
+        if tidies and not full:
             self._sender.tidy(store, self._adopted.announcement)
         due: list[Row] = []
         if self._link.connected and not full:
@@ -307,15 +336,24 @@ class Agent:
         elif isinstance(decision, Train):
             self._train(store, self._adopted)
         self.forbidden = decision.because if isinstance(decision, Wait) and decision.forbidden else ""
-        return decision.because
+        if self._why_failed and not queue.waiting:
+            self.forbidden = self._why_failed
+        return self._why_failed or decision.because
+
+    @property
+    def _why_failed(self) -> str:
+        """Why the active version cannot be trained on, "" if it can."""
+        version, why = self._failed
+        return why if self._adopted is not None and self._adopted.announcement.version == version else ""
 
     def _queue(self, store: Store, due: list[Row]) -> Queue:
         waiting = [row for row in store.outbox() if row.state is not State.RETURNED]
         new_version = False
         starved = time.monotonic() < self._starved_until
-        if self._adopted is not None and self._failed_version != self._adopted.announcement.version and not starved:
+        if self._adopted is not None and not self._why_failed and not starved:
             trained = store.account().trained_version
-            new_version = trained is None or trained < self._adopted.announcement.version
+            newer = trained is None or trained < self._adopted.announcement.version
+            new_version = newer and not (self.once and self._rounds)
         oldest_s = max((time.time() - row.created_s for row in waiting), default=0.0)
         return Queue(new_version, [row.size for row in due], len(waiting), max(0.0, oldest_s))
 
@@ -336,7 +374,7 @@ class Agent:
             return
         except (NotFinite, TrainingError) as error:
             _LOG.error("version %d was not trained: %s", version, error)
-            self._failed_version = version
+            self._failed = version, f"cannot train on version {version}: {error}"
             return
         except NoExamplesError as error:
             _LOG.info("nothing to train on: %s", error)
@@ -344,6 +382,7 @@ class Agent:
             return
         if self.guard.hindrance:
             _LOG.info("training stopped early, %s: what was learnt is kept", self.guard.hindrance)
+        self._rounds += 1
         self.guard.wrote(round_bytes(model.announcement.size, made_bytes))
 
     def _greet(self) -> None:
@@ -357,9 +396,6 @@ class Agent:
         said = self._presence.due(time.monotonic(), self.facts(note), self._link.socket_bytes())
         if said is not None:
             self._tell(said)
-
-    def _say_goodbye(self) -> None:
-        self._tell(self._presence.goodbye(self.facts("stopped"), self._link.socket_bytes()))
 
     def _tell(self, said: Status) -> None:
         """Into status.json for `edgeclient status`, and retained on the broker for everybody."""
@@ -410,20 +446,35 @@ class Agent:
 def run(agents: Sequence[Agent], *, once: bool = False) -> None:
     """Let the tasks of a device live, one process and one thread for all, until they are stopped.
 
+    A task that cannot go on is closed; the others do.
+
     Args:
         agents: one for each task.
         once: end when none has anything to do, or when conditions forbid it.
 
     Raises:
-        StoreError, DataError, TrainingError: the device cannot take part; the text says what to do.
+        StoreError, DataError, TrainingError, ConfigError: a task cannot take part, and no other is left; the text says
+            what to do.
     """
     check_runtimes()
+    living = list(agents)
+    failed: Exception | None = None
     with ExitStack() as stack:
         for agent in agents:
             stack.callback(agent.close)
+            agent.once = once
             agent.start()
-        while not any(agent.stopping for agent in agents):
-            for agent in agents:
-                agent.turn(TURN_S / len(agents))
-            if once and all(agent.done or agent.forbidden for agent in agents):
-                return
+        while living and not any(agent.stopping for agent in agents):
+            for agent in list(living):
+                try:
+                    agent.turn(TURN_S / len(living))
+                except (ConfigError, StoreError, DataError, TrainingError, OSError) as error:
+                    failed = error
+                    if len(agents) > 1:
+                        _LOG.error("%s learns no longer, the other tasks go on: %s", agent, error)
+                    agent.close(f"ended: {error}")
+                    living.remove(agent)
+            if once and all(agent.done or agent.forbidden for agent in living):
+                break
+    if failed and (once or not living):
+        raise failed

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -347,6 +348,9 @@ def main() -> None:
         sys.exit(130)
     except EXPECTED as error:
         click.echo(f"edgeclient: {error}", err=True)
+        sys.exit(1)
+    except sqlite3.DatabaseError as error:
+        click.echo(f"edgeclient: the store cannot be read ({error}): edgeclient store check says more", err=True)
         sys.exit(1)
 
 

@@ -17,7 +17,8 @@ from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.limits import MAX_WITHDRAW_LIST
 
 _LOG = logging.getLogger(__name__)
-_WITHDRAW_S: Final = 8.0  # before an unanswered WITHDRAW is said again
+_WITHDRAW_S: Final = 8.0  # before an unanswered WITHDRAW is said again; twice as long each time
+_MAX_WITHDRAW_S: Final = 600.0
 
 
 class Sender:
@@ -41,6 +42,7 @@ class Sender:
         self._quality = LinkQuality()
         self._connection_bytes = 0
         self._withdraw_after = 0.0
+        self._withdraw_s = _WITHDRAW_S
 
     @property
     def frame_bytes(self) -> int:
@@ -62,7 +64,7 @@ class Sender:
         account = store.account()
         hello = messages.Hello(account.epoch, account.next_sequence, store.confirmed())
         self.window.restart(now=time.monotonic())
-        self._withdraw_after = 0.0
+        self._withdraw_after, self._withdraw_s = 0.0, _WITHDRAW_S
         try:
             self._publish(messages.encode_hello(hello))
         except LinkDown:
@@ -102,8 +104,9 @@ class Sender:
         now = time.monotonic()
         if now < self._withdraw_after:
             return
-        self._withdraw_after = now + _WITHDRAW_S
         rows = [row for row in store.outbox() if row.state is State.WITHDRAWING]
+        self._withdraw_after = now + self._withdraw_s
+        self._withdraw_s = min(2 * self._withdraw_s, _MAX_WITHDRAW_S) if rows else _WITHDRAW_S
         epoch = store.account().epoch
         asked = sorted((row.sequence, row.id) for row in rows if row.sequence is not None)
         try:
@@ -126,7 +129,7 @@ class Sender:
         if gone:
             _LOG.info("taking back %d frames of %d that wait: their entries join the next round", len(gone), len(kept))
             store.withdraw(gone)
-            self._withdraw_after = 0.0
+            self._withdraw_after, self._withdraw_s = 0.0, _WITHDRAW_S
 
     def _publish(self, payload: bytes) -> None:
         self._link.publish(self._topic, payload)

@@ -212,6 +212,19 @@ def test_no_default_route_is_no_network(tmp_path: Path) -> None:
     assert seen(tmp_path).network == "none"
 
 
+def test_a_mobile_network_without_ipv4_is_no_free_one(tmp_path: Path) -> None:
+    write(tmp_path, "proc/net/route", HEAD)
+    none = "0" * 32
+    unreachable = f"{none} 00 {none} 00 {none} ffffffff 00000001 00000000 00200200       lo\n"
+    way = f"{none} 00 {none} 00 fe80{'0' * 27}1 00000400 00000003 00000000 00000003 rmnet_data0\n"
+    write(tmp_path, "proc/net/ipv6_route", unreachable)
+    assert seen(tmp_path).network == "none"
+    write(tmp_path, "proc/net/ipv6_route", unreachable + way)
+    assert (seen(tmp_path).network, seen(tmp_path).metered) == ("cellular", True)
+    write(tmp_path, "proc/net/ipv6_route", f"junk\n{none} 00\n")
+    assert seen(tmp_path).network == "none"
+
+
 @pytest.mark.parametrize("text", ["", "junk", HEAD + "a b\n", HEAD + "eth0\t00000000\tx\tzz\t0\n"])
 def test_a_route_table_that_makes_no_sense(tmp_path: Path, text: str) -> None:
     write(tmp_path, "proc/net/route", text)

@@ -156,7 +156,7 @@ def test_a_full_disk_pauses_the_device_and_no_more(tmp_path: Path, endpoint: End
                 with filler.open("ab", buffering=0) as file:
                     while _room(small):
                         file.write(bytes(min(_room(small), 1 << 16)))
-                until(lambda: "disk full, training and sending pause" in said.read_text(), tmp_path)
+                until(lambda: "training and sending pause: disk full" in said.read_text(), tmp_path)
                 assert process.poll() is None
                 filler.unlink()
                 trained = said.read_text().count("trained version")

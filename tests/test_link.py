@@ -19,6 +19,7 @@ from paho.mqtt.enums import MQTTErrorCode
 
 from broker.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import (
+    MAX_UNREAD_BYTES,
     Connected,
     Disconnected,
     Endpoint,
@@ -424,3 +425,20 @@ def test_client_ids_are_random_and_short() -> None:
     ids = [Link(Endpoint("127.0.0.1", 1), client_id_prefix="x" * 100)._client._client_id.decode() for _ in range(2)]
     assert ids[0] != ids[1]
     assert max(map(len, ids)) <= 64
+
+
+def test_a_flood_at_qos_0_is_dropped_where_nobody_reads(mqtt_broker: EmbeddedBroker, topic: str) -> None:
+    """Nothing else bounds it; what is sent at QoS 1 the broker holds back itself, and all of it comes."""
+    with connected(mqtt_broker.port) as flood, connected(mqtt_broker.port) as link:
+        link.subscribe(f"{topic}/0", qos=0)
+        link.subscribe(f"{topic}/1")
+        for _ in range(2 * MAX_UNREAD_BYTES // 500_000):
+            flood.publish(f"{topic}/0", bytes(500_000))
+        flood.publish(f"{topic}/1", b"kept")
+        kept = MAX_UNREAD_BYTES // 500_000 + 1
+        wait_until(lambda: link._events.qsize() > kept)
+        read = [wait_for(link, Message) for _ in range(kept)]
+        assert [(each.qos, len(each.payload)) for each in read] == [(0, 500_000)] * kept
+        assert wait_for(link, Message).payload == b"kept"
+        flood.publish(f"{topic}/0", b"again")
+        assert wait_for(link, Message).payload == b"again"

@@ -114,6 +114,14 @@ def test_a_huge_blob_asks_for_a_few_chunks_without_counting_them_all() -> None:
     assert Fetch(Blob("ab" * 32, 1 << 42, 1)).wanted() == list(range(AT_A_TIME))
 
 
+def test_bytes_that_have_come_are_not_missing() -> None:
+    fetch = Fetch(Blob(sha256(b"abc").hexdigest(), 3, 2))
+    assert fetch.missing_bytes == 3
+    fetch.receive(0, b"ab")
+    fetch.receive(0, b"ab")
+    assert fetch.missing_bytes == 1
+
+
 # Slots
 
 

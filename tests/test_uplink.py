@@ -1,6 +1,7 @@
 """Uplink: the window, the outbox, wear and receipts; pure functions and state machines."""
 
 from collections.abc import Callable
+from datetime import date
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from edgeclient.uplink.conditions import Observed
 from edgeclient.uplink.needs import lacking
 from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
 from edgeclient.uplink.settle import Settlement, settle
+from edgeclient.uplink.usage import Usage
 from edgeclient.uplink.wear import Allowance
 from edgeclient.uplink.window import MAX_RETRY_S, Window
 from edgeclient.wire.messages import Receipt, Refusal
@@ -270,3 +272,30 @@ def test_what_a_board_lacks(size: int, observed: Observed, a_day: int, begun: bo
     told = lacking(size, observed, a_day, begun=begun)
     assert (told is None) == (why is None)
     assert why is None or why in (told or "")
+
+
+# The account of metered bytes
+
+
+@pytest.mark.parametrize(
+    ("day", "today", "left"),
+    [
+        ("2026-11-29", "2026-11-29", (5, 9)),
+        ("2026-11-29", "2026-11-30", (0, 9)),
+        ("2026-11-29", "2026-12-01", (0, 0)),
+        ("2026-11-29", "2026-11-28", (5, 9)),  # an owner who puts the clock back gains nothing
+        ("2026-11-29", "1970-01-01", (5, 9)),  # nor a board without a clock that has not heard the time
+    ],
+)
+def test_a_day_and_a_month_of_metered_bytes(day: str, today: str, left: tuple[int, int]) -> None:
+    on = Usage(day, 5, 9).on(date.fromisoformat(today))
+    assert (on.day_bytes, on.month_bytes) == left
+
+
+def test_a_clock_that_was_wrong_and_put_right_ends_no_budget_for_ever() -> None:
+    wrong = Usage("2026-11-28", 5, 9).on(date(2099, 1, 1)).plus(7)
+    right = wrong.on(date(2026, 11, 28))
+    assert right.day_bytes == 7
+    assert right.on(date(2026, 11, 29)).day_bytes == 0
+    assert right.on(date(2026, 12, 1)).month_bytes == 0
+    assert wrong.on(date(1970, 1, 1)) == wrong

@@ -2,21 +2,21 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.compress._jit_numba import njit
 from edgeclient.compress.update import F32, I64
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def add(dense: npt.NDArray[Any], indices: I64, values: F32) -> None:
     """Add each value at its index."""
     for i in range(indices.size):
         dense[indices[i]] += values[i]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def add_units(total: I64, indices: I64, values: F32, scale: float, weight: int) -> None:
     """Add each value in units of 1 / scale, times the weight."""
     for i in range(indices.size):

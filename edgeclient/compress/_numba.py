@@ -10,6 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.compress._jit_numba import njit
 from edgeclient.compress.update import F32, I64
 
 I32 = npt.NDArray[np.int32]
@@ -21,7 +22,7 @@ _BIN_BITS = 12
 _BINS = 1 << _BIN_BITS
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def _kth(bits: I32, k: int) -> tuple[int, int]:
     """The k-th largest magnitude among `bits` (c,), 1 <= k <= c, and how many entries equal to it are in the top k."""
     low, high = _MAGNITUDE, np.int32(0)
@@ -50,7 +51,7 @@ def _kth(bits: I32, k: int) -> tuple[int, int]:
     return first, wanted
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def _keep(indices: I64, bits: I32, count: int, k: int) -> int:
     """Move the k largest of the first `count` candidates to the front, in order; their smallest magnitude."""
     kth, ties = _kth(bits[:count], k)
@@ -65,7 +66,7 @@ def _keep(indices: I64, bits: I32, count: int, k: int) -> int:
     return int(kth)
 
 
-@numba.njit(  # type: ignore[untyped-decorator]
+@njit(
     numba.types.UniTuple(numba.int64, 2)(
         numba.types.Array(numba.float32, 1, "C", readonly=True),
         numba.types.Array(numba.float32, 1, "C", readonly=True),
@@ -75,9 +76,7 @@ def _keep(indices: I64, bits: I32, count: int, k: int) -> int:
         numba.int64,
         numba.int64[::1],
         numba.int32[::1],
-    ),
-    cache=True,
-    nogil=True,
+    )
 )
 def sweep(
     delta: F32, residual: F32, x: F32, bits: I32, k: int, guess: int, indices: I64, found: I32

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import edgeclient
 from edgeclient.doctor.findings import Finding
-from edgeclient.uplink.conditions import Observed, observe
+from edgeclient.uplink.conditions import Board, Observed, observe
 
 # A small model's training session takes 95 MiB.
 _MEMORY_BYTES: Final = 128 << 20
@@ -29,7 +29,11 @@ _RELEASED: Final = datetime(2025, 1, 1, tzinfo=UTC)
 
 def conditions() -> Iterator[Finding]:
     """Which conditions the board tells, and how they are now."""
-    yield judge_conditions(observe())
+    asked = Board()
+    yield judge_conditions(asked.observe())
+    for name in sorted(asked.hanging):
+        what = f"{name} hangs: what it would tell counts as unknown"
+        yield Finding("warn", "conditions", what, f"see why {name} does not answer, or remove it")
 
 
 def judge_conditions(observed: Observed) -> Finding:

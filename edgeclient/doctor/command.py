@@ -75,8 +75,8 @@ def checks(settings: Device | None) -> list[tuple[str, Check, float]]:
         ("packages", software.packages, _QUICK_S),
         ("onnxruntime", software.onnxruntime, _SLOW_S),
         ("kernels", software.kernels, _SLOW_S),
-        ("conditions", board.conditions, _QUICK_S),
-        ("memory", board.memory, _QUICK_S),
+        ("conditions", board.conditions, _BROKER_S),
+        ("memory", board.memory, _BROKER_S),
         ("clock", board.clock, _QUICK_S),
         ("disk", partial(board.disk, Path() if settings is None else settings.directory), _BROKER_S),
     ]

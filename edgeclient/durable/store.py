@@ -57,15 +57,16 @@ class Store:
         files.make_directory(directory)
         self.directory = directory
         self._lock = Lock(directory / "lock")
+        self._db = sqlite3.connect(directory / "store.db", isolation_level=None)
         try:
-            self._db = self._open(directory / "store.db", layout, size)
+            self._open(directory / "store.db", layout, size)
             account = self.account()
             self._slots = Slots(directory, account.size)
             self.notice = self._why_begin_anew(account, layout, size)
             if self.notice:
                 self._begin(layout, size)
         except BaseException as error:
-            self._lock.close()
+            self.close()
             if isinstance(error, sqlite3.DatabaseError):
                 raise _unusable(directory / "store.db", error) from None
             raise
@@ -276,32 +277,23 @@ class Store:
                 (_new_epoch(), layout, size, slot, checksum(np.zeros(size, np.float32))),
             )
 
-    def _open(self, path: Path, layout: str, size: int) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None)
+    def _open(self, path: Path, layout: str, size: int) -> None:
         try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            (version,) = db.execute("PRAGMA user_version").fetchone()
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
         except sqlite3.DatabaseError as error:
-            db.close()
             if error.sqlite_errorcode in _ERRORS:
                 raise DiskFull(f"{path}: {error}: make room there") from None
-            raise _unusable(path, error) from None
+            raise
         if version > SCHEMA_VERSION:
-            db.close()
             raise StoreError(f"{path} has schema {version}, this program knows {SCHEMA_VERSION}: update edgeclient")
-        self._db = db
         if version == 0:
-            try:
-                self._create(layout, size)
-            except BaseException:
-                db.close()
-                raise
+            self._create(layout, size)
         for number in range(version, SCHEMA_VERSION) if version else ():
             with self._transaction():
-                MIGRATIONS[number - 1](db)
-                db.execute(f"PRAGMA user_version = {number + 1}")
-        return db
+                MIGRATIONS[number - 1](self._db)
+                self._db.execute(f"PRAGMA user_version = {number + 1}")
 
     def _create(self, layout: str, size: int) -> None:
         self._slots = Slots(self.directory, size)

@@ -40,6 +40,7 @@ __all__ = [
 
 MAX_BACKOFF_S: Final = 8
 REFUSED_BACKOFF_S: Final = 300  # a wrong password does not get better by asking
+MAX_UNREAD_BYTES: Final = 16 << 20  # then QoS 0, which promises nothing, is dropped
 _GOODBYE_S: Final = 2.0
 
 
@@ -68,6 +69,9 @@ class Link:
         # Counted without a lock: paho calls on_publish while it holds one that publish() takes.
         self._published = 0
         self._acknowledged = 0
+        # Of messages; each is written by one thread alone.
+        self._arrived_bytes = 0
+        self._read_bytes = 0
         self._asked: dict[int, tuple[str, ...]] = {}
         self._bytes_mutex = threading.Lock()
         self._socket: socket.socket | None = None
@@ -141,6 +145,7 @@ class Link:
             while len(events) < limit:
                 event = self._events.get_nowait()
                 events += [] if event is None else [event]
+        self._read_bytes += sum(len(event.payload) for event in events if isinstance(event, Message))
         return events
 
     def wake(self) -> None:
@@ -257,6 +262,10 @@ class Link:
             topic = message.topic
         except UnicodeDecodeError:
             topic = ""  # no topic of ours; it is dropped, and acknowledged, where topics are read
+        # The broker waits with QoS 1 for our acknowledgements; nothing else holds QoS 0 back while we are busy.
+        if message.qos == 0 and self._arrived_bytes - self._read_bytes > MAX_UNREAD_BYTES:
+            return
+        self._arrived_bytes += len(message.payload)
         self._events.put(
             Message(topic, bytes(message.payload), message.retain, self._connection, message.mid, message.qos)
         )

@@ -33,6 +33,11 @@ class Fetch:
         missing = (chunk for chunk in range(self.blob.chunks) if chunk not in self._parts)
         return [chunk for chunk, _ in zip(missing, range(AT_A_TIME), strict=False)]
 
+    @property
+    def missing_bytes(self) -> int:
+        """What has not come yet, at most."""
+        return self.blob.size - sum(map(len, self._parts.values()))
+
     def receive(self, chunk: int, payload: bytes) -> bytes | None:
         """Take in a chunk; the whole content once it is complete and verified.
 

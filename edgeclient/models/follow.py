@@ -33,7 +33,7 @@ class Follower:
     @property
     def missing_bytes(self) -> int:
         """Of the blob that is being fetched, at most."""
-        return self._fetch.blob.size if self._fetch else 0
+        return self._fetch.missing_bytes if self._fetch else 0
 
     def receive(self, digest: str, chunk: int, payload: bytes) -> Model | None:
         """Take in a chunk; the new model once one is active.

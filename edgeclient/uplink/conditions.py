@@ -4,9 +4,11 @@ Files are read under a root that tests may choose; commands are found by name, e
 is left alone for five minutes.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -64,6 +66,9 @@ class Board:
         root: of the files that are read.
         clock: steady seconds.
 
+    Attributes:
+        hanging: commands that have not ended in time.
+
     Example:
         >>> Board(Path("/"), root=Path("/nonexistent")).observe().on_battery
         False
@@ -75,6 +80,7 @@ class Board:
         self._directory = directory
         self._root = root
         self._clock = clock
+        self.hanging: set[str] = set()
         self._answers: dict[tuple[str, ...], tuple[float, str | None]] = {}
 
     def observe(self) -> Observed:
@@ -181,14 +187,24 @@ class Board:
 
     def _network(self) -> tuple[Network | None, str]:
         """Kind and name of the interface of the default route."""
-        lines = (_text(self._root / "proc/net/route") or "").splitlines()[1:]
-        routes = [line.split() for line in lines if len(line.split()) > 3]
-        up = [route for route in routes if route[1] == "00000000" and _hexadecimal(route[3]) & _ROUTE_UP]
-        if not lines and not routes and _text(self._root / "proc/net/route") is None:
+        four, six = _text(self._root / "proc/net/route"), _text(self._root / "proc/net/ipv6_route")
+        if four is None and six is None:
             return None, ""
+        routes = [line.split() for line in (four or "").splitlines()[1:]]
+        up = [each[0] for each in routes if each[1:2] == ["00000000"] and _hexadecimal(each[3]) & _ROUTE_UP]
+        if not up:  # mobile networks without IPv4
+            routes = sorted((line.split() for line in (six or "").splitlines()), key=lambda each: each[5:6])
+            up = [
+                each[9]
+                for each in routes
+                if len(each) > 9
+                and each[:2] == ["0" * 32, "00"]
+                and _hexadecimal(each[8]) & _ROUTE_UP
+                and each[9] != "lo"
+            ]
         if not up:
             return "none", ""
-        interface = up[0][0]
+        interface = up[0]
         if interface.startswith(("wwan", "ppp", "rmnet", "usb")):
             return "cellular", interface
         wireless = (self._root / "sys/class/net" / interface / "wireless").exists()
@@ -217,16 +233,32 @@ class Board:
             fresh_s = _LEFT_ALONE_S
         else:
             try:
-                done = subprocess.run(  # noqa: S603 (fixed names, no shell)
-                    [path, *command[1:]], capture_output=True, text=True, timeout=_COMMAND_S, check=False
-                )
-                answer = done.stdout if done.returncode == 0 else None
+                answer = _output([path, *command[1:]])
             except (OSError, ValueError):
                 fresh_s = _LEFT_ALONE_S
             except subprocess.TimeoutExpired:
                 fresh_s = _LEFT_ALONE_S
+                self.hanging.add(command[0])
         self._answers[command] = now + fresh_s, answer
         return answer
+
+
+def _output(command: list[str]) -> str | None:
+    """What it says; None when it fails. Raises TimeoutExpired, and then nothing of it runs on.
+
+    Termux:API's commands are scripts: killed alone, each would leave the process that hangs.
+    """
+    with subprocess.Popen(  # noqa: S603 (fixed names, no shell)
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            said, _ = process.communicate(timeout=_COMMAND_S)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return said if process.returncode == 0 else None
 
 
 def observe(root: Path = Path("/")) -> Observed:

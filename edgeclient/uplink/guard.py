@@ -1,6 +1,7 @@
 """What the owner grants at this moment: conditions, budgets and pauses, kept together for the policy."""
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from edgeclient.uplink.wear import Allowance
 if TYPE_CHECKING:
     from edgeclient.settings import Conditions
 
+_LOG = logging.getLogger(__name__)
 PAUSED: Final = "paused"  # file in the device's directory
 _OBSERVE_S: Final = 5.0
 _OBSERVE_TRAINING_S: Final = 1.0
@@ -45,6 +47,7 @@ class Guard:
         self._board = board
         self._observed_s = -_OBSERVE_S
         self._usage = _usage(directory)
+        self._unkept = False
         allowed = conditions.max_written_bytes_per_day
         self._wear = Allowance(allowed, float(allowed), time.monotonic())
 
@@ -68,7 +71,17 @@ class Guard:
         if usage != self._usage:
             self._usage = usage
             # Not synced: a power cut costs seconds of an account.
-            (self._directory / "usage.json").write_text(json.dumps(asdict(usage)))
+            self._keep(json.dumps(asdict(usage)))
+
+    def _keep(self, text: str) -> None:
+        path = self._directory / "usage.json"
+        try:
+            path.with_suffix(".new").write_text(text)
+            path.with_suffix(".new").replace(path)
+        except OSError as error:
+            if not self._unkept:
+                _LOG.warning("%s cannot be written (%s): a restart begins the budget anew", path, error.strerror)
+            self._unkept = True
 
     def wrote(self, count: int) -> None:
         """So many bytes were written to the card."""

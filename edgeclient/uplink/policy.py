@@ -198,7 +198,7 @@ def decide(  # noqa: PLR0911 (one return a decision)
         why = hindrance(observed, rules)
         if why is None and history.wear_wait_s > 0:
             return Wait(
-                moment.now_s + history.wear_wait_s,
+                moment.now_s + max(1.0, history.wear_wait_s),
                 f"spares the card: the next round begins in {history.wear_wait_s / _MINUTE_S:.0f} min",
                 forbidden=True,
             )
@@ -280,7 +280,9 @@ def _sendable(observed: Observed, rules: Rules, queue: Queue, history: History) 
     left, fit = _left(rules, history), 0
     while fit < len(queue.due) and sum(queue.due[: fit + 1]) <= left:
         fit += 1
-    return fit, f"the metered link's budget is used up ({left} bytes left)"
+    most = min(rules.metered_day_bytes, rules.metered_month_bytes)
+    large = f"the network is metered: a frame of {queue.due[0]} bytes is over its whole budget of {most} bytes"
+    return fit, large if queue.due[0] > most else f"the metered link's budget is used up ({left} bytes left)"
 
 
 def _quiet(moment: Moment, rules: Rules) -> tuple[float, str] | None:

@@ -63,7 +63,7 @@ class Presence:
 
     def goodbye(self, facts: dict[str, Any], socket_bytes: tuple[int, int]) -> Status:
         """The last status of this session."""
-        self._status = replace(self._status, **{**facts, "state": OFFLINE, "note": "stopped"})
+        self._status = replace(self._status, **{**facts, "state": OFFLINE})
         return self._with(socket_bytes)
 
     def _with(self, socket_bytes: tuple[int, int]) -> Status:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-import numba
-
+from edgeclient.compress._jit_numba import njit
 from edgeclient.wire import context_model as model
 
 
@@ -15,7 +14,7 @@ def _compiled() -> dict[str, Callable[..., Any]]:
     for function in (model.bit, model.mixed, model.learn, model.value_bit, model.value, model.code):
         assert isinstance(function, FunctionType)
         over = FunctionType(function.__code__, names, function.__name__)
-        names[function.__name__] = numba.njit(over, cache=True, nogil=True)
+        names[function.__name__] = njit()(over)
     return names
 
 

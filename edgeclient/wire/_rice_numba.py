@@ -7,10 +7,10 @@ little-endian. Quotients are found by the lowest clear bit of a word, which cost
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.compress._jit_numba import njit
 from edgeclient.compress.update import I64
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ for _i in range(64):
     _PLACE[(int(_SEQUENCE) << _i & (1 << 64) - 1) >> 58] = _i
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _field(words: U64, at: int, width: int) -> Any:
     """`width` <= 32 bits from bit `at`; the words reach one beyond the last bit."""
     word, shift = at >> 6, np.uint64(at & 63)
@@ -36,7 +36,7 @@ def _field(words: U64, at: int, width: int) -> Any:
     return np.int64((low | high) & ((_ONE << np.uint64(width)) - _ONE))
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def _write(
     positions: I64, bits: int, thirds: bool, fixed: U64, unary: U64, third: U64, at: tuple[int, int, int]
 ) -> tuple[int, int, int]:
@@ -82,7 +82,7 @@ def _write(
     return (word_f << 6) + fill, at_unary, at_third
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def _unary_bits(positions: I64, bits: int, thirds: bool) -> int:
     """Bits of the quotients of a set."""
     total, last = positions.size, -1
@@ -93,7 +93,7 @@ def _unary_bits(positions: I64, bits: int, thirds: bool) -> int:
     return total
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def _last_end(unary: U64, count: Any) -> Any:
     """Bit offset of the `count`-th zero; -1 if there are fewer."""
     for word in range(unary.size):
@@ -112,7 +112,7 @@ def _last_end(unary: U64, count: Any) -> Any:
     return -1
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def _marked(fixed: U64, at: int, count: int, bits: int) -> Any:
     """How many entries of a set have a bit in the stream of thirds."""
     found = np.int64(0)
@@ -122,7 +122,7 @@ def _marked(fixed: U64, at: int, count: int, bits: int) -> Any:
     return found
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit()
 def _read(
     positions: I64, bits: int, thirds: bool, span: int, fixed: U64, unary: U64, third: U64, at: tuple[int, int, int]
 ) -> tuple[int, int, int]:
