@@ -147,7 +147,7 @@ class Agent:
         if self.outcome:
             return
         self.outcome = {"done": self.done, "because": self.forbidden, **self.facts()}
-        self._tell(self._presence.goodbye(self.facts(why), self._link.socket_bytes()))
+        self._tell(self._presence.goodbye({**self.facts(), "note": why}, self._link.socket_bytes()))
         self._link.stop()
         if self._store is not None:
             self._store.close()

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 from dataclasses import replace
 from hashlib import sha256
@@ -204,6 +205,29 @@ def _settle(link: Link, task: str, seen: dict[tuple[int, int], bytes]) -> None:
     for epoch, _ in seen:
         settled = len(seen)
         link.publish(topics.down(task, "pi"), messages.encode_receipt(Receipt(epoch, settled, settled)))
+
+
+def test_once_is_one_round_however_busy_the_fleet_is(tmp_path: Path, endpoint: Endpoint) -> None:
+    """The next version is there before the receipt: a timer's run must end all the same."""
+    task = "a-once"
+    config = fleet.write_device(tmp_path, endpoint, "pi", task)
+    command = [sys.executable, "-m", "edgeclient.cli", "once", str(config), "--json", "--timeout", "60"]
+    with fleet.hand(endpoint, topics.everyone(task, "up")) as link:
+        fleet.publish(link, task, fleet.BUNDLE)
+        fleet.publish(link, task, fleet.START.tobytes())
+        _announce(link, fleet.announcement(task, 0, fleet.START))
+        process = children.spawn(command, log=tmp_path / "d.log")
+        try:
+            first = _frame(link)
+            _announce(link, fleet.announcement(task, 1, fleet.START))
+            _frame(link)  # resent, so that the announcement has come before the receipt
+            down = topics.down(task, "pi")
+            link.publish(down, messages.encode_receipt(Receipt(first.epoch, watermark=1, seen=1)))
+            assert process.wait(60) == 0
+        finally:
+            children.end(process)
+    report = json.loads((tmp_path / "d.log").read_text().splitlines()[-1])
+    assert (report["done"], report["rounds"], report["applied"]) == (True, 1, 1)
 
 
 def test_status_tells_what_it_waits_for(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import fleet
@@ -134,6 +135,45 @@ def test_a_corrupted_database_is_one_line(tmp_path: Path, endpoint: Endpoint) ->
         check = [sys.executable, "-m", "edgeclient.cli", "store", "check", str(one / "d.toml")]
         checked = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
         assert (checked.returncode, "FAULT" in checked.stdout) == (1, True)
+
+
+def test_damage_that_is_met_later_is_one_line_too(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Every page but those of the account: what the outbox and its index are kept in."""
+    with world(tmp_path, endpoint, "d-later") as (one, _):
+        path = one / "state/store/store.db"
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (account,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'account'").fetchone()
+            (pages,) = db.execute("PRAGMA page_count").fetchone()
+            (size,) = db.execute("PRAGMA page_size").fetchone()
+        with path.open("r+b") as file:
+            for page in {*range(2, pages + 1)} - {account}:
+                file.seek(size * (page - 1))
+                file.write(b"\xa5" * size)
+        command = [sys.executable, "-m", "edgeclient.cli", "run", str(one / "d.toml")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+        last = ended.stderr.strip().splitlines()[-1]
+        assert "store.db cannot be read" in last
+        assert "edgeclient store check" in last
+
+
+def test_a_task_that_ends_leaves_the_others_alone(tmp_path: Path, endpoint: Endpoint) -> None:
+    with world(tmp_path, endpoint, "d-alone") as (one, _):
+        (one / "state/store/store.db").write_bytes(b"\0garbage" * 2000)
+        third = prepared(tmp_path / "third", endpoint, "d-alone", "third", 4)
+        command = [sys.executable, "-m", "edgeclient.cli", "run", str(one / "d.toml"), str(third / "d.toml")]
+        process = children.spawn(command, log=tmp_path / "two.log")
+        try:
+            until(lambda: told(third)["applied"] >= 2, tmp_path)
+            said = json.loads((one / "state/status.json").read_text())
+            assert said["note"].startswith("ended: ")
+            assert "move the folder away" in said["note"]
+            assert "one in d-alone learns no longer, the other tasks go on" in (tmp_path / "two.log").read_text()
+            assert process.poll() is None
+        finally:
+            children.end(process)
+        assert "Traceback" not in (tmp_path / "two.log").read_text()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small file system needs root")

@@ -132,4 +132,4 @@ def test_a_task_that_cannot_go_on_says_why_once(tmp_path: Path) -> None:
     agent.close()
     assert len(link.published) == 1
     said = json.loads((tmp_path / "pi/status.json").read_text())
-    assert (said["note"], said["state"]) == ("waiting for the model", "offline")
+    assert (said["note"], said["state"]) == ("ended: no such sensor", "offline")
