@@ -98,6 +98,7 @@ class Agent:
         self._service = ""
         self._chunks: set[tuple[str, int]] = set()
         self._fetch_after = 0.0
+        self._unfetched = ""  # why the model that is announced may not be fetched now
         self._full: tuple[float, str] = (-math.inf, "")
         self._failed: tuple[int, str] = (-1, "")  # the version that could not be trained on, and why
         self._starved_until = -math.inf
@@ -291,8 +292,10 @@ class Agent:
                 self._greet()  # the ledger folds what is confirmed, and tells no refusal twice
 
     def _subscribe_chunks(self) -> None:
-        may = time.monotonic() >= self._fetch_after and self.guard.may_fetch(self._follower.missing_bytes)
-        wanted = set(self._follower.wanted()) if may else set()
+        wanted = set(self._follower.wanted())
+        self._unfetched = (self.guard.no_fetch(self._follower.missing_bytes) or "") if wanted else ""
+        if self._unfetched or time.monotonic() < self._fetch_after:
+            wanted = set()
         try:
             self._link.unsubscribe(*(self._chunk_topic(chunk) for chunk in sorted(self._chunks - wanted)))
             self._link.subscribe(*(self._chunk_topic(chunk) for chunk in sorted(wanted - self._chunks)), qos=0)
@@ -313,7 +316,8 @@ class Agent:
             self.guard.passed(max(0, total - self._counted_bytes))
             self._counted_bytes = total
         if store is None or self._adopted is None:
-            return ""
+            self.forbidden = self._unfetched
+            return self._unfetched
         full = self._full[1] if time.monotonic() < self._full[0] else ""
         if tidies and not full:
             self._sender.tidy(store, self._adopted.announcement)
@@ -336,9 +340,9 @@ class Agent:
         elif isinstance(decision, Train):
             self._train(store, self._adopted)
         self.forbidden = decision.because if isinstance(decision, Wait) and decision.forbidden else ""
-        if self._why_failed and not queue.waiting:
-            self.forbidden = self._why_failed
-        return self._why_failed or decision.because
+        idle = "" if queue.waiting or queue.new_version else self._why_failed or self._unfetched
+        self.forbidden = self.forbidden or idle
+        return self._why_failed or idle or decision.because
 
     @property
     def _why_failed(self) -> str:
@@ -422,7 +426,8 @@ class Agent:
         if not self._link.connected:
             note = f"waiting for the broker; {note}"
         if model is None or store is None:
-            return {"note": "waiting for the model" if self._link.connected else "waiting for the broker"}
+            note = f"waiting for the model: {note}" if note else "waiting for the model"
+            return {"note": note if self._link.connected else "waiting for the broker"}
         account, counts = store.account(), store.counts()
         return {
             "note": note,

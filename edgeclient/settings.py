@@ -157,10 +157,11 @@ class Conditions:
     metered: Literal["yes", "late", "no"] | None = None
     train_metered: bool | None = None
     metered_after_s: float | None = attrs.field(default=None, validator=optional(within(0, 1e8)))
-    # Sent and received there, models included.
+    # Sent and received there, models and statuses included.
     metered_day_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
     metered_month_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
-    # "22:00-07:00": nothing happens then, by the board's local time.
+    # "22:00-07:00": nothing is trained, sent or fetched then, by the board's local time. The connection stays: its
+    # keep-alive, HELLO when it begins and short statuses, also where metered = "no".
     quiet: str = attrs.field(default="", validator=matches_re(r"(([01]\d|2[0-3]):[0-5]\d(-(?!$)|$)){2}|"))
     min_free_disk_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
     # SD cards wear: a round writes 2.1 times the model, its frames four times. When a day's allowance is used up,

@@ -2,9 +2,11 @@
 
 import json
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -228,6 +230,22 @@ def test_once_is_one_round_however_busy_the_fleet_is(tmp_path: Path, endpoint: E
             children.end(process)
     report = json.loads((tmp_path / "d.log").read_text().splitlines()[-1])
     assert (report["done"], report["rounds"], report["applied"]) == (True, 1, 1)
+
+
+def test_no_model_is_fetched_at_quiet_hours(tmp_path: Path, endpoint: Endpoint) -> None:
+    task = "a-night"
+    config = fleet.write_device(tmp_path, endpoint, "pi", task)
+    begin, end = (datetime.now() + timedelta(hours=each) for each in (-1, 1))  # noqa: DTZ005 (the owner's clock)
+    with config.open("a") as file:
+        file.write(f'quiet = "{begin:%H:%M}-{end:%H:%M}"\n')
+    with fleet.hand(endpoint) as link:
+        fleet.publish(link, task, fleet.BUNDLE)
+        _announce(link, fleet.announcement(task, 0, fleet.START))
+        command = [sys.executable, "-m", "edgeclient.cli", "once", str(config), "--json", "--timeout", "60"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 3
+    assert json.loads(ended.stdout.splitlines()[-1])["because"].startswith("quiet hours until")
+    assert not list((tmp_path / "state/models").glob("*/*"))
 
 
 def test_status_tells_what_it_waits_for(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,39 +102,40 @@ def test_the_admitted_set_does_not_change(traffic_: tuple[list[Entry], list[list
     """Under duplication, reordering and restarts; and receipts with settle lose nothing, at any moment."""
     entries, schedule = traffic_
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "ledger.db")
+        path = Path(folder) / "ledger.db"
         decided: dict[tuple[str, int], Refusal | None] = {}
         settled: dict[tuple[str, int], Refusal | None] = {}
-        for batch in schedule:
-            for one, admission in zip(batch, ledger.admit(batch, 1.0), strict=True):
-                key = (one.device, one.sequence)
-                if key in decided:
-                    assert admission == Admission(Verdict.DUPLICATE)
-                else:
-                    verdict = Verdict.REFUSED if one.refusal else Verdict.APPLIED
-                    assert admission == Admission(verdict, one.refusal)
-                    decided[key] = one.refusal
-            if data.draw(st.booleans()):
-                ledger.close()
-                ledger = Ledger(Path(folder) / "ledger.db")
-            for device in ("a", "b"):
+        with ExitStack() as opened:  # also when an example is given up
+            ledger = opened.enter_context(Ledger(path))
+            for batch in schedule:
+                for one, admission in zip(batch, ledger.admit(batch, 1.0), strict=True):
+                    key = (one.device, one.sequence)
+                    if key in decided:
+                        assert admission == Admission(Verdict.DUPLICATE)
+                    else:
+                        verdict = Verdict.REFUSED if one.refusal else Verdict.APPLIED
+                        assert admission == Admission(verdict, one.refusal)
+                        decided[key] = one.refusal
                 if data.draw(st.booleans()):
-                    tell(ledger, device, [e.sequence for e in entries if e.device == device], settled)
-            assert settled.items() <= decided.items()
-        assert admitted(ledger) == {each.body for each in entries if each.refusal is None}
-        for device in ("a", "b"):
-            sequences = [e.sequence for e in entries if e.device == device]
-            tell(ledger, device, sequences, settled)
-            receipt = ledger.receipt("t", device, EPOCH)
-            assert receipt.watermark == receipt.seen == len(sequences)
-            assert receipt.applied == ()
-        assert settled == {(e.device, e.sequence): e.refusal for e in entries}
-        for device, (applied, refused, beyond) in ledger.frame_counts("t").items():
-            mine = [e for e in entries if e.device == device]
-            assert applied == sum(e.refusal is None for e in mine)
-            assert refused == sum(e.refusal is not None for e in mine)
-            assert beyond == 0
-        ledger.close()
+                    opened.close()
+                    ledger = opened.enter_context(Ledger(path))
+                for device in ("a", "b"):
+                    if data.draw(st.booleans()):
+                        tell(ledger, device, [e.sequence for e in entries if e.device == device], settled)
+                assert settled.items() <= decided.items()
+            assert admitted(ledger) == {each.body for each in entries if each.refusal is None}
+            for device in ("a", "b"):
+                sequences = [e.sequence for e in entries if e.device == device]
+                tell(ledger, device, sequences, settled)
+                receipt = ledger.receipt("t", device, EPOCH)
+                assert receipt.watermark == receipt.seen == len(sequences)
+                assert receipt.applied == ()
+            assert settled == {(e.device, e.sequence): e.refusal for e in entries}
+            for device, (applied, refused, beyond) in ledger.frame_counts("t").items():
+                mine = [e for e in entries if e.device == device]
+                assert applied == sum(e.refusal is None for e in mine)
+                assert refused == sum(e.refusal is not None for e in mine)
+                assert beyond == 0
 
 
 def tell(ledger: Ledger, device: str, sequences: list[int], settled: dict[tuple[str, int], Refusal | None]) -> None:

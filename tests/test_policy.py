@@ -20,7 +20,7 @@ from edgeclient.uplink.policy import (
     Wait,
     decide,
     hindrance,
-    may_fetch,
+    no_fetch,
     rules,
 )
 
@@ -181,10 +181,17 @@ def test_waits_are_spread() -> None:
 
 
 def test_models_are_fetched_within_the_budget() -> None:
-    assert may_fetch(Observed(), FRUGAL, History(), 1 << 40)
-    assert not may_fetch(METERED, FRUGAL, History(), 1)
-    assert may_fetch(METERED, BALANCED, History(), 1 << 20)
-    assert not may_fetch(METERED, BALANCED, History(metered_day_bytes=1), 1 << 20)
+    assert not no_fetch(NOON, Observed(), FRUGAL, History(), 1 << 40)
+    assert no_fetch(NOON, METERED, FRUGAL, History(), 1)
+    assert not no_fetch(NOON, METERED, BALANCED, History(), 1 << 20)
+    assert no_fetch(NOON, METERED, BALANCED, History(metered_day_bytes=1), 1 << 20)
+
+
+def test_nothing_is_fetched_when_nothing_may_happen() -> None:
+    assert no_fetch(Moment(0.0, 23 * 60), Observed(), NIGHT, History(), 1)
+    assert not no_fetch(NOON, Observed(), NIGHT, History(), 1)
+    assert no_fetch(NOON, Observed(on_battery=True, battery_percent=29), BALANCED, History(), 1)
+    assert no_fetch(NOON, Observed(), BALANCED, History(paused="by its owner"), 1)
 
 
 def configured(text: dict[str, object]) -> Rules:

@@ -99,9 +99,9 @@ class Guard:
         wait_s = self._wear.wait_s(now=time.monotonic())
         return History(self._usage.day_bytes, self._usage.month_bytes, wait_s, paused, link_up)
 
-    def may_fetch(self, size: int) -> bool:
-        """Whether a model of so many bytes may be downloaded."""
-        return policy.may_fetch(self.observed, self.rules, self.history("", link_up=True), size)
+    def no_fetch(self, size: int) -> str | None:
+        """Why a model of so many bytes may not be downloaded, or None."""
+        return policy.no_fetch(self.moment(), self.observed, self.rules, self.history("", link_up=True), size)
 
     def training(self, stopping: Callable[[], bool]) -> Callable[[], bool]:
         """A function that says before every step whether training may go on, and keeps the `hindrance`."""

@@ -35,7 +35,8 @@ class Rules:
         metered_after_s: see `metered`.
         metered_day_bytes: at most so many a day.
         metered_month_bytes: at most so many a month.
-        quiet: minutes of the day, from and to, in which nothing happens; to may be smaller than from.
+        quiet: minutes of the day, from and to, in which nothing is trained, sent or fetched; only the connection
+            stays. To may be smaller than from.
         min_free_disk_bytes: below it nothing is trained.
     """
 
@@ -241,11 +242,24 @@ def hindrance(observed: Observed, rules: Rules) -> str | None:  # noqa: PLR0911 
     return None
 
 
-def may_fetch(observed: Observed, rules: Rules, history: History, size: int) -> bool:
-    """Whether a model of `size` bytes may be downloaded now."""
-    if not observed.metered:
-        return True
-    return rules.metered != "no" and size <= _left(rules, history)
+def no_fetch(moment: Moment, observed: Observed, rules: Rules, history: History, size: int) -> str | None:
+    """Why a model of `size` bytes may not be downloaded now, or None.
+
+    Example:
+        >>> no_fetch(Moment(0.0, 720), Observed(metered=True), PRESETS["frugal"], History(), 900)
+        'the network is metered: the model waits for another'
+    """
+    if history.paused:
+        return history.paused
+    if (quiet := _quiet(moment, rules)) is not None:
+        return quiet[1]
+    if (why := _battery(observed, rules)) is not None or not observed.metered:
+        return why
+    if rules.metered == "no":
+        return "the network is metered: the model waits for another"
+    if size > (left := _left(rules, history)):
+        return f"the model's {size} bytes are over the metered link's budget ({left} bytes left)"
+    return None
 
 
 def _left(rules: Rules, history: History) -> int:
