@@ -119,7 +119,7 @@ def _wheel(to: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise training.RoundError((done.stderr.strip() or "tools/release: no message").splitlines()[-1])
-    (wheel,) = to.glob("*.whl")
+    (wheel,) = to.glob("edgeclient-*.whl")
     return wheel
 
 
