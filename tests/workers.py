@@ -6,7 +6,18 @@ import pytest
 from native_session import FOLDER
 
 # What takes longest begins first, so that no worker is left alone with it.
-LONG: Final = ("tests/test_demo.py",)
+LONG: Final = (
+    "tests/test_zoo_training.py",
+    "tests/test_chaos_crashes.py",
+    "tests/test_select.py",
+    "tests/test_disasters.py",
+    "tests/test_demo.py",
+    "tests/test_chaos_fleet.py",
+    "tests/test_footprint.py",
+    "tests/test_service.py",
+    "tests/test_interruptions.py",
+    "tests/test_release.py",
+)
 
 
 @pytest.hookimpl(trylast=True)
