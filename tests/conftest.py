@@ -1,4 +1,4 @@
-"""What several tests share: one MQTT broker for the whole run, and one summary for both environments."""
+"""What several tests share: one MQTT broker for the whole run, one summary for both environments, and workers."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from broker.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import Endpoint
 
-pytest_plugins = ["native_session", "zoo_bundles"]
+pytest_plugins = ["native_session", "workers", "zoo_bundles"]
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ The ORT training package and the plain onnxruntime overwrite each other's files,
 tests of both. Here the files of tests/native are not imported: a second pytest, of .venv-native, collects them, waits
 until this one knows which are wanted, and runs those beside it. Our items of the same node ids come last and replay
 its reports, in pytest's own serialisation (as pytest-xdist does): counts, tracebacks, durations, -k, -m, -x and --lf
-are as ever. In an environment that holds the training package this plugin does nothing.
+are as ever. Of the workers of pytest-xdist (-n) one lets the second pytest begin, and replays. In an environment that
+holds the training package this plugin does nothing.
 
 The two speak JSON lines through a socket. It says `found` for each item, or why there is none, and `done: ""`, which we
 answer with the wanted node ids; then, for each of those, `report` several times and `done` with its node id.
@@ -195,6 +196,8 @@ class Replay:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        # A worker of pytest-xdist: one of them replays all, first of all, and while it waits the others run the rest.
+        self._shared = hasattr(config, "workerinput")
         self._absence = "run tools/test once: it makes .venv-native"
         if (config.rootpath / PYTHON).exists():
             self._absence = ""
@@ -216,11 +219,20 @@ class Replay:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=lambda item: isinstance(item, NativeItem))
+        items.sort(key=lambda item: isinstance(item, NativeItem) != self._shared)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        if RUN in self._config.stash and not self._config.option.collectonly:
+        if not self._shared and not self._config.option.collectonly:
+            self._begin(session)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        if self._shared and isinstance(item, NativeItem) and not item.run.last:
+            self._begin(item.session)
+
+    def _begin(self, session: pytest.Session) -> None:
+        if RUN in self._config.stash:
             self._config.stash[RUN].begin([item.nodeid for item in session.items if isinstance(item, NativeItem)])
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)

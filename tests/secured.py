@@ -26,6 +26,17 @@ from broker.embedded import _binary
 CONFIGS: Final = Path(str(files("firmware_configs")))
 PASSWORDS: Final = {"aggregator": "wheat-and-chaff", "pi-7": "a gate, half open", "pi-8": "snow on the line"}
 DAY: Final = timedelta(days=1)
+_USES: Final = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,8 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         made = _builder(name, self.certificate.subject, key, begins, ends)
         alternatives = x509.SubjectAlternativeName([_general(each) for each in names])
-        made = made.add_extension(alternatives, critical=False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
+        made = made.add_extension(alternatives, critical=False).add_extension(issuer, critical=False)
         _write(self.file.with_name(f"{name}.crt"), made.sign(self.key, hashes.SHA256()), key)
 
 
@@ -50,6 +62,10 @@ def authority(folder: Path, name: str = "ca") -> Authority:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = _builder(name, subject, key, -2 * DAY, 2 * DAY)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    # Python 3.13 and later verify strictly by RFC 5280: no authority without key usage and key identifiers.
+    signs = dict.fromkeys(_USES, False) | {"key_cert_sign": True, "crl_sign": True}
+    builder = builder.add_extension(x509.KeyUsage(**signs), critical=True)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     certificate = builder.sign(key, hashes.SHA256())
     _write(folder / f"{name}.crt", certificate, key)
     return Authority(folder / f"{name}.crt", key, certificate)

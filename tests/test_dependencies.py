@@ -118,7 +118,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [str(ROOT / "tools" / "release"), "--work-tree", "--out", str(dist)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    (made,) = dist.glob("*.whl")
+    (made,) = dist.glob("edgeclient-*.whl")
     return made
 
 

@@ -187,6 +187,20 @@ def test_both_run_at_once(project: Project) -> None:
     assert project.run()[0] == {"passed": 2}
 
 
+def test_one_of_several_workers_replays(project: Project) -> None:
+    conftest = project.root / "tests/conftest.py"
+    conftest.write_text(conftest.read_text().replace('"native_session"]', '"native_session", "workers"]'))
+    project.native(
+        "def test_runs():\n    with open('runs', 'a') as file: file.write('once')\ndef test_passes(): pass\n"
+    )
+    project.native(MANY, "test_more.py")
+    counts, output = project.run("tests", "-p", "xdist", "-n", "2", "--no-loadscope-reorder")
+    assert {name: counts[name] for name in ("passed", "failed", "errors")} == {"passed": 9, "failed": 3, "errors": 2}, (
+        output
+    )
+    assert (project.root / "runs").read_text() == "once"
+
+
 def test_waiting_is_not_timed_but_running_is(project: Project) -> None:
     project.native(
         "def wait(): signal.sigtimedwait([], 1.0)\n"

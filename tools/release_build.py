@@ -1,4 +1,4 @@
-"""The command `tools/release`: wheel, sdist, bill of materials and checksums of a commit, the same bytes each time."""
+"""The command `tools/release`: wheels, sdist, bill of materials and checksums of a commit, the same bytes each time."""
 
 import argparse
 import io
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("tools/release", description=__doc__)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--commit", default="HEAD", metavar="REV", help="the commit to release (default: HEAD)")
-    what.add_argument("--work-tree", action="store_true", help="wheel and sdist of what lies here, for tests")
+    what.add_argument("--work-tree", action="store_true", help="wheels and sdist of what lies here, for tests")
     what.add_argument(
         "--resolve",
         action="store_true",
@@ -64,20 +64,22 @@ def release(commit: str, scratch: Path) -> list[Path]:
         ReleaseError: git or the build backend refuses.
         ClosureError: the dependencies changed since they were resolved.
     """
-    wheel, sdist = archives(commit, scratch)
-    _, version, *_ = wheel.name.split("-")
-    digest = sha256(wheel.read_bytes()).hexdigest()
-    materials = wheel.with_name(f"edgeclient-{version}.cdx.json")
-    told = bill(version, wheel.name, digest, _time_s(commit), read_closure(scratch / "source"))
+    *wheels, sdist = archives(commit, scratch)
+    _, version, *_ = wheels[0].name.split("-")
+    digests = {wheel.name: sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
+    materials = sdist.with_name(f"edgeclient-{version}.cdx.json")
+    told = bill(version, digests, _time_s(commit), read_closure(scratch / "source"))
     materials.write_text(json.dumps(told, indent=1) + "\n")
-    files = sorted([wheel, sdist, materials])
-    sums = wheel.with_name(SUMS)
+    files = sorted([*wheels, sdist, materials])
+    sums = sdist.with_name(SUMS)
     sums.write_text("".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files))
     return [*files, sums]
 
 
 def archives(commit: str | None, scratch: Path) -> list[Path]:
-    """Wheel and sdist; the backend writes sorted names, plain permissions and the time it is given, the commit's.
+    """The device's wheel, the aggregator's, and the sdist of both.
+
+    The backend writes sorted names, plain permissions and the time it is given, the commit's.
 
     Args:
         commit: which; None for the work tree with all that is not ignored.
@@ -89,9 +91,10 @@ def archives(commit: str | None, scratch: Path) -> list[Path]:
     source, made = scratch / "source", scratch / "made"
     snapshot(commit, source)
     time_s = str(_time_s(commit or "HEAD"))
-    _run([sys.executable, "-m", "hatchling", "build", "-d", str(made)], source, {"SOURCE_DATE_EPOCH": time_s})
-    (wheel,), (sdist,) = made.glob("*.whl"), made.glob("*.tar.gz")
-    return [wheel, sdist]
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(made)]
+    _run(build, source, {"SOURCE_DATE_EPOCH": time_s})
+    _run([*build, "-t", "wheel"], source / "broker", {"SOURCE_DATE_EPOCH": time_s})
+    return [next(made.glob(each)) for each in ("edgeclient-*.whl", "edgebroker-*.whl", "edgeclient-*.tar.gz")]
 
 
 def snapshot(commit: str | None, to: Path) -> None:
@@ -111,7 +114,7 @@ def snapshot(commit: str | None, to: Path) -> None:
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, to / name)
+            shutil.copy(ROOT / name, to / name, follow_symlinks=False)
 
 
 def _time_s(commit: str) -> int:
@@ -120,7 +123,7 @@ def _time_s(commit: str) -> int:
 
 
 def _resolve(scratch: Path) -> None:
-    wheel, _ = archives(None, scratch)
+    wheel, *_ = archives(None, scratch)
     resolve(wheel, ROOT)
     print(ROOT / CLOSURE)
 

@@ -23,6 +23,7 @@ _BOARD: Final = [
     "--platform=manylinux2014_aarch64",
     "--platform=any",
 ]
+_OURS: Final = frozenset({"edgebroker", "edgeclient"})
 _ON_BOARDS: Final = frozenset({"", "accel", "broker", "onnx"})
 
 
@@ -79,7 +80,7 @@ def read_closure(root: Path) -> Closure:
 
 
 def resolve(wheel: Path, root: Path) -> None:
-    """Ask pip, for this machine and for a board, and write the answer.
+    """Ask pip, for this machine and for a board, and write the answer; the aggregator's wheel lies beside the device's.
 
     pip applies the markers of this interpreter to boards, too: a package that only older Pythons need may be one too
     many there.
@@ -95,7 +96,8 @@ def resolve(wheel: Path, root: Path) -> None:
     packages: dict[str, Package] = {}
     for extras, options in zip(targets.values(), ([], _BOARD), strict=True):
         for extra in wanted if not options else sorted(_ON_BOARDS & wanted.keys()):
-            found = _report(f"{wheel}[{extra}]" if extra else str(wheel), options)
+            wheels = f"--find-links={wheel.parent}"
+            found = _report(f"{wheel}[{extra}]" if extra else str(wheel), [wheels, *options])
             extras[extra] = sorted(found)
             for name, package in found.items():
                 packages.setdefault(name, Package(licence=package.licence, files={})).files.update(package.files)
@@ -105,7 +107,7 @@ def resolve(wheel: Path, root: Path) -> None:
 
 def _report(requirement: str, options: Sequence[str]) -> dict[str, Package]:
     with tempfile.TemporaryDirectory() as nowhere:
-        target = ["--target", nowhere] if options else []
+        target = ["--target", nowhere] if "--platform=any" in options else []
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         command += ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--report=-", *target, *options]
         done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False, timeout=_PIP_S)
@@ -114,7 +116,7 @@ def _report(requirement: str, options: Sequence[str]) -> dict[str, Package]:
     found = {}
     for each in json.loads(done.stdout)["install"]:
         metadata, download = each["metadata"], each["download_info"]
-        if metadata["name"] != "edgeclient":
+        if metadata["name"] not in _OURS:
             (name,) = download["url"].split("/")[-1:]
             sums = {name: download["archive_info"]["hashes"]["sha256"]}
             found[f"{metadata['name'].lower()}=={metadata['version']}"] = Package(licence=licence(metadata), files=sums)

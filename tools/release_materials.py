@@ -1,5 +1,6 @@
 """The bill of materials of a release: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -43,7 +44,7 @@ VENDORED: Final = (
 _LICENCE: Final = "Apache-2.0"
 
 
-def bill(version: str, wheel: str, digest: str, epoch_s: int, closure: Closure) -> dict[str, Any]:
+def bill(version: str, wheels: Mapping[str, str], epoch_s: int, closure: Closure) -> dict[str, Any]:
     """The document, for `json`.
 
     Which extras bring a package, and on which machine, is in the properties `edgeclient:extras:MACHINE`, "core" for
@@ -51,8 +52,7 @@ def bill(version: str, wheel: str, digest: str, epoch_s: int, closure: Closure) 
 
     Args:
         version: of the release.
-        wheel: its file name.
-        digest: its SHA-256, hexadecimal.
+        wheels: SHA-256, hexadecimal, by file name.
         epoch_s: when it was committed, in seconds since 1970.
         closure: what each extra brings.
     """
@@ -60,7 +60,7 @@ def bill(version: str, wheel: str, digest: str, epoch_s: int, closure: Closure) 
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": uuid5(NAMESPACE_URL, f"{wheel} {digest}").urn,
+        "serialNumber": uuid5(NAMESPACE_URL, " ".join(wheels.values())).urn,
         "version": 1,
         "metadata": {
             "timestamp": datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z"),
@@ -71,7 +71,7 @@ def bill(version: str, wheel: str, digest: str, epoch_s: int, closure: Closure) 
                 "version": version,
                 "licenses": _licences(_LICENCE),
                 "purl": f"pkg:pypi/edgeclient@{version}",
-                "externalReferences": [_file(wheel, digest)],
+                "externalReferences": [_file(*wheel) for wheel in wheels.items()],
             },
         },
         "components": [

@@ -121,7 +121,7 @@ def build_wheel(out: Path) -> Path:
         FootprintError: `tools/release` refuses.
     """
     _run([str(ROOT / "tools" / "release"), "--work-tree", "--out", str(out)], _INSTALL_S)
-    (wheel,) = out.glob("*.whl")
+    (wheel,) = out.glob("edgeclient-*.whl")
     return wheel
 
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from broker import children
 from broker.embedded import EmbeddedBrokerError
+from tools.emulation import installed, steps, suite
 from tools.emulation import round as training
-from tools.emulation import steps, suite
 from tools.emulation.machine import CPU, SITE, Board, EmulationError
 
 ROOT: Final = Path(__file__).parents[2]
@@ -23,9 +23,10 @@ FOLDER: Final = ROOT / ".arm64"
 TEST_TOOLS: Final = {"hypothesis", "pytest", "pytest-timeout"}
 ACCEL: Final = ("numba-", "llvmlite-")
 DIES: Final = "onnxruntime==1.21.0"  # uses an instruction of newer cores without asking
-HELP: Final = f"""Run what a device runs on an emulated {CPU}: its tests, with numba and without, and one training
-round against an MQTT broker and an aggregator on this machine. Needs Debian or one of its kin (apt, dpkg), no root.
-Everything is kept in .arm64, half a gigabyte; remove that folder to fetch the newest wheels."""
+HELP: Final = f"""Run what a device runs on an emulated {CPU}: its tests, with numba and without, one training round
+against an MQTT broker and an aggregator on this machine, and the README's commands for a Raspberry Pi, from the wheel
+to a round over TLS with our configuration of Mosquitto. Needs Debian or one of its kin (apt, dpkg), no root. Everything
+is kept in .arm64, half a gigabyte; remove that folder to fetch the newest wheels."""
 
 
 def main() -> int:
@@ -34,7 +35,8 @@ def main() -> int:
     parser.add_argument(
         "--control", action="store_true", help=f"only show that the emulation bites: {DIES} must die of SIGILL"
     )
-    control = parser.parse_args().control
+    parser.add_argument("--install", action="store_true", help="only the commands for a Raspberry Pi")
+    asked = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         try:
@@ -45,7 +47,11 @@ def main() -> int:
         try:
             board = Board(FOLDER)
             board.userland()
-            return _control(board) if control else _everything(board)
+            if asked.install:
+                done, said = _installed(board)
+                print(f"{CPU}, installed as the README says: {said}")
+                return 0 if done else 1
+            return _control(board) if asked.control else _everything(board)
         except (EmulationError, EmbeddedBrokerError, steps.StepsError, training.RoundError) as error:
             print(f"arm64: {error}", file=sys.stderr)
             return 1
@@ -77,6 +83,7 @@ def _everything(board: Board) -> int:
         passes.append(suite.start("with numba", numba, environment, FOLDER / "with-numba.log", also=suite.TWINS))
         passes.append(suite.start("without numba", plain, environment, FOLDER / "plain.log", without=suite.NEED_NUMBA))
         trained, said = _round(plain, environment)
+        installed_, told = _installed(board)
         results = [each.passed() for each in passes]
     finally:
         children.end_all(each.process for each in passes)
@@ -85,7 +92,35 @@ def _everything(board: Board) -> int:
     for each, passed in zip(passes, results, strict=True):
         print(f"{CPU}, tests {each.name}: {'passed' if passed else f'FAILED ({each.log.relative_to(ROOT)})'}")
     print(f"{CPU}, one training round: {said}")
-    return 0 if trained and all(results) else 1
+    print(f"{CPU}, installed as the README says: {told}")
+    return 0 if trained and installed_ and all(results) else 1
+
+
+def _installed(board: Board) -> tuple[bool, str]:
+    """Wheel → the README's commands → `edgeclient once` over TLS, in a home of its own."""
+    began_s = time.monotonic()
+    environment = board.clean_environment()
+    environment["PATH"] = f"{board.system()}:{environment['PATH']}"
+    board.wheels("wheels", _requirements())
+    try:
+        wheel = _wheel(FOLDER / "dist")
+        home, folder = FOLDER / "pi", FOLDER / "installed"
+        edgeclient = installed.install(ROOT / "README.md", wheel, home, environment, FOLDER / "wheels")
+        installed_s = time.monotonic() - began_s
+        said = installed.one_round(edgeclient, folder, environment)
+    except (training.RoundError, subprocess.TimeoutExpired) as error:
+        return False, f"FAILED: {error}"
+    return True, f"passed: in {installed_s:.0f} s, then {said}, {time.monotonic() - began_s:.0f} s"
+
+
+def _wheel(to: Path) -> Path:
+    """That of what lies in the work tree."""
+    command = [str(ROOT / "tools" / "release"), "--work-tree", "--out", str(to)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise training.RoundError((done.stderr.strip() or "tools/release: no message").splitlines()[-1])
+    (wheel,) = to.glob("edgeclient-*.whl")
+    return wheel
 
 
 def _round(python: Path, environment: dict[str, str]) -> tuple[bool, str]:

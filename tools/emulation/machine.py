@@ -1,10 +1,12 @@
 """An emulated arm64 board in a folder: a Debian userland and an emulator, unpacked, not installed.
 
 Python runs there through a shell script that starts the emulator, laid out as a virtual environment's
-`bin/python`: Python takes it for itself, so that `sys.executable` starts emulated processes, too.
+`bin/python`: Python takes it for itself, so that `sys.executable` starts emulated processes, too. So does the system's
+own `python3`, and what `python3 -m venv` makes of it.
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -22,7 +24,15 @@ SUITE: Final = "trixie"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PYTHON: Final = "3.13"
 SITE: Final = Path("lib") / f"python{PYTHON}" / "site-packages"
-_PACKAGES: Final = ("libc6", "libgcc-s1", "libstdc++6", "libpython3-stdlib", "python3-minimal", "zlib1g")
+_PACKAGES: Final = (
+    "libc6",
+    "libgcc-s1",
+    "libstdc++6",
+    "libpython3-stdlib",
+    "python3-minimal",
+    "python3-venv",
+    "zlib1g",
+)
 _EMULATOR: Final = "usr/bin/qemu-aarch64"
 _GLIBC: Final = ("2_34", "2_28", "2_27", "2_17")
 _ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -85,6 +95,18 @@ class Board:
         self._lay_out(python, besides)
         return python
 
+    def system(self) -> Path:
+        """The folder of the userland's own `python3`, for the PATH; `python3 -m venv` makes environments of it."""
+        python = self._root / "usr" / "bin" / "python3"
+        python.unlink(missing_ok=True)  # a link to python3.13
+        # It is told the name that it was called by: an environment's python is a link to it.
+        self._script(python, '"$0"')
+        # The emulator does not look into the userland for a file's extended attributes, and ensurepip copies them.
+        (constants,) = self._root.glob(f"usr/lib/python{PYTHON}/_sysconfigdata__aarch64-linux-gnu.py")
+        wheels = f"'WHEEL_PKG_DIR': {str(self._root / 'usr/share/python-wheels')!r}"
+        constants.write_text(re.sub(r"'WHEEL_PKG_DIR': '[^']*'", lambda _: wheels, constants.read_text()))
+        return python.parent
+
     def clean_environment(self) -> dict[str, str]:
         """What emulated processes see of this one's environment: nothing that is meant for its own processor."""
         home = self._folder / "home"
@@ -122,13 +144,18 @@ class Board:
 
     def _lay_out(self, python: Path, besides: Sequence[Path]) -> None:
         """Written at every start, since the checkout may have moved."""
-        real, environment = self._root / "usr" / "bin" / f"python{PYTHON}", python.parents[1]
-        emulated = [str(self._emulator), "-cpu", CPU, "-L", str(self._root), "-0", str(python), str(real)]
+        environment, home = python.parents[1], self._root / "usr" / "bin"
         python.parent.mkdir(exist_ok=True)
-        python.write_text(f'#!/bin/sh\nexec {shlex.join(emulated)} "$@"\n')
-        python.chmod(0o755)
-        (environment / "pyvenv.cfg").write_text(f"home = {real.parent}\ninclude-system-site-packages = false\n")
+        self._script(python, shlex.quote(str(python)))
+        (environment / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n")
         (environment / SITE / "besides.pth").write_text("".join(f"{folder}\n" for folder in besides))
+
+    def _script(self, path: Path, name: str) -> None:
+        """Python in the emulator; `name`, a shell word, is the path that it takes for its own."""
+        real = self._root / "usr" / "bin" / f"python{PYTHON}"
+        emulator = shlex.join([str(self._emulator), "-cpu", CPU, "-L", str(self._root)])
+        path.write_text(f'#!/bin/sh\nexec {emulator} -0 {name} {shlex.quote(str(real))} "$@"\n')
+        path.chmod(0o755)
 
 
 # Debian

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -65,15 +65,13 @@ def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str
         _await_round(observer, running, folder)
         children.end(running["device"], grace_s=_GRACE_S)
         if running["device"].returncode != 0:
-            raise RoundError(
-                f"edgeclient run: exit code {running['device'].returncode}: {_last_line(folder, 'device')}"
-            )
-        told = _status(python, environment, config)
+            raise RoundError(f"edgeclient run: exit code {running['device'].returncode}: {last_line(folder, 'device')}")
+        said = told([str(python), "-m", "edgeclient.cli"], environment, config)
     with Ledger(aggregator.ledger, read_only=True) as ledger:
         account = accounts.examine(ledger, TASK, DEVICE, config)
         applied, refused, doubled = ledger.frame_counts(TASK)[DEVICE]
         version = ledger.versions(TASK)[-1].number
-    _check(told, account, (refused, doubled))
+    check(said, account, (refused, doubled))
     return f"version {version} after {account.rounds} rounds, {applied} frames applied, the law of conservation holds"
 
 
@@ -101,10 +99,10 @@ def _await_round(observer: Link, running: Mapping[str, "subprocess.Popen[bytes]"
                 wanted -= _said(event)
         for name, process in running.items():
             if process.poll() is not None:
-                raise RoundError(f"{name} ended with exit code {process.returncode}: {_last_line(folder, name)}")
+                raise RoundError(f"{name} ended with exit code {process.returncode}: {last_line(folder, name)}")
         if time.monotonic() > until_s:
             missing = ", ".join(sorted(wanted))
-            raise RoundError(f"{missing} did not come in {_ROUND_S:.0f} s: {_last_line(folder, 'device')}")
+            raise RoundError(f"{missing} did not come in {_ROUND_S:.0f} s: {last_line(folder, 'device')}")
 
 
 def _said(message: Message) -> set[str]:
@@ -116,30 +114,46 @@ def _said(message: Message) -> set[str]:
     return {"the device's word"} if said.applied >= 1 and said.version >= 1 else set()
 
 
-def _status(python: Path, environment: Mapping[str, str], config: Path) -> dict[str, Any]:
-    command = [str(python), "-m", "edgeclient.cli", "status", str(config), "--json"]
+def told(edgeclient: Sequence[str], environment: Mapping[str, str], config: Path) -> dict[str, Any]:
+    """What `edgeclient status` says.
+
+    Raises:
+        RoundError: it says nothing.
+    """
+    command = [*edgeclient, "status", str(config), "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=_GRACE_S)
     if done.returncode:
         raise RoundError(f"edgeclient status: exit code {done.returncode}: {done.stderr.strip()}")
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
 
 
-def _check(told: Mapping[str, Any], account: accounts.Account, unwanted: tuple[int, int]) -> None:
+def check(said: Mapping[str, Any], account: accounts.Account, unwanted: tuple[int, int]) -> None:
+    """The account of both sides after a round.
+
+    Args:
+        said: by the device.
+        account: what was trained, and where it is.
+        unwanted: frames refused, and frames counted twice.
+
+    Raises:
+        RoundError: something in it is wrong; all that is.
+    """
     facts = {
-        "edgeclient status says that it runs": told["running"],
-        "edgeclient status tells no round": told["rounds"] < 1 or told["applied"] < 1 or told["version"] < 1,
-        "edgeclient status tells refused frames": told["refused"],
+        "edgeclient status says that it runs": said["running"],
+        "edgeclient status tells no round": said["rounds"] < 1 or said["applied"] < 1 or said["version"] < 1,
+        "edgeclient status tells refused frames": said["refused"],
         "frames were refused or counted twice": any(unwanted),
         "frames were lost": account.lost,
         "the residual was dropped": account.renewals,
         "the law of conservation is broken": not account.law_holds,
     }
     if wrong := [fact for fact, holds in facts.items() if holds]:
-        raise RoundError(f"{', '.join(wrong)}: {json.dumps(told)}, {account}")
+        raise RoundError(f"{', '.join(wrong)}: {json.dumps(said)}, {account}")
 
 
-def _last_line(folder: Path, name: str) -> str:
+def last_line(folder: Path, name: str) -> str:
+    """What a process said last, for people."""
     log = folder / f"{name}.log"
     lines = log.read_text(errors="replace").strip().splitlines()
     return f"{lines[-1] if lines else 'no message'} ({log})"

@@ -1,0 +1,43 @@
+"""How tests are shared out when several processes run them (pytest-xdist, -n)."""
+
+from typing import Any, Final
+
+import pytest
+from native_session import FOLDER
+
+# What takes longest begins first, so that no worker is left alone with it.
+LONG: Final = (
+    "tests/test_zoo_training.py",
+    "tests/test_chaos_crashes.py",
+    "tests/test_select.py",
+    "tests/test_disasters.py",
+    "tests/test_demo.py",
+    "tests/test_chaos_fleet.py",
+    "tests/test_footprint.py",
+    "tests/test_service.py",
+    "tests/test_interruptions.py",
+    "tests/test_release.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONG.index(file) if (file := _file(item.nodeid)) in LONG else len(LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """A file stays with one worker, for its fixtures; what the other environment runs counts as one."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 (boards have no xdist)
+
+    class Files(LoadScopeScheduling):  # type: ignore[misc]  # nothing is known of its type
+        def _split_scope(self, nodeid: str) -> str:
+            return _file(nodeid)
+
+    return Files(config, log)
+
+
+def _file(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return FOLDER if file.startswith(f"{FOLDER}/") else file
