@@ -26,6 +26,16 @@ class Embedded:
 
 
 @attrs.frozen
+class Monitor:
+    """Where Prometheus asks; off when the file has no [monitor]."""
+
+    # Whoever reaches it may read it: there is no password on it.
+    host: str = "127.0.0.1"
+    # 0 takes a free one, which the log tells.
+    port: int = attrs.field(default=9464, validator=within(0, 65535))
+
+
+@attrs.frozen
 class Aggregator:
     """The file that `edgebroker serve` reads: exactly one of [mqtt] and [embedded]."""
 
@@ -34,6 +44,7 @@ class Aggregator:
     # An MQTT broker that is already there.
     mqtt: Mqtt | None = None
     embedded: Embedded | None = None
+    monitor: Monitor | None = None
 
     def __attrs_post_init__(self) -> None:
         if (self.mqtt is None) == (self.embedded is None):
