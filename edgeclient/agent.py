@@ -76,7 +76,8 @@ class Agent:
         guard: Guard | None = None,
     ) -> None:
         self._settings = settings
-        self._presence = Presence(secrets.token_hex(8), every_s=settings.upload.status_every_s)
+        upload = settings.upload
+        self._presence = Presence(secrets.token_hex(8), every_s=upload.status_every_s, heartbeat_s=upload.heartbeat_s)
         self._link = link or Link(
             Endpoint.of(settings.mqtt),
             client_id_prefix=settings.device,
@@ -97,6 +98,8 @@ class Agent:
         self._failed_version: int | None = None
         self._starved_until = -math.inf
         self._unconfirmed = 0
+        self._doing = "starting"
+        self._oldest_s = 0.0
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self.stopping = False
         self.forbidden = ""
@@ -139,6 +142,7 @@ class Agent:
         note = f"disk full, training and sending pause: {why}"
         _LOG.warning("%s", note)
         self._full = (time.monotonic() + _DISK_PAUSE_S, note)
+        self._doing = "disk"
         self._fetch_after = self._full[0]  # chunks that could not be kept are asked for again
         return note
 
@@ -307,6 +311,10 @@ class Agent:
         elif isinstance(decision, Train):
             self._train(store, self._adopted)
         self.forbidden = decision.because if isinstance(decision, Wait) and decision.forbidden else ""
+        self._doing, self._oldest_s = "disk" if full else decision.doing, queue.oldest_s
+        if decision.doing == "next-version" and self._failed_version == self._adopted.announcement.version:
+            self._doing = "failed"
+            return f"version {self._failed_version} could not be trained on, see the log: waiting for the next"
         return decision.because
 
     def _queue(self, store: Store, due: list[Row]) -> Queue:
@@ -321,6 +329,7 @@ class Agent:
 
     def _train(self, store: Store, model: Model) -> None:
         version = model.announcement.version
+        self._doing = "training"
         self._presence.again()  # a round may take minutes
         self._report(f"training on version {version}")
         try:
@@ -354,12 +363,22 @@ class Agent:
     # Device → people
 
     def _report(self, note: str) -> None:
-        said = self._presence.due(time.monotonic(), self.facts(note), self._link.socket_bytes())
+        said = self._presence.due(time.monotonic(), self.facts(note), self._link.socket_bytes(), self._health())
         if said is not None:
             self._tell(said)
 
     def _say_goodbye(self) -> None:
-        self._tell(self._presence.goodbye(self.facts("stopped"), self._link.socket_bytes()))
+        self._tell(self._presence.goodbye(self.facts("stopped"), self._link.socket_bytes(), self._health()))
+
+    def _health(self) -> dict[str, Any]:
+        """Fields of Status that change all the time."""
+        observed = self.guard.observed
+        return {
+            "time_s": int(time.time()),
+            "oldest_s": int(self._oldest_s),
+            "battery_percent": observed.battery_percent,
+            "temperature_c": observed.temperature_c,
+        }
 
     def _tell(self, said: Status) -> None:
         """Into status.json for `edgeclient status`, and retained on the broker for everybody."""
@@ -383,13 +402,17 @@ class Agent:
     def facts(self, note: str = "") -> dict[str, Any]:
         """What the device tells about itself: fields of Status."""
         model, store = self._follower.active, self._store
-        if not self._link.connected:
-            note = f"waiting for the broker; {note}"
+        up, doing = self._link.connected, self._doing
+        if not up:
+            note, doing = f"waiting for the broker; {note}", "training" if doing == "training" else "link"
         if model is None or store is None:
-            return {"note": "waiting for the model" if self._link.connected else "waiting for the broker"}
+            note, doing = ("waiting for the model", "model") if up else ("waiting for the broker", "link")
+            return {"note": note, "doing": doing}
         account, counts = store.account(), store.counts()
         return {
             "note": note,
+            "doing": doing,
+            "residual_norm": self._learner.residual_norm,
             "version": model.announcement.version,
             "rounds": account.rounds,
             "queued": counts[State.QUEUED],

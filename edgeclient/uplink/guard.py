@@ -99,7 +99,8 @@ class Guard:
                 self.hindrance = "the device stops"
             elif time.monotonic() - self._observed_s >= _OBSERVE_TRAINING_S:
                 self._observe()
-                self.hindrance = policy.hindrance(self.observed, self.rules) or ("paused by its owner" * self._paused)
+                found = policy.hindrance(self.observed, self.rules)
+                self.hindrance = found.because if found else "paused by its owner" * self._paused
             return not self.hindrance
 
         return proceed
