@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 from broker.aggregate.fixed import MAX_FRAMES, weighted_sum
 from broker.aggregate.step import Sgd
+from broker.embedded import monitoring_url
 from broker.intake.complaints import Complaints
 from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
 from broker.ledger.ages import Ages
@@ -23,6 +24,7 @@ from broker.ledger.ledger import Ledger, LedgerUnavailable
 from broker.ledger.lock import Lock
 from broker.ledger.rows import Entry, Verdict, Version, Withdrawal
 from broker.monitor.evaluator import Evaluator
+from broker.monitor.mqtt_health import TOPICS
 from broker.monitor.watch import Watch
 from broker.publish import retained
 from broker.registry.blobs import Blobs, RegistryUnavailable
@@ -74,6 +76,7 @@ class Service:
             stray.unlink(missing_ok=True)
         self._link = Link(endpoint, client_id_prefix="aggregator")
         self._watch = watch or Watch()
+        self._health_topics = self._health_from(settings)
         self._service = secrets.token_hex(8)
         self._complaints = Complaints()
         self._ages = Ages()
@@ -92,6 +95,17 @@ class Service:
                     if not version.metrics:
                         task.evaluator.submit(version.number, self._blobs.path(version.digest))
 
+    def _health_from(self, settings: Aggregator) -> tuple[str, ...]:
+        """Let the watch hear of the MQTT broker: over HTTP from NATS, else from the topics that are given back."""
+        url = settings.monitor.nats_url if settings.monitor is not None else ""
+        if url:
+            self._watch.asks(lambda: url)
+        elif settings.embedded is not None:
+            self._watch.asks(lambda: monitoring_url(settings.directory / "mqtt"))
+        elif self._watch.listens:
+            return tuple(TOPICS)
+        return ()
+
     def stop(self) -> None:
         """Make `run` return soon; may be called from a signal handler."""
         self._stop.set()
@@ -104,9 +118,9 @@ class Service:
             while not self._stop.is_set():
                 try:
                     self._turn()
-                    self._watch.turned(writable=True)
+                    self._watch.turned(writable=True, uncounted=self._link.backlog)
                 except (LedgerUnavailable, RegistryUnavailable) as error:
-                    self._watch.turned(writable=False)
+                    self._watch.turned(writable=False, uncounted=len(self._waiting) + self._link.backlog)
                     self._complain("storage", "room", f"{error}: nothing is counted or answered until that works again")
                     self._stop.wait(_RETRY_S)
         finally:
@@ -155,7 +169,9 @@ class Service:
             self._link.subscribe(*(topics.everyone(task, "up") for task in self._tasks))
             # QoS 0, so that statuses take no place in the broker's window of unacknowledged uploads.
             self._link.subscribe(
-                *(topics.everyone(task, "status") for task in self._tasks if self._watch.listens), qos=0
+                *(topics.everyone(task, "status") for task in self._tasks if self._watch.listens),
+                *self._health_topics,
+                qos=0,
             )
         except LinkDown:
             return  # it broke again, and the next Connected follows

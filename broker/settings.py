@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs.validators import matches_re
 
 from edgeclient.settings import Mqtt, within
 from edgeclient.wire.announcement import Policy
@@ -33,6 +34,9 @@ class Monitor:
     host: str = "127.0.0.1"
     # 0 takes a free one, which the log tells.
     port: int = attrs.field(default=9464, validator=within(0, 65535))
+    # Monitoring endpoint of a NATS server that is not the embedded one, such as http://127.0.0.1:8222: its figures are
+    # in the metrics then. Mosquitto's come over MQTT ($SYS).
+    nats_url: str = attrs.field(default="", validator=matches_re(r"(https?://.+)?"))
 
 
 @attrs.frozen

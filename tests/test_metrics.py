@@ -24,6 +24,7 @@ from broker import children
 from broker.monitor import http
 from broker.monitor.metrics import STUCK_S, Metrics
 from broker.monitor.presence import MAX_FRAMES, Presence
+from broker.monitor.silence import SILENT_S
 from broker.monitor.watch import Watch
 from broker.service import add_task
 from broker.settings import Aggregator, Monitor, Task
@@ -37,6 +38,7 @@ ROOT = Path(str(files("firmware_configs")))
 ALERTS = ROOT / "prometheus/alerts.yml"
 DASHBOARD = ROOT / "grafana/dashboard.json"
 OURS = re.compile(r"\b(?:edgebroker|process)_\w+")
+ENDING = re.compile(r"_(bucket|g?sum|g?count)$")
 SELECTED = re.compile(r"\b((?:edgebroker|process)_\w+)(?:\{([^}]*)\})?")
 
 
@@ -58,15 +60,21 @@ def samples(text: bytes) -> dict[tuple[str, frozenset[str]], float]:
 
 def series() -> dict[str, set[str]]:
     """Every name that a scrape may show, with its labels; those of targets are Prometheus' own."""
-    endings = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
+    endings = {
+        "counter": ["_total"],
+        "gauge": [""],
+        "histogram": ["_bucket", "_sum", "_count"],
+        "gaugehistogram": ["_bucket", "_gsum", "_gcount"],
+    }
     found = {}
     for family in made().registry.collect():
         for ending in endings[family.type]:
             labels = {"le"} if ending == "_bucket" else set[str]()
             found[family.name + ending] = labels | {"job", "instance"}
     for base, own in LABELS.items():
-        for name in {base, f"{base}_bucket", f"{base}_sum", f"{base}_count"} & found.keys():
-            found[name] |= own
+        for name in found:
+            if ENDING.sub("", name) == base:
+                found[name] |= own
     return found
 
 
@@ -84,7 +92,12 @@ LABELS = {
     "edgebroker_model_metric": {"task", "metric"},
     "edgebroker_updates_waiting": {"task"},
     "edgebroker_devices": {"task", "state"},
+    "edgebroker_devices_doing": {"task", "doing"},
+    "edgebroker_silent_devices": {"task", "reason"},
     "edgebroker_outbox_frames": {"task", "stage"},
+    "edgebroker_device_outbox_frames": {"task"},
+    "edgebroker_device_oldest_frame_seconds": {"task"},
+    "edgebroker_device_residual_norm": {"task"},
 }
 
 
@@ -123,7 +136,7 @@ def test_an_unknown_series_or_label_would_be_found() -> None:
 
 def test_the_dashboard_shows_every_series_and_reads_as_grafana_does() -> None:
     shown = " ".join(expressions().values())
-    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in series() if name.startswith("edgebroker_")}
+    families = {ENDING.sub("", name) for name in series() if name.startswith("edgebroker_")}
     assert {family for family in families if family not in shown} == set()
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -149,14 +162,17 @@ def test_labels_are_as_listed_and_no_device_is_one() -> None:
     for family in metrics.registry.collect():
         for sample in family.samples:
             if sample.name.startswith("edgebroker_"):
-                name = re.sub(r"_(bucket|sum|count)$", "", sample.name)
+                name = ENDING.sub("", sample.name)
                 assert set(sample.labels) - {"le"} == LABELS.get(name, set()), sample.name
-    assert set(LABELS) - {re.sub(r"_(bucket|sum|count)$", "", name) for name in series()} == set()
+    assert set(LABELS) - {ENDING.sub("", name) for name in series()} == set()
     assert b"pi-7" not in metrics.exposition()
 
 
 def fill(metrics: Metrics) -> None:
-    metrics.heard(topics.status("har", "pi-7"), status.encode(Status("online", "a", queued=2, sent=1, returned=4)))
+    health = Status("online", "a", queued=2, sent=1, returned=4, doing="metered", oldest_s=70, residual_norm=2.5)
+    metrics.heard(topics.status("har", "pi-7"), status.encode(health))
+    metrics.heard("$SYS/broker/publish/messages/dropped", b"17")
+    metrics.turned(writable=True, uncounted=5)
     metrics.uploaded(130)
     metrics.answered("har", "applied", "")
     metrics.answered("har", "refused", "stale")
@@ -197,6 +213,15 @@ def test_what_is_told_is_counted() -> None:
         ("devices", ("har", "online"), 1),
         ("outbox_frames", ("har", "queued"), 2),
         ("outbox_frames", ("har", "returned"), 4),
+        ("devices_doing", ("har", "metered"), 1),
+        ("device_outbox_frames_bucket", ("har", "5.0"), 0),
+        ("device_outbox_frames_bucket", ("har", "10.0"), 1),
+        ("device_outbox_frames_gsum", ("har",), 7),
+        ("device_oldest_frame_seconds_bucket", ("har", "300.0"), 1),
+        ("device_residual_norm_gcount", ("har",), 1),
+        ("device_residual_norm_gsum", ("har",), 2.5),
+        ("mqtt_dropped_messages_total", (), 17),
+        ("uncounted_messages", (), 5),
         ("ledger_bytes", (), 4096),
         ("registry_bytes", (), 512),
         ("mqtt_connected", (), 0),
@@ -281,6 +306,38 @@ def test_memory_is_bounded_and_lies_are_capped() -> None:
     assert presence.devices()["har", "offline"] == 1
     assert presence.hear(topics.status("har", "invented-0"), b"")  # it has left
     assert presence.devices() == {("har", "online"): 2}
+
+
+def test_an_hour_of_silence_counts_with_its_reason_and_the_same_words_again_do_not_end_it() -> None:
+    now = [0.0]
+    presence = Presence(clock=lambda: now[0])
+    said(presence, "a", "online", "s", battery_percent=7, doing="training", socket_sent=9)
+    said(presence, "a", "offline", "s")  # its will
+    said(presence, "b", "offline", "s", doing="stopped")
+    said(presence, "c", "online", "s", doing="metered")
+    now[0] = SILENT_S
+    assert not presence.silent()
+    presence.forget()  # a reconnect brings the retained ones again: the will, without what was said before
+    said(presence, "a", "offline", "s")
+    said(presence, "b", "offline", "s", doing="stopped")
+    said(presence, "c", "online", "s", doing="metered", socket_sent=5)  # a heartbeat
+    now[0] += 1
+    assert presence.silent() == {("har", "battery-empty"): 1, ("har", "stopped"): 1}
+    assert presence.doings() == {("har", "metered"): 1}
+    now[0] += SILENT_S
+    assert presence.silent()["har", "hangs"] == 1
+
+
+def test_words_of_devices_are_bounded_and_numbers_are_spread() -> None:
+    presence = Presence()
+    for number in range(40):
+        said(presence, f"d{number}", "online", "s", doing=f"invented-{number}", queued=number, residual_norm=1e300)
+    said(presence, "old", "online", "s")
+    assert presence.doings() == {("har", "other"): 41}
+    spread = presence.depths()["har"]
+    assert spread.counts[:4] == [2, 3, 4, 7]  # at most 0, 1, 2 and 5 frames
+    assert (spread.counts[-1], spread.total) == (41, sum(range(40)))
+    assert presence.norms()["har"].total == 40 * 1e9
 
 
 @pytest.mark.parametrize("payload", [b"\xff", b"[]", b"{}", b"x" * 100_000, b'{"state":"asleep","session":"a"}'])

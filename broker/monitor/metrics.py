@@ -6,7 +6,7 @@ thread, read by that of a scrape.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -18,11 +18,12 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from broker.monitor.presence import Presence
+from broker.monitor.mqtt_health import MqttHealth
+from broker.monitor.presence import AGES_S, DEPTHS, NORMS, Presence, Spread
 from broker.monitor.watch import Watch
 from edgeclient.wire.errors import REASONS, WireError
 from edgeclient.wire.messages import Refusal
@@ -69,7 +70,9 @@ class Metrics(Watch):
         task, name = ["task"], "edgebroker_{}".format
         self._clock = clock
         self._turned_s, self._writable, self._up = clock(), True, False
-        self._presence = Presence()
+        self._uncounted, self._uncounted_since_s = 0, clock()
+        self._presence = Presence(clock=clock)
+        self._mqtt = MqttHealth(clock)
         self._dense: dict[str, int] = {}
         # labels() takes as long as a count does, so what a frame needs is looked up once.
         self._answers: dict[tuple[str, str, str], Counter] = {}
@@ -139,9 +142,16 @@ class Metrics(Watch):
         for verdict, reason in _ANSWERS:
             self._admissions.labels(task, verdict, reason)
 
-    def turned(self, *, writable: bool) -> None:
+    def asks(self, url: Callable[[], str]) -> None:
+        """See Watch."""
+        self._mqtt.url = url
+
+    def turned(self, *, writable: bool, uncounted: int = 0) -> None:
         """See Watch."""
         self._turned_s, self._writable = self._clock(), writable
+        if not self._uncounted or not uncounted:
+            self._uncounted_since_s = self._turned_s
+        self._uncounted = uncounted
 
     def connected(self, *, up: bool) -> None:
         """See Watch; what devices said is told again by the broker."""
@@ -152,7 +162,7 @@ class Metrics(Watch):
     def heard(self, topic: str, payload: bytes) -> bool:
         """See Watch; a status that cannot be read is a rejected message."""
         try:
-            return self._presence.hear(topic, payload)
+            return self._presence.hear(topic, payload) or self._mqtt.hear(topic, payload)
         except WireError as error:
             self.rejected(error.reason)
             return True
@@ -230,23 +240,59 @@ class Metrics(Watch):
         return self.healthy() or ("" if self._writable else "the ledger or the registry cannot be written")
 
     def seen(self) -> Iterator[Metric]:
-        """What is not counted as it happens: devices by their last words, and the state of the connection."""
-        devices = GaugeMetricFamily("edgebroker_devices", "Devices by what they last said.", labels=["task", "state"])
-        for labels, count in self._presence.devices().items():
-            devices.add_metric(labels, count)
-        outbox = GaugeMetricFamily(
-            "edgebroker_outbox_frames", "Frames on devices, as they report them.", labels=["task", "stage"]
-        )
-        for labels, count in self._presence.outbox().items():
-            outbox.add_metric(labels, count)
-        yield devices
-        yield outbox
+        """What is not counted as it happens: devices by their last words, the MQTT broker's, and how the service is."""
+        devices = self._presence
+        yield _counts("devices", "Devices by what they last said.", "state", devices.devices())
+        yield _counts("devices_doing", "Connected devices by what they do or wait for.", "doing", devices.doings())
+        yield _counts("silent_devices", "Devices silent for an hour, by likely reason.", "reason", devices.silent())
+        yield _counts("outbox_frames", "Frames on devices, as they report them.", "stage", devices.outbox())
+        yield _spread("device_outbox_frames", "Frames on a device.", DEPTHS, devices.depths())
+        yield _spread("device_oldest_frame_seconds", "Age of the oldest frame on a device.", AGES_S, devices.ages())
+        yield _spread("device_residual_norm", "Euclidean norm of a device's residual.", NORMS, devices.norms())
         yield CounterMetricFamily(
-            "edgebroker_statuses_left_out", "Statuses of devices beyond the most that are kept.",
-            value=self._presence.left_out,
-        )  # fmt: skip
-        yield GaugeMetricFamily("edgebroker_mqtt_connected", "1: listens on the MQTT broker.", value=self._up)
-        yield GaugeMetricFamily("edgebroker_writable", "1: there is room on the disk.", value=self._writable)
+            "edgebroker_statuses_left_out", "Statuses of devices beyond the most that are kept.", value=devices.left_out
+        )
+        lag_s = self._clock() - self._uncounted_since_s if self._uncounted else 0.0
+        yield _gauge("uncounted_messages", "Messages that wait in the aggregator to be counted.", self._uncounted)
+        yield _gauge("uncounted_seconds", "Since when some wait without a break: none is older.", lag_s)
+        yield _gauge("mqtt_connected", "1: listens on the MQTT broker.", self._up)
+        yield _gauge("writable", "1: there is room on the disk.", self._writable)
+        told = self._mqtt.told()
+        for name, (kind, text) in _MQTT.items():
+            yield kind(f"edgebroker_mqtt_{name}", text, value=told.get(name))
+        yield _gauge("mqtt_told_age_seconds", "How long ago the MQTT broker told the above.", self._mqtt.age_s())
+
+
+# Figures of the MQTT broker, as far as it tells them.
+_MQTT: Final[dict[str, tuple[Callable[..., Metric], str]]] = {
+    "uptime_seconds": (GaugeMetricFamily, "Since the MQTT broker started (Mosquitto)."),
+    "clients": (GaugeMetricFamily, "Its connections."),
+    "received_messages": (CounterMetricFamily, "Messages it has received from all clients."),
+    "sent_messages": (CounterMetricFamily, "Messages it has sent to all clients."),
+    "dropped_messages": (CounterMetricFamily, "Messages it has dropped, queues being full (Mosquitto)."),
+    "slow_consumers": (CounterMetricFamily, "Clients it has cut off for being too slow (NATS)."),
+    "stored_bytes": (GaugeMetricFamily, "Messages it keeps."),
+}
+
+
+def _gauge(name: str, text: str, value: float | None) -> Metric:
+    """Without a sample where there is no value."""
+    return GaugeMetricFamily(f"edgebroker_{name}", text, value=value)
+
+
+def _counts(name: str, text: str, label: str, counts: Mapping[tuple[str, str], int]) -> Metric:
+    family = GaugeMetricFamily(f"edgebroker_{name}", text, labels=["task", label])
+    for labels, count in counts.items():
+        family.add_metric(labels, count)
+    return family
+
+
+def _spread(name: str, text: str, bounds: Sequence[float], spreads: Mapping[str, Spread]) -> Metric:
+    family = GaugeHistogramMetricFamily(f"edgebroker_{name}", text, labels=["task"])
+    for task, (counts, total) in spreads.items():
+        named = [*(str(float(bound)) for bound in bounds), "+Inf"]
+        family.add_metric([task], list(zip(named, counts, strict=True)), total)
+    return family
 
 
 class _Seen(Collector):

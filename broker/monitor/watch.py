@@ -1,6 +1,6 @@
 """What the service tells whoever looks on, as one small interface that costs a call where nobody does."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 
 class Watch:
@@ -19,8 +19,11 @@ class Watch:
     def task(self, task: str, dense_bytes: int) -> None:
         """A task is served, whose parameters take so many bytes as float32."""
 
-    def turned(self, *, writable: bool) -> None:
-        """The service has done a turn, with or without room on the disk."""
+    def asks(self, url: Callable[[], str]) -> None:
+        """Where the MQTT broker tells about itself over HTTP, if it is a NATS server; "" while there is none."""
+
+    def turned(self, *, writable: bool, uncounted: int = 0) -> None:
+        """The service has done a turn, with or without room on the disk; so many messages wait to be counted."""
 
     def connected(self, *, up: bool) -> None:
         """The service listens on the MQTT broker, or does no longer."""
