@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 
-from broker import children, cli_fleet, cli_upkeep, demo
+from broker import children, cli_fleet, cli_monitor, cli_upkeep, demo
 from broker.accounts import AccountError
 from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
 from broker.ledger.ledger import Ledger, LedgerError
+from broker.monitor.http import watching
 from broker.registry.blobs import RegistryError
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
@@ -63,6 +64,8 @@ def serve(config: Path) -> None:
       [embedded]                  # or [mqtt] with host and port of your own broker
       host = "0.0.0.0"
       port = 1883
+      [monitor]                   # optional: Prometheus' /metrics, /healthz and /readyz
+      port = 9464
     \b
     Example:
       edgebroker task add har watch-har.bundle --config broker.toml
@@ -90,7 +93,7 @@ def serve(config: Path) -> None:
             evaluators.append(process)
             return process
 
-        service = Service(settings, endpoint, spawn)
+        service = Service(settings, endpoint, spawn, stack.enter_context(watching(settings)))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: service.stop())
         click.echo(f"aggregating on {endpoint.url}, stop with Ctrl-C")
@@ -240,7 +243,10 @@ def demo_command(out: Path, *, seconds: float, devices: int, density: float, see
     sys.exit(0 if demo.run(plan) else 1)
 
 
-for _command in (cli_fleet.init, cli_fleet.devices, cli_upkeep.backup, cli_upkeep.restore, cli_upkeep.ledger):
+for _command in (
+    *(cli_fleet.init, cli_fleet.devices, cli_monitor.why, cli_monitor.events),
+    *(cli_upkeep.backup, cli_upkeep.restore, cli_upkeep.ledger),
+):
     cli.add_command(_command)
 
 

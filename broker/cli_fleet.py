@@ -9,9 +9,10 @@ from typing import Any, Final
 import click
 
 from broker.ledger.ledger import Ledger, LedgerError
+from broker.monitor import hearing
 from broker.monitor.fleet import Fleet
 from broker.settings import Aggregator
-from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
+from edgeclient.link.mqtt import Connected, Link, Message
 from edgeclient.settings import ConfigError, load
 from edgeclient.wire import topics
 
@@ -96,12 +97,7 @@ def _row(task: str, device: str, counts: dict[str, tuple[int, int, int]], said: 
 def _statuses(settings: Aggregator, tasks: list[str]) -> dict[str, Fleet]:
     """Retained statuses by task; empty ones where the broker cannot be reached."""
     fleets = {name: Fleet() for name in tasks}
-    if settings.embedded is not None:
-        endpoint = Endpoint(settings.embedded.reached_at, settings.embedded.port)
-    else:
-        assert settings.mqtt is not None
-        endpoint = Endpoint.of(settings.mqtt)
-    link = Link(endpoint, client_id_prefix="devices")
+    link = Link(hearing.endpoint_of(settings), client_id_prefix="devices")
     link.start()
     until_s = time.monotonic() + _CONNECT_S
     try:

@@ -164,6 +164,8 @@ class EmbeddedBroker:
         return f"""# Written by edgebroker at every start.
 server_name: edgebroker
 listen: "127.0.0.1:-1"
+http: "127.0.0.1:-1"
+ports_file_dir: {json.dumps(str(self._directory))}
 max_payload: 2MB
 jetstream {{ store_dir: {store}, sync_interval: always, max_mem: 128MB, max_file: 2GB }}
 mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 1000 }}
@@ -171,6 +173,8 @@ mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 100
 
     def _comes_up(self, inherited: int) -> bool:
         """Start the server; false when somebody took the port in the meantime."""
+        for left in self._directory.glob("*.ports"):  # by one that was killed
+            left.unlink(missing_ok=True)
         config = self._directory / "server.conf"
         config.write_text(self._config())
         old_bytes = self.log.stat().st_size if self.log.exists() else 0
@@ -188,6 +192,21 @@ mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 100
             return False
         last = said.splitlines()[-1] if said else "no message"
         raise EmbeddedBrokerError(f"the MQTT broker does not come up: {last} ({self.log})")
+
+
+def monitoring_url(directory: Path) -> str:
+    """Where the server of an embedded broker's folder tells about itself on this machine; "" when it does not run.
+
+    Example:
+        >>> monitoring_url(Path("/nonexistent"))
+        ''
+    """
+    for path in directory.glob("*.ports"):
+        try:
+            return str(json.loads(path.read_text())["monitoring"][0])
+        except (OSError, ValueError, KeyError, IndexError, TypeError):
+            continue  # it is being written or has just ended
+    return ""
 
 
 def _lock(path: Path) -> int | None:

@@ -15,14 +15,17 @@ from typing import Final, TypeAlias
 
 from broker.aggregate.fixed import MAX_FRAMES, weighted_sum
 from broker.aggregate.step import Sgd
+from broker.embedded import monitoring_url
 from broker.intake.complaints import Complaints
 from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
 from broker.ledger.ages import Ages
 from broker.ledger.compaction import REMEMBERED
 from broker.ledger.ledger import Ledger, LedgerUnavailable
 from broker.ledger.lock import Lock
-from broker.ledger.rows import Entry, Version, Withdrawal
+from broker.ledger.rows import Entry, Verdict, Version, Withdrawal
 from broker.monitor.evaluator import Evaluator
+from broker.monitor.mqtt_health import TOPICS
+from broker.monitor.watch import Watch
 from broker.publish import retained
 from broker.registry.blobs import Blobs, RegistryUnavailable
 from broker.rounds.buffer import Buffer
@@ -58,12 +61,13 @@ class Service:
         settings: where ledger and registry are.
         endpoint: the MQTT broker.
         spawn: starts the evaluator's child process.
+        watch: is told what happens.
 
     Raises:
         LedgerError, RegistryError: the store cannot be used; the text says what to do.
     """
 
-    def __init__(self, settings: Aggregator, endpoint: Endpoint, spawn: Spawn) -> None:
+    def __init__(self, settings: Aggregator, endpoint: Endpoint, spawn: Spawn, watch: Watch | None = None) -> None:
         self._lock = Lock(settings.ledger)
         self._ledger = Ledger(settings.ledger)
         self._ledger.check_pages()
@@ -71,6 +75,8 @@ class Service:
         for stray in self._blobs.strays(self._ledger.digests()):
             stray.unlink(missing_ok=True)
         self._link = Link(endpoint, client_id_prefix="aggregator")
+        self._watch = watch or Watch()
+        self._health_topics = self._health_from(settings)
         self._service = secrets.token_hex(8)
         self._complaints = Complaints()
         self._ages = Ages()
@@ -79,12 +85,26 @@ class Service:
         self._stop = threading.Event()
         self._tasks = {row[0]: Running.load(self._ledger, self._blobs, *row) for row in self._ledger.tasks()}
         for task in self._tasks.values():
+            self._watch.task(task.name, 4 * task.layout.size)
+            self._watch.version(task.name, task.version.number, task.version.created_s)
+            self._watch.evaluated(task.name, task.version.number, task.version.metrics)
             if task.settings.evaluation:
                 bundle_path = self._blobs.path(task.bundle.digest)
                 task.evaluator = Evaluator(bundle_path, task.settings.evaluation, spawn, self._link.wake)
                 for version in self._ledger.versions(task.name):
                     if not version.metrics:
                         task.evaluator.submit(version.number, self._blobs.path(version.digest))
+
+    def _health_from(self, settings: Aggregator) -> tuple[str, ...]:
+        """Let the watch hear of the MQTT broker: over HTTP from NATS, else from the topics that are given back."""
+        url = settings.monitor.nats_url if settings.monitor is not None else ""
+        if url:
+            self._watch.asks(lambda: url)
+        elif settings.embedded is not None:
+            self._watch.asks(lambda: monitoring_url(settings.directory / "mqtt"))
+        elif self._watch.listens:
+            return tuple(TOPICS)
+        return ()
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from a signal handler."""
@@ -98,7 +118,9 @@ class Service:
             while not self._stop.is_set():
                 try:
                     self._turn()
+                    self._watch.turned(writable=True, uncounted=self._link.backlog)
                 except (LedgerUnavailable, RegistryUnavailable) as error:
+                    self._watch.turned(writable=False, uncounted=len(self._waiting) + self._link.backlog)
                     self._complain("storage", "room", f"{error}: nothing is counted or answered until that works again")
                     self._stop.wait(_RETRY_S)
         finally:
@@ -127,12 +149,15 @@ class Service:
         waits = [wait for task in self._tasks.values() if (wait := self._round_wait_s(task)) is not None]
         for event in self._link.poll(0.0 if self._waiting else max(0.0, min([_TURN_S, *waits]))):
             match event:
+                case Message() if self._watch.heard(event.topic, event.payload):
+                    continue
                 case Message():
                     self._waiting.append(event)
                 case Connected():
                     self._welcome()
                 case Disconnected(why):
                     self._listens = False
+                    self._watch.connected(up=False)
                     _LOG.info("disconnected: %s", why)
                 case SubscriptionRefused(refused):
                     _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
@@ -140,7 +165,14 @@ class Service:
     def _welcome(self) -> None:
         """A new connection: listen, then publish everything, since a killed broker may have forgotten it."""
         try:
+            self._watch.connected(up=True)  # before the statuses that follow the subscription
             self._link.subscribe(*(topics.everyone(task, "up") for task in self._tasks))
+            # QoS 0, so that statuses take no place in the broker's window of unacknowledged uploads.
+            self._link.subscribe(
+                *(topics.everyone(task, "status") for task in self._tasks if self._watch.listens),
+                *self._health_topics,
+                qos=0,
+            )
         except LinkDown:
             return  # it broke again, and the next Connected follows
         self._listens = True
@@ -152,16 +184,24 @@ class Service:
         hellos, asked = self._read(arrived)
         for (_, device, _), lost in zip(hellos, self._ledger.greet(hellos), strict=True):
             if lost:
+                self._watch.lost(lost)
                 told = "are unknown to this ledger: the backup that was restored is older; what they carried is lost"
                 self._complain(device, "lost-to-restore", f"{lost} frames that it has settled {told}")
         answers: dict[tuple[str, str, int], tuple[int, bytes] | None] = {
             (task, device, hello.epoch): None for task, device, hello in hellos
         }
-        for each, admission in zip(asked, self._ledger.admit(asked, time.time()), strict=True):
+        began_s = time.perf_counter()
+        admissions = self._ledger.admit(asked, time.time())
+        if asked:
+            self._watch.committed(time.perf_counter() - began_s)
+        for each, admission in zip(asked, admissions, strict=True):
             key = (each.task, each.device, each.epoch)
             answers[key] = (each.sequence, each.digest) if admission.conflict else answers.get(key)
-            if admission.refusal is not None:
-                reason = admission.refusal.reason
+            reason = "" if admission.refusal is None else admission.refusal.reason
+            self._watch.answered(each.task, admission.verdict, reason)
+            if isinstance(each, Entry) and admission.verdict is Verdict.APPLIED:
+                self._watch.applied(each.task, len(each.body), each.parts, each.base_version)
+            if reason:
                 self._complain(each.device, reason, f"frame {each.sequence} is not counted: {reason}")
         failpoint.hit("service.before-receipt")
         try:
@@ -181,8 +221,10 @@ class Service:
         asked: list[Entry | Withdrawal] = []
         layouts = {name: task.layout for name, task in self._tasks.items()}
         for message in arrived:
+            self._watch.uploaded(len(message.payload))
             match decode(message.topic, message.payload, layouts):
                 case Rejected(device, reason, detail):
+                    self._watch.rejected(reason)
                     self._complain(device, reason, f"dropped bytes: {detail}")
                 case said if said.task not in self._tasks:
                     continue
@@ -203,9 +245,11 @@ class Service:
         def steady(name: str, mark: float) -> float:
             return now - self._ages.of(f"{task.name} {name}", mark, wall_s=wall, steady_s=now)
 
+        opened_s = None if pending.opened_s is None else steady("batch", pending.opened_s)
+        self._watch.waits(task.name, pending.updates, 0.0 if opened_s is None else now - opened_s)
         return Buffer(settings.goal, settings.deadline_s, settings.min_interval_s).wait_s(
             updates=pending.updates,
-            opened_s=None if pending.opened_s is None else steady("batch", pending.opened_s),
+            opened_s=opened_s,
             last_s=steady("version", task.version.created_s) if task.version.number else -math.inf,
             now=now,
         )
@@ -226,6 +270,8 @@ class Service:
         terms = {"scale_bits": SCALE_BITS, "value_limit": VALUE_LIMIT, "learning_rate": learning_rate}
         self._ledger.close_batch(task.name, members, version, terms)
         task.version, task.parameters = version, parameters
+        self._watch.closed(task.name)
+        self._watch.version(task.name, number, version.created_s)
         _LOG.info("task %s: version %d from %d updates", task.name, number, len(leads))
         if task.evaluator is not None:
             task.evaluator.submit(number, self._blobs.path(digest))
@@ -251,7 +297,9 @@ class Service:
         if task.evaluator is not None:
             task.unwritten += task.evaluator.results()
         while task.unwritten:
-            self._ledger.add_metrics(task.name, task.unwritten[0].version, task.unwritten[0].metrics)
+            found = task.unwritten[0]
+            self._ledger.add_metrics(task.name, found.version, found.metrics)
+            self._watch.evaluated(task.name, found.version, found.metrics)
             del task.unwritten[0]
 
     # Version → fleet

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs.validators import matches_re
 
 from edgeclient.settings import Mqtt, within
 from edgeclient.wire.announcement import Policy
@@ -26,6 +27,19 @@ class Embedded:
 
 
 @attrs.frozen
+class Monitor:
+    """Where Prometheus asks; off when the file has no [monitor]."""
+
+    # Whoever reaches it may read it: there is no password on it.
+    host: str = "127.0.0.1"
+    # 0 takes a free one, which the log tells.
+    port: int = attrs.field(default=9464, validator=within(0, 65535))
+    # Monitoring endpoint of a NATS server that is not the embedded one, such as http://127.0.0.1:8222: its figures are
+    # in the metrics then. Mosquitto's come over MQTT ($SYS).
+    nats_url: str = attrs.field(default="", validator=matches_re(r"(https?://.+)?"))
+
+
+@attrs.frozen
 class Aggregator:
     """The file that `edgebroker serve` reads: exactly one of [mqtt] and [embedded]."""
 
@@ -34,6 +48,7 @@ class Aggregator:
     # An MQTT broker that is already there.
     mqtt: Mqtt | None = None
     embedded: Embedded | None = None
+    monitor: Monitor | None = None
 
     def __attrs_post_init__(self) -> None:
         if (self.mqtt is None) == (self.embedded is None):

@@ -34,7 +34,7 @@ from edgeclient.uplink import policy
 from edgeclient.uplink.conditions import Board
 from edgeclient.uplink.guard import Guard
 from edgeclient.uplink.needs import lacking
-from edgeclient.uplink.policy import Queue, Send, Train, Wait
+from edgeclient.uplink.policy import Hindrance, Queue, Send, Train, Wait
 from edgeclient.uplink.presence import Presence
 from edgeclient.uplink.settle import settle
 from edgeclient.uplink.wear import round_bytes
@@ -80,7 +80,8 @@ class Agent:
         guard: Guard | None = None,
     ) -> None:
         self._settings = settings
-        self._presence = Presence(secrets.token_hex(8), every_s=settings.upload.status_every_s)
+        upload = settings.upload
+        self._presence = Presence(secrets.token_hex(8), every_s=upload.status_every_s, heartbeat_s=upload.heartbeat_s)
         self._link = link or Link(
             Endpoint.of(settings.mqtt),
             client_id_prefix=settings.device,
@@ -98,11 +99,13 @@ class Agent:
         self._service = ""
         self._chunks: set[tuple[str, int]] = set()
         self._fetch_after = 0.0
-        self._unfetched = ""  # why the model that is announced may not be fetched now
+        self._unfetched: Hindrance | None = None  # why the model that is announced may not be fetched now
         self._full: tuple[float, str] = (-math.inf, "")
         self._failed: tuple[int, str] = (-1, "")  # the version that could not be trained on, and why
         self._starved_until = -math.inf
         self._unconfirmed = 0
+        self._doing = "starting"
+        self._oldest_s = 0.0
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self._rounds = 0
         self.once = False
@@ -148,7 +151,8 @@ class Agent:
         if self.outcome:
             return
         self.outcome = {"done": self.done, "because": self.forbidden, **self.facts()}
-        self._tell(self._presence.goodbye({**self.facts(), "note": why}, self._link.socket_bytes()))
+        facts = {**self.facts(), "note": why, "doing": "stopped"}
+        self._tell(self._presence.goodbye(facts, self._link.socket_bytes(), self._health()))
         self._link.stop()
         if self._store is not None:
             self._store.close()
@@ -158,6 +162,7 @@ class Agent:
         note = f"training and sending pause: {why}"
         _LOG.warning("%s", note)
         self._full = (time.monotonic() + _DISK_PAUSE_S, note)
+        self._doing = "disk"
         self._fetch_after = self._full[0]  # chunks that could not be kept are asked for again
         return note
 
@@ -293,7 +298,7 @@ class Agent:
 
     def _subscribe_chunks(self) -> None:
         wanted = set(self._follower.wanted())
-        self._unfetched = (self.guard.no_fetch(self._follower.missing_bytes) or "") if wanted else ""
+        self._unfetched = self.guard.no_fetch(self._follower.missing_bytes) if wanted else None
         if self._unfetched or time.monotonic() < self._fetch_after:
             wanted = set()
         try:
@@ -316,8 +321,8 @@ class Agent:
             self.guard.passed(max(0, total - self._counted_bytes))
             self._counted_bytes = total
         if store is None or self._adopted is None:
-            self.forbidden = self._unfetched
-            return self._unfetched
+            self.forbidden = self._unfetched.because if self._unfetched else ""
+            return ""
         full = self._full[1] if time.monotonic() < self._full[0] else ""
         if tidies and not full:
             self._sender.tidy(store, self._adopted.announcement)
@@ -340,15 +345,18 @@ class Agent:
         elif isinstance(decision, Train):
             self._train(store, self._adopted)
         self.forbidden = decision.because if isinstance(decision, Wait) and decision.forbidden else ""
-        idle = "" if queue.waiting or queue.new_version else self._why_failed or self._unfetched
-        self.forbidden = self.forbidden or idle
-        return self._why_failed or idle or decision.because
+        self._doing, self._oldest_s = "disk" if full else decision.doing, queue.oldest_s
+        if not (queue.waiting or queue.new_version) and (idle := self._why_failed or self._unfetched):
+            self._doing, self.forbidden = idle.doing, self.forbidden or idle.because
+            return idle.because
+        return decision.because
 
     @property
-    def _why_failed(self) -> str:
-        """Why the active version cannot be trained on, "" if it can."""
+    def _why_failed(self) -> Hindrance | None:
+        """Why the active version cannot be trained on, None if it can."""
         version, why = self._failed
-        return why if self._adopted is not None and self._adopted.announcement.version == version else ""
+        failed = self._adopted is not None and self._adopted.announcement.version == version
+        return Hindrance("failed", why) if failed else None
 
     def _queue(self, store: Store, due: list[Row]) -> Queue:
         waiting = [row for row in store.outbox() if row.state is not State.RETURNED]
@@ -363,6 +371,7 @@ class Agent:
 
     def _train(self, store: Store, model: Model) -> None:
         version = model.announcement.version
+        self._doing = "training"
         self._presence.again()  # a round may take minutes
         self._report(f"training on version {version}")
         try:
@@ -397,9 +406,19 @@ class Agent:
     # Device → people
 
     def _report(self, note: str) -> None:
-        said = self._presence.due(time.monotonic(), self.facts(note), self._link.socket_bytes())
+        said = self._presence.due(time.monotonic(), self.facts(note), self._link.socket_bytes(), self._health())
         if said is not None:
             self._tell(said)
+
+    def _health(self) -> dict[str, Any]:
+        """Fields of Status that change all the time."""
+        observed = self.guard.observed
+        return {
+            "time_s": int(time.time()),
+            "oldest_s": int(self._oldest_s),
+            "battery_percent": observed.battery_percent,
+            "temperature_c": observed.temperature_c,
+        }
 
     def _tell(self, said: Status) -> None:
         """Into status.json for `edgeclient status`, and retained on the broker for everybody."""
@@ -423,14 +442,19 @@ class Agent:
     def facts(self, note: str = "") -> dict[str, Any]:
         """What the device tells about itself: fields of Status."""
         model, store = self._follower.active, self._store
-        if not self._link.connected:
-            note = f"waiting for the broker; {note}"
+        up, doing = self._link.connected, self._doing
+        if not up:
+            note, doing = f"waiting for the broker; {note}", "training" if doing == "training" else "link"
         if model is None or store is None:
-            note = f"waiting for the model: {note}" if note else "waiting for the model"
-            return {"note": note if self._link.connected else "waiting for the broker"}
+            note, doing = ("waiting for the model", "model") if up else ("waiting for the broker", "link")
+            if up and self._unfetched:
+                note, doing = f"{note}: {self._unfetched.because}", self._unfetched.doing
+            return {"note": note, "doing": doing}
         account, counts = store.account(), store.counts()
         return {
             "note": note,
+            "doing": doing,
+            "residual_norm": self._learner.residual_norm,
             "version": model.announcement.version,
             "rounds": account.rounds,
             "queued": counts[State.QUEUED],

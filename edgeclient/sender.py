@@ -133,6 +133,6 @@ class Sender:
 
     def _publish(self, payload: bytes) -> None:
         self._link.publish(self._topic, payload)
-        self._presence.uploaded(len(payload))
+        self._presence.uploaded(len(payload), time.time())
         self._connection_bytes += len(payload)
         failpoint.hit("agent.after-publish")

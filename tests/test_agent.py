@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from broker import children
+from edgeclient import __version__
 from edgeclient.link.mqtt import Endpoint, Link, Message
 from edgeclient.wire import announcement, frame, messages, status, topics
 from edgeclient.wire.announcement import Announcement
@@ -63,7 +64,13 @@ def test_a_frame_lives_until_its_receipt(tmp_path: Path, endpoint: Endpoint) -> 
         link.publish(down, b"junk")
         assert _frame(link).sequence == 0
         link.publish(down, messages.encode_receipt(Receipt(first.epoch, watermark=1, seen=1)))
-        assert _status(link, applied=1).sent == 0
+        said = _status(link, applied=1)
+        assert (said.sent, said.software) == (0, __version__)
+        assert said.residual_norm is not None
+        assert said.residual_norm > 0
+        assert abs(said.time_s - time.time()) < 60
+        assert said.uploaded_s <= said.time_s
+        assert said.time_s - said.uploaded_s < 60
         # Refused: the mass returns and goes out with the next version's update.
         _announce(link, fleet.announcement(task, 1, fleet.START))
         second = _frame(link)
@@ -252,10 +259,11 @@ def test_status_tells_what_it_waits_for(tmp_path: Path, endpoint: Endpoint) -> N
     with fleet.hand(endpoint, topics.everyone("quiet", "status")) as link:
         with fleet.device(tmp_path, endpoint, "pi", "quiet"):
             said = _status(link, state="online")
-            assert said.note == "waiting for the model"
+            assert (said.note, said.doing) == ("waiting for the model", "model")
             told = json.loads((tmp_path / "state" / "status.json").read_text())
             assert told["session"] == said.session
-        assert _status(link, state="offline").note == "stopped"
+        last = _status(link, state="offline")
+        assert (last.note, last.doing) == ("stopped", "stopped")
 
 
 def test_one_process_a_store(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -87,10 +87,12 @@ def test_all_of_it_is_package_data() -> None:
     services = {"edgeclient@.service", "edgeclient-once@.service", "edgeclient-once@.timer"}
     assert found - {f"boards/{path.name}" for path in BOARDS} == {
         "__init__.py",
+        "grafana/dashboard.json",
         "mosquitto/acl",
         "mosquitto/mosquitto.conf",
         "nats/nats-server.conf",
         "nats/users.conf",
+        "prometheus/alerts.yml",
         "services/systemd-system/edgeclient.sysusers",
         "services/termux/boot",
         "services/termux/job",

@@ -160,16 +160,19 @@ def test_announcement_keys() -> None:
 
 def test_status_keys_and_defaults() -> None:
     (rows,) = tables(section("8. Status"), "key")
-    names = {str: "string", int: "integer"}
+    names = {str: "string", int: "integer", int | None: "integer", float | None: "number"}
     expected = [
         [
             field.name,
             names[field.type],  # type: ignore[index]  # the module has no postponed annotations
-            "required" if field.default is dataclasses.MISSING else str(field.default) or '""',
+            {dataclasses.MISSING: "required", None: "optional"}.get(field.default, str(field.default) or '""'),
         ]
         for field in dataclasses.fields(status.Status)
     ]
     assert [row[:3] for row in rows] == expected
+    words = re.search(r"`doing` is one of (.*?):", section("8. Status"), re.DOTALL)
+    assert words is not None
+    assert tuple(re.findall(r"`([a-z-]+)`", words[1])) == status.DOINGS
 
 
 def test_version_history_ends_with_the_version_in_use() -> None:

@@ -150,5 +150,5 @@ def test_announcement() -> None:
 def test_status() -> None:
     (data,), (meaning,) = load("v1-status")
     health = status.decode(data)
-    assert asdict(health) == meaning
+    assert health == status.Status(**meaning)
     assert status.encode(health) == data

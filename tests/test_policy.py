@@ -23,6 +23,7 @@ from edgeclient.uplink.policy import (
     no_fetch,
     rules,
 )
+from edgeclient.wire import status
 
 NOON = Moment(1000.0, 720)
 NEW = Queue(new_version=True)
@@ -117,7 +118,19 @@ def test_quiet_hours_go_over_midnight(minute: int, minutes: int | None) -> None:
     if minutes is None:
         assert made == Send(3)
     else:
-        assert made == Wait(1000.0 + 60 * minutes, "quiet hours until 07:00", forbidden=True)
+        assert made == Wait(1000.0 + 60 * minutes, "quiet hours until 07:00", "quiet-hours", forbidden=True)
+
+
+def test_situations_come_under_the_words_that_metrics_count() -> None:
+    words = {
+        decide(NOON, observed, granted, queue, history).doing for observed, granted, queue, history, *_ in SITUATIONS
+    }
+    words.add(decide(Moment(1000.0, 0), Observed(), NIGHT, BOTH, History()).doing)
+    # The others are no decisions of the policy: the agent's and the connection's.
+    assert set(status.DOINGS) - words == {"starting", "model", "failed", "stopped"}
+    assert decide(NOON, Observed(metered=True), FRUGAL, DUE, History()).doing == "metered"
+    assert decide(NOON, low(80), FRUGAL, NEW, History()).doing == "charger"
+    assert decide(NOON, Observed(battery_temperature_c=39.0), BALANCED, NEW, History()).doing == "heat"
 
 
 def test_there_are_at_least_forty_situations() -> None:
@@ -159,6 +172,7 @@ def test_every_situation_has_a_decision_and_keeps_to_the_rules(
 ) -> None:
     made = decide(moment, observed, granted, queue, history, draw)
     assert made.because
+    assert made.doing in status.DOINGS
     if isinstance(made, Send):
         assert 0 < made.frames <= len(queue.due)
         assert history.link_up

@@ -4,6 +4,7 @@ import json
 import struct
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from edgeclient.wire import announcement, frame, frame1, messages, positions1, s
 from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.errors import REASONS, WireError
 from edgeclient.wire.frame import Origin
-from edgeclient.wire.limits import MAX_FRAME_BYTES, MAX_RECEIPT_LIST, MAX_SIZE
+from edgeclient.wire.limits import MAX_FRAME_BYTES, MAX_RECEIPT_LIST, MAX_SIZE, MAX_STATUS_BYTES
 from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.reader import Reader, sealed, unsealed, varint
 from edgeclient.wire.status import Status
@@ -283,10 +284,14 @@ def test_announcement_round_trips(data: st.DataObject, size: int, exponent: int,
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(["online", "offline"]), st.text(max_size=200), st.lists(st.integers(-1, 2**63 - 1), min_size=12))
-def test_status_round_trips(state: str, note: str, numbers: list[int]) -> None:
-    health = Status(state, "s", note, *numbers[:12])
+@given(st.data())
+def test_status_round_trips(data: st.DataObject) -> None:
+    text, integer, number = st.text(max_size=200), st.integers(-1, 2**63 - 1), st.floats(-1e300, 1e300)
+    kinds = {str: text, int: integer, int | None: st.none() | integer, float | None: st.none() | number}
+    values: dict[str, Any] = {each.name: data.draw(kinds[each.type]) for each in fields(Status)}  # type: ignore[index]
+    health = Status(**(values | {"state": data.draw(st.sampled_from(["online", "offline"]))}))
     assert status.decode(status.encode(health)) == health
+    assert len(status.encode(health)) <= MAX_STATUS_BYTES
 
 
 # Bytes that are not what they should be
@@ -601,7 +606,12 @@ def test_any_json_in_any_key_gives_a_value_or_a_wire_error(data: st.DataObject, 
 
 
 @pytest.mark.parametrize(
-    "fields", [{"state": "away"}, {"state": None}, {"rounds": -2}, {"rounds": 2**63}, {"rounds": "1"}, {"sent": True}]
+    "fields",
+    [
+        *({"state": "away"}, {"state": None}, {"rounds": -2}, {"rounds": 2**63}, {"rounds": "1"}, {"sent": True}),
+        *({"doing": None}, {"battery_percent": None}, {"battery_percent": 1.5}, {"temperature_c": "hot"}),
+        *({"temperature_c": True}, {"residual_norm": 1e301}, {"residual_norm": 10**400}, {"time_s": 1.0}),
+    ],
 )
 def test_status_fields_outside_their_limits(fields: dict[str, Any]) -> None:
     with pytest.raises(WireError, match="json"):

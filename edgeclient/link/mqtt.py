@@ -209,6 +209,11 @@ class Link:
         """Messages of this connection that have not left (QoS 0) or that the broker has not acknowledged (QoS 1)."""
         return max(0, self._published - self._acknowledged)
 
+    @property
+    def backlog(self) -> int:
+        """Events that `poll` has not returned yet."""
+        return self._events.qsize()
+
     def socket_bytes(self) -> tuple[int, int]:
         """TCP payload bytes sent (and acknowledged) and received, over all connections; 0 where TCP does not tell.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeclient.uplink import policy
 from edgeclient.uplink.conditions import Board, Observed
-from edgeclient.uplink.policy import History, Moment
+from edgeclient.uplink.policy import Hindrance, History, Moment
 from edgeclient.uplink.usage import Usage
 from edgeclient.uplink.wear import Allowance
 
@@ -99,7 +99,7 @@ class Guard:
         wait_s = self._wear.wait_s(now=time.monotonic())
         return History(self._usage.day_bytes, self._usage.month_bytes, wait_s, paused, link_up)
 
-    def no_fetch(self, size: int) -> str | None:
+    def no_fetch(self, size: int) -> Hindrance | None:
         """Why a model of so many bytes may not be downloaded, or None."""
         return policy.no_fetch(self.moment(), self.observed, self.rules, self.history("", link_up=True), size)
 
@@ -112,7 +112,8 @@ class Guard:
                 self.hindrance = "the device stops"
             elif time.monotonic() - self._observed_s >= _OBSERVE_TRAINING_S:
                 self._observe()
-                self.hindrance = policy.hindrance(self.observed, self.rules) or ("paused by its owner" * self._paused)
+                found = policy.hindrance(self.observed, self.rules)
+                self.hindrance = found.because if found else "paused by its owner" * self._paused
             return not self.hindrance
 
         return proceed

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from edgeclient.uplink.conditions import Observed
 
@@ -141,6 +141,7 @@ class Train:
     """Train a round, as long as `hindrance` says nothing."""
 
     because: str = "training"
+    doing: str = "training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ class Send:
 
     frames: int
     because: str = "sending"
+    doing: str = "sending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,15 @@ class Wait:
 
     until_s: float
     because: str
+    doing: str
     forbidden: bool = False
+
+
+class Hindrance(NamedTuple):
+    """Why something may not be done, as one of wire.status.DOINGS and in plain words."""
+
+    doing: str
+    because: str
 
 
 Decision: TypeAlias = Train | Send | Wait
@@ -180,18 +190,14 @@ def decide(  # noqa: PLR0911 (one return a decision)
 
     Example:
         >>> decide(Moment(0.0, 720), Observed(on_battery=True, battery_percent=20), BALANCED, Queue(True), History())
-        Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger', forbidden=True)
+        Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger', doing='battery', forbidden=True)
         >>> decide(Moment(0.0, 720), Observed(), BALANCED, Queue(due=[900, 800]), History())
-        Send(frames=2, because='sending')
+        Send(frames=2, because='sending', doing='sending')
     """
     again_s = moment.now_s + _AGAIN_S * (1 + _JITTER * (2 * draw - 1))
-    if history.paused:
-        return Wait(again_s, history.paused, forbidden=True)
-    if (quiet := _quiet(moment, rules)) is not None:
-        until_s, because = quiet
-        return Wait(until_s, because, forbidden=True)
-    if (why := _battery(observed, rules)) is not None:
-        return Wait(again_s, why, forbidden=True)
+    if (why := _standstill(moment, observed, rules, history)) is not None:
+        quiet_s = _MINUTE_S * _quiet_minutes(moment, rules)
+        return Wait(moment.now_s + quiet_s if quiet_s else again_s, why.because, why.doing, forbidden=True)
     frames, unsent = _sendable(observed, rules, queue, history)
     if frames:
         return Send(frames)
@@ -201,65 +207,77 @@ def decide(  # noqa: PLR0911 (one return a decision)
             return Wait(
                 moment.now_s + max(1.0, history.wear_wait_s),
                 f"spares the card: the next round begins in {history.wear_wait_s / _MINUTE_S:.0f} min",
+                "wear",
                 forbidden=True,
             )
         if why is None:
             return Train()
-        return Wait(again_s, f"{why}: training waits", forbidden=True)
-    if unsent:
-        return Wait(again_s, unsent, forbidden=history.link_up)
+        return Wait(again_s, f"{why.because}: training waits", why.doing, forbidden=True)
+    if unsent is not None:
+        return Wait(again_s, unsent.because, unsent.doing, forbidden=history.link_up)
     if queue.waiting:
-        return Wait(again_s, f"{queue.waiting} frames await their receipt")
-    return Wait(again_s, "trained on this version: waiting for the next")
+        return Wait(again_s, f"{queue.waiting} frames await their receipt", "receipts")
+    return Wait(again_s, "trained on this version: waiting for the next", "next-version")
 
 
-def hindrance(observed: Observed, rules: Rules) -> str | None:  # noqa: PLR0911 (one return a reason)
+def hindrance(observed: Observed, rules: Rules) -> Hindrance | None:  # noqa: PLR0911 (one return a reason)
     """Why training may not begin or go on, or None. Asked once a second while it runs.
 
     Example:
         >>> hindrance(Observed(temperature_c=81.0), BALANCED)
-        '81 °C is over 75 °C'
+        Hindrance(doing='heat', because='81 °C is over 75 °C')
     """
     if (why := _battery(observed, rules)) is not None:
         return why
     if observed.on_battery and not rules.train_on_battery:
-        return "on battery, and training needs a charger"
+        return Hindrance("charger", "on battery, and training needs a charger")
     if _over(observed.battery_temperature_c, rules.max_battery_c):
-        return f"the battery's {observed.battery_temperature_c:.0f} °C are over {rules.max_battery_c:.0f} °C"
+        degrees = f"{observed.battery_temperature_c:.0f} °C are over {rules.max_battery_c:.0f} °C"
+        return Hindrance("heat", f"the battery's {degrees}")
     if observed.throttled:
-        return "the board throttles: power supply or heat"
+        return Hindrance("throttled", "the board throttles: power supply or heat")
     if _over(observed.temperature_c, rules.max_temperature_c):
-        return f"{observed.temperature_c:.0f} °C is over {rules.max_temperature_c:.0f} °C"
+        return Hindrance("heat", f"{observed.temperature_c:.0f} °C is over {rules.max_temperature_c:.0f} °C")
     if observed.pressure is not None:
         if _over(observed.pressure, rules.max_pressure):
-            return f"others wait for a core {observed.pressure:.0f} % of the time, over {rules.max_pressure:.0f} %"
+            share = f"{observed.pressure:.0f} % of the time, over {rules.max_pressure:.0f} %"
+            return Hindrance("load", f"others wait for a core {share}")
     elif _over(observed.load_per_core, rules.max_load):
-        return f"load {observed.load_per_core:.1f} per core is over {rules.max_load:.1f}"
+        return Hindrance("load", f"load {observed.load_per_core:.1f} per core is over {rules.max_load:.1f}")
     if observed.metered and not rules.train_metered:
-        return "the network is metered"
+        return Hindrance("metered", "the network is metered")
     if observed.free_disk_bytes is not None and observed.free_disk_bytes < rules.min_free_disk_bytes:
-        return f"{observed.free_disk_bytes >> 20} MiB are free on the disk, needs {rules.min_free_disk_bytes >> 20}"
+        free, needed = observed.free_disk_bytes >> 20, rules.min_free_disk_bytes >> 20
+        return Hindrance("disk", f"{free} MiB are free on the disk, needs {needed}")
     return None
 
 
-def no_fetch(moment: Moment, observed: Observed, rules: Rules, history: History, size: int) -> str | None:
+def no_fetch(
+    moment: Moment, observed: Observed, rules: Rules, history: History, size: int
+) -> Hindrance | None:
     """Why a model of `size` bytes may not be downloaded now, or None.
 
     Example:
         >>> no_fetch(Moment(0.0, 720), Observed(metered=True), PRESETS["frugal"], History(), 900)
-        'the network is metered: the model waits for another'
+        Hindrance(doing='metered', because='the network is metered: the model waits for another')
     """
-    if history.paused:
-        return history.paused
-    if (quiet := _quiet(moment, rules)) is not None:
-        return quiet[1]
-    if (why := _battery(observed, rules)) is not None or not observed.metered:
+    if (why := _standstill(moment, observed, rules, history)) is not None or not observed.metered:
         return why
     if rules.metered == "no":
-        return "the network is metered: the model waits for another"
+        return Hindrance("metered", "the network is metered: the model waits for another")
     if size > (left := _left(rules, history)):
-        return f"the model's {size} bytes are over the metered link's budget ({left} bytes left)"
+        return Hindrance("budget", f"the model's {size} bytes are over the metered link's budget ({left} bytes left)")
     return None
+
+
+def _standstill(moment: Moment, observed: Observed, rules: Rules, history: History) -> Hindrance | None:
+    """Why nothing at all may be done, or None."""
+    if history.paused:
+        return Hindrance("paused", history.paused)
+    if _quiet_minutes(moment, rules) and rules.quiet:
+        end = rules.quiet[1]
+        return Hindrance("quiet-hours", f"quiet hours until {end // 60:02d}:{end % 60:02d}")
+    return _battery(observed, rules)
 
 
 def _left(rules: Rules, history: History) -> int:
@@ -267,10 +285,11 @@ def _left(rules: Rules, history: History) -> int:
     return max(0, min(day, rules.metered_month_bytes - history.metered_month_bytes))
 
 
-def _battery(observed: Observed, rules: Rules) -> str | None:
+def _battery(observed: Observed, rules: Rules) -> Hindrance | None:
     low = observed.battery_percent is not None and observed.battery_percent < rules.min_battery_percent
     if observed.on_battery and low:
-        return f"battery at {observed.battery_percent} %, needs {rules.min_battery_percent} % or a charger"
+        needed = f"needs {rules.min_battery_percent} % or a charger"
+        return Hindrance("battery", f"battery at {observed.battery_percent} %, {needed}")
     return None
 
 
@@ -278,32 +297,29 @@ def _over(value: float | None, limit: float | None) -> bool:
     return value is not None and limit is not None and value > limit
 
 
-def _sendable(observed: Observed, rules: Rules, queue: Queue, history: History) -> tuple[int, str]:
+def _sendable(observed: Observed, rules: Rules, queue: Queue, history: History) -> tuple[int, Hindrance | None]:
     """How many of the due frames may go, and why the others wait."""
     if not queue.due:
-        return 0, ""
+        return 0, None
     if not history.link_up:
-        return 0, f"waiting for the broker with {queue.waiting} frames"
+        return 0, Hindrance("link", f"waiting for the broker with {queue.waiting} frames")
     if not observed.metered:
-        return len(queue.due), ""
+        return len(queue.due), None
     if rules.metered == "no":
-        return 0, f"the network is metered: {queue.waiting} frames wait for another"
+        return 0, Hindrance("metered", f"the network is metered: {queue.waiting} frames wait for another")
     if rules.metered == "late" and queue.oldest_s < rules.metered_after_s:
         hours = (rules.metered_after_s - queue.oldest_s) / 3600
-        return 0, f"the network is metered: {queue.waiting} frames wait {hours:.1f} h for another"
+        return 0, Hindrance("metered", f"the network is metered: {queue.waiting} frames wait {hours:.1f} h for another")
     left, fit = _left(rules, history), 0
     while fit < len(queue.due) and sum(queue.due[: fit + 1]) <= left:
         fit += 1
     most = min(rules.metered_day_bytes, rules.metered_month_bytes)
     large = f"the network is metered: a frame of {queue.due[0]} bytes is over its whole budget of {most} bytes"
-    return fit, large if queue.due[0] > most else f"the metered link's budget is used up ({left} bytes left)"
+    used = f"the metered link's budget is used up ({left} bytes left)"
+    return fit, Hindrance("budget", large if queue.due[0] > most else used)
 
 
-def _quiet(moment: Moment, rules: Rules) -> tuple[float, str] | None:
-    if rules.quiet is None:
-        return None
-    begin, end = rules.quiet
-    if (moment.minute - begin) % 1440 >= (end - begin) % 1440:
-        return None
-    minutes = (end - moment.minute) % 1440
-    return moment.now_s + minutes * _MINUTE_S, f"quiet hours until {end // 60:02d}:{end % 60:02d}"
+def _quiet_minutes(moment: Moment, rules: Rules) -> int:
+    """How long the quiet hours last from now on; 0 when they are not."""
+    begin, end = rules.quiet or (0, 0)
+    return (end - moment.minute) % 1440 if (moment.minute - begin) % 1440 < (end - begin) % 1440 else 0

@@ -1,11 +1,16 @@
-"""What a device tells about itself, and when: on change, at most every so many seconds."""
+"""What a device tells about itself, and when: on change, and as a heartbeat; at most every so many seconds."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
+from edgeclient import __version__
 from edgeclient.wire import status
 from edgeclient.wire.status import OFFLINE, ONLINE, Status
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Presence:
@@ -14,19 +19,23 @@ class Presence:
     Args:
         session: random per start.
         every_s: at least this long between two statuses.
+        heartbeat_s: at most this long, whether something has changed or not.
 
     Example:
-        >>> presence = Presence("5e55101d", every_s=1.0)
+        >>> presence = Presence("5e55101d", every_s=1.0, heartbeat_s=900.0)
         >>> presence.uploaded(120)
         >>> presence.due(0.0, {"note": "training"}, socket_bytes=(0, 0)).up_bytes
         120
         >>> presence.due(0.5, {"note": "sending"}, socket_bytes=(0, 0)) is None
         True
+        >>> presence.due(901.0, {}, socket_bytes=(0, 0), health={"battery_percent": 80}).battery_percent
+        80
     """
 
-    def __init__(self, session: str, *, every_s: float) -> None:
+    def __init__(self, session: str, *, every_s: float, heartbeat_s: float = math.inf) -> None:
         self._every_s = every_s
-        self._status = Status(ONLINE, session, note="starting")
+        self._heartbeat_s = heartbeat_s
+        self._status = Status(ONLINE, session, note="starting", doing="starting", software=__version__)
         self._told: tuple[float, Status] = (-math.inf, self._status)
 
     @property
@@ -34,38 +43,43 @@ class Presence:
         """What the broker says when the connection breaks."""
         return status.encode(Status(OFFLINE, self._status.session, note="connection lost"))
 
-    def uploaded(self, count: int) -> None:
-        """Payload bytes were published on `up`."""
-        self._status = replace(self._status, up_bytes=self._status.up_bytes + count)
+    def uploaded(self, count: int, now_s: float = 0.0) -> None:
+        """Payload bytes were published on `up` (Unix seconds)."""
+        self._status = replace(self._status, up_bytes=self._status.up_bytes + count, uploaded_s=int(now_s))
 
     def received(self, count: int) -> None:
         """Payload bytes have come."""
         self._status = replace(self._status, down_bytes=self._status.down_bytes + count)
 
-    def due(self, now: float, facts: dict[str, Any], socket_bytes: tuple[int, int]) -> Status | None:
+    def due(
+        self, now: float, facts: dict[str, Any], socket_bytes: tuple[int, int], health: Mapping[str, Any] = _NOTHING
+    ) -> Status | None:
         """The status to tell now, or None when nothing changed or too little time has passed.
 
         Args:
             now: seconds on a steady clock.
             facts: fields of Status that the caller knows.
             socket_bytes: sent and received; they change with the telling, so they alone are no reason.
+            health: fields that change all the time, so they alone are no reason either.
         """
         self._status = replace(self._status, **facts)
         since_s, last = self._told
-        if now - since_s < self._every_s or self._status == last:
+        if now - since_s < (self._heartbeat_s if self._status == last else self._every_s):
             return None
         self._told = (now, self._status)
-        return self._with(socket_bytes)
+        return self._with(socket_bytes, health)
 
     def again(self) -> None:
         """Tell even without a change: a new connection may be to a broker that has forgotten."""
         self._told = (-math.inf, Status(OFFLINE, self._status.session))
 
-    def goodbye(self, facts: dict[str, Any], socket_bytes: tuple[int, int]) -> Status:
+    def goodbye(
+        self, facts: dict[str, Any], socket_bytes: tuple[int, int], health: Mapping[str, Any] = _NOTHING
+    ) -> Status:
         """The last status of this session."""
         self._status = replace(self._status, **{**facts, "state": OFFLINE})
-        return self._with(socket_bytes)
+        return self._with(socket_bytes, health)
 
-    def _with(self, socket_bytes: tuple[int, int]) -> Status:
+    def _with(self, socket_bytes: tuple[int, int], health: Mapping[str, Any]) -> Status:
         sent, received = socket_bytes
-        return replace(self._status, socket_sent=sent, socket_received=received)
+        return replace(self._status, socket_sent=sent, socket_received=received, **health)

@@ -1,8 +1,8 @@
 """What a device tells the fleet about itself: retained JSON, also its last will (FORMAT.md, section 8)."""
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Final
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Final, get_args
 
 from edgeclient.wire.announcement import json_object
 from edgeclient.wire.errors import WireError
@@ -10,7 +10,15 @@ from edgeclient.wire.limits import MAX_STATUS_BYTES
 
 ONLINE: Final = "online"
 OFFLINE: Final = "offline"
+# What a device does or waits for: training, sending, receipts of what it sent, the next version, its model, the
+# connection, or better conditions. Bounded, so that it may be a label; a word of a later release counts as "other".
+DOINGS: Final = (
+    "starting", "training", "sending", "receipts", "next-version", "model", "link", "paused", "quiet-hours", "battery",
+    "charger", "heat", "throttled", "load", "metered", "budget", "disk", "wear", "failed", "stopped",
+)  # fmt: skip
 _MAX_NOTE: Final = 200
+_MAX_NUMBER: Final = 1e300
+_FIRST: Final = 15  # keys that are always there
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,14 @@ class Status:
         down_bytes: payload bytes received.
         socket_sent: bytes that TCP has delivered, all of MQTT included.
         socket_received: bytes that TCP has received.
+        doing: the note in one word of DOINGS.
+        time_s: when it said this, Unix seconds by its own clock; 0 for unknown.
+        uploaded_s: when it last published a frame, likewise; 0 for not in this session.
+        oldest_s: age of the oldest frame without a receipt (s).
+        software: its release.
+        battery_percent: charge; None without a battery, or where the board does not tell.
+        temperature_c: of the hottest part that tells.
+        residual_norm: Euclidean norm of what is not sent yet, after the last round of this session.
     """
 
     state: str
@@ -50,11 +66,26 @@ class Status:
     down_bytes: int = 0
     socket_sent: int = 0
     socket_received: int = 0
+    doing: str = ""
+    time_s: int = 0
+    uploaded_s: int = 0
+    oldest_s: int = 0
+    software: str = ""
+    battery_percent: int | None = None
+    temperature_c: float | None = None
+    residual_norm: float | None = None
 
 
 def encode(status: Status) -> bytes:
-    """Canonical JSON."""
-    return json.dumps(asdict(status), sort_keys=True, separators=(",", ":")).encode()
+    """Canonical JSON; what came after the first releases is left out where it says nothing.
+
+    Example:
+        >>> encode(Status("online", "s", battery_percent=80)).count(b"temperature_c")
+        0
+    """
+    later = {field.name: field.default for field in fields(Status)[_FIRST:]}
+    told = {key: value for key, value in asdict(status).items() if key not in later or value != later[key]}
+    return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
 
 
 def decode(data: bytes) -> Status:
@@ -66,12 +97,22 @@ def decode(data: bytes) -> Status:
     if len(data) > MAX_STATUS_BYTES:
         raise WireError("too-large", f"{len(data)} bytes, at most {MAX_STATUS_BYTES} are allowed")
     values = json_object(data)
-    known: dict[str, str | int] = {}
+    known: dict[str, Any] = {}
     for field in fields(Status):
-        value = values.get(field.name, field.default)
-        if type(value) is not field.type or (isinstance(value, int) and not -1 <= value < 2**63):
+        if field.name not in values and field.default is not MISSING:
+            continue
+        value = values.get(field.name)
+        if not _fits(value, get_args(field.type) or (field.type,)):
             raise WireError("json", f"status.{field.name} is {str(value)[:40]!r}")
         known[field.name] = value[:_MAX_NOTE] if isinstance(value, str) else value
     if known["state"] not in {ONLINE, OFFLINE}:
         raise WireError("json", f"status.state is {str(known['state'])[:40]!r}")
-    return Status(**known)  # type: ignore[arg-type]  # each type was checked against the field's
+    return Status(**known)
+
+
+def _fits(value: Any, kinds: tuple[Any, ...]) -> bool:
+    if float in kinds:
+        return type(value) in (int, float) and abs(value) <= _MAX_NUMBER  # neither NaN nor infinity
+    if int in kinds:
+        return type(value) is int and -1 <= value < 2**63
+    return type(value) is str

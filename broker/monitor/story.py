@@ -1,0 +1,178 @@
+"""The story of one device in plain words: a pure function of what ledger and MQTT broker know."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgeclient.wire.messages import Refusal
+from edgeclient.wire.status import OFFLINE, Status
+
+REFUSED: Final = {
+    Refusal.LAYOUT: "made for another model layout",
+    Refusal.STALE: "trained from a version that is too old by now; its entries return and go out with a later update",
+    Refusal.FUTURE: "trained from a version that does not exist here: does the device follow another aggregator?",
+    Refusal.VALUE_LIMIT: "an entry is larger than the announced limit",
+    Refusal.ADDRESS: "made for another task or device than its topic says",
+    Refusal.CONFLICT: "its number was used before for other bytes: a cloned card or a restored copy of the store",
+    Refusal.UPDATE: "a part that does not fit its update",
+    Refusal.WITHDRAWN: "the device asked to forget it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The newest counted update of a device.
+
+    Attributes:
+        base_version: that it was trained from.
+        received_s: Unix seconds; None when only its batch's record is left.
+        version: that it is part of; None while it waits.
+        made_s: when that was made, if the version is still kept (Unix seconds).
+    """
+
+    base_version: int
+    received_s: float | None
+    version: int | None
+    made_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a device in one task.
+
+    Attributes:
+        task: task id.
+        device: device id.
+        now_s: Unix seconds, as are all times.
+        version: the task's current one.
+        max_staleness: versions that an update may be behind.
+        waiting: updates that wait for the next version.
+        goal: that make one.
+        asked: whether the MQTT broker could be asked.
+        said: the device's retained status.
+        epochs: stores that it has begun, as far as they have uploaded.
+        applied: frames, ever.
+        refused: frames, ever.
+        lost: frames that a restored ledger does not know.
+        last_frame_s: when its newest frame came, counted or refused, if that is still known.
+        update: its newest counted update.
+        refusals: how many by reason, as far as reasons are still known.
+        last_refusal: sequence, reason and time of the newest of them.
+    """
+
+    task: str
+    device: str
+    now_s: float
+    version: int
+    max_staleness: int
+    waiting: int
+    goal: int
+    asked: bool = True
+    said: Status | None = None
+    epochs: int = 0
+    applied: int = 0
+    refused: int = 0
+    lost: int = 0
+    last_frame_s: float | None = None
+    update: Update | None = None
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    last_refusal: tuple[int, str, float] | None = None
+
+
+def told(facts: Facts) -> list[str]:
+    """The story, a sentence a line.
+
+    Example:
+        >>> said = Status("online", "a", note="waits for power", version=3, queued=2)
+        >>> for line in told(Facts("har", "pi-7", 1e9, 4, 10, 0, 8, said=said, applied=6, epochs=1)): print(line)
+        It is connected; it says: waits for power.
+        It has version 3, the current one is 4.
+        On it 2 frames have not left yet, 0 await a receipt, 0 were refused and go out with a later update.
+        When its last frame came is not known any more.
+        6 frames were counted, 0 refused.
+    """
+    return [*_contact(facts), *_uploads(facts), *_account(facts)]
+
+
+def age(seconds: float) -> str:
+    """A span of time for people.
+
+    Example:
+        >>> age(42), age(150), age(7200), age(3e5), age(-5)
+        ('42 s', '2 min', '2 h', '3 days', '0 s')
+    """
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}" if unit != 60 else f"{int(seconds // unit)} {name}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def printable(text: str) -> str:
+    """What a device says must not steer the terminal of who reads it.
+
+    Example:
+        >>> printable("fine\\x1b[2J")
+        'fine?[2J'
+    """
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def _contact(facts: Facts) -> Iterator[str]:
+    said = facts.said
+    if said is None and not facts.asked:
+        yield "The MQTT broker cannot be reached, so that what the device says of itself is unknown."
+    if said is None:
+        if facts.asked:
+            yield "It has said nothing since the MQTT broker started: it was never connected, or uses another broker."
+        return
+    note = f"; it says: {printable(said.note)}" if said.note else ""
+    yield f"It is {'not connected' if said.state == OFFLINE else 'connected'}{note}."
+    if said.session and said.version < 0 and said.state == OFFLINE and not said.rounds:
+        return  # a last will knows no more
+    if said.version < 0:
+        yield f"It has no model yet, the current version is {facts.version}."
+    elif facts.version > said.version:
+        late = facts.version - said.version > facts.max_staleness
+        why = ": what it trained from that is too old to be counted" if late else ""
+        yield f"It has version {said.version}, the current one is {facts.version}{why}."
+    else:
+        yield f"It has the current version, {said.version}."
+    if said.queued or said.sent or said.returned:
+        yield (
+            f"On it {said.queued} frames have not left yet, {said.sent} await a receipt, {said.returned} were refused"
+            " and go out with a later update."
+        )
+
+
+def _uploads(facts: Facts) -> Iterator[str]:
+    update = facts.update
+    if facts.last_frame_s is not None:
+        yield f"Its last frame came {age(facts.now_s - facts.last_frame_s)} ago."
+    elif facts.applied or facts.refused:
+        yield "When its last frame came is not known any more."
+    else:
+        yield "No frame of it has come."
+    if update is None:
+        return
+    base = f"Its last counted update was trained from version {update.base_version}"
+    if update.version is None:
+        yield f"{base} and waits for the next one: {facts.waiting} of {facts.goal} updates are there."
+    else:
+        made = "" if update.made_s is None else f", made {age(facts.now_s - update.made_s)} ago"
+        yield f"{base} and is part of version {update.version}{made}."
+
+
+def _account(facts: Facts) -> Iterator[str]:
+    if facts.applied or facts.refused:
+        yield f"{facts.applied} frames were counted, {facts.refused} refused."
+    words = {each.reason: text for each, text in REFUSED.items()}
+    for reason, count in sorted(facts.refusals.items(), key=lambda item: -item[1]):
+        yield f"Refused {count} times as {reason}: {words[reason]}."
+    if facts.last_refusal is not None:
+        sequence, reason, when_s = facts.last_refusal
+        yield f"The last refusal was of frame {sequence}, {reason}, {age(facts.now_s - when_s)} ago."
+    if facts.lost:
+        yield f"{facts.lost} frames that it had settled are unknown since a restore: what they carried is lost."
+    renewals = max(facts.epochs - 1, 0 if facts.said is None else facts.said.renewals)
+    if renewals:
+        yield f"It has begun anew {renewals} times; each time what it had not sent yet was dropped."

@@ -1,0 +1,63 @@
+"""What the service tells whoever looks on, as one small interface that costs a call where nobody does."""
+
+from collections.abc import Callable, Mapping
+
+
+class Watch:
+    """Looks away: every method may be called by the service at any rate, and none answers anything.
+
+    Attributes:
+        listens: whether the service shall subscribe to what devices say of themselves.
+
+    Example:
+        >>> Watch().heard("edge/v1/har/status/pi-7", b"{}")
+        False
+    """
+
+    listens = False
+
+    def task(self, task: str, dense_bytes: int) -> None:
+        """A task is served, whose parameters take so many bytes as float32."""
+
+    def asks(self, url: Callable[[], str]) -> None:
+        """Where the MQTT broker tells about itself over HTTP, if it is a NATS server; "" while there is none."""
+
+    def turned(self, *, writable: bool, uncounted: int = 0) -> None:
+        """The service has done a turn, with or without room on the disk; so many messages wait to be counted."""
+
+    def connected(self, *, up: bool) -> None:
+        """The service listens on the MQTT broker, or does no longer."""
+
+    def heard(self, topic: str, payload: bytes) -> bool:
+        """Whether this message was for the watch and needs nothing more."""
+        return bool(topic and payload and self.listens)
+
+    def uploaded(self, size: int) -> None:
+        """A message of `size` bytes has come on `up`, whatever it is."""
+
+    def rejected(self, reason: str) -> None:
+        """Bytes that were no message: see WireError."""
+
+    def committed(self, seconds: float) -> None:
+        """One transaction of the ledger took so long."""
+
+    def answered(self, task: str, verdict: str, reason: str) -> None:
+        """The ledger has answered a frame or a withdrawal; `reason` is "" but for refusals."""
+
+    def applied(self, task: str, size: int, parts: int, base_version: int) -> None:
+        """It has counted a frame of `size` bytes, one of `parts` of an update that was trained from a version."""
+
+    def waits(self, task: str, updates: int, age_s: float) -> None:
+        """So many updates wait for the next version, the first of them for so long (s)."""
+
+    def version(self, task: str, number: int, created_s: float) -> None:
+        """The current version, when the service starts, and each one that it makes (Unix seconds)."""
+
+    def closed(self, task: str) -> None:
+        """What waited has become a version."""
+
+    def evaluated(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
+        """What a version is worth."""
+
+    def lost(self, frames: int) -> None:
+        """Frames that a restored ledger does not know."""
