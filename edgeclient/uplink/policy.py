@@ -252,9 +252,7 @@ def hindrance(observed: Observed, rules: Rules) -> Hindrance | None:  # noqa: PL
     return None
 
 
-def no_fetch(
-    moment: Moment, observed: Observed, rules: Rules, history: History, size: int
-) -> Hindrance | None:
+def no_fetch(moment: Moment, observed: Observed, rules: Rules, history: History, size: int) -> Hindrance | None:
     """Why a model of `size` bytes may not be downloaded now, or None.
 
     Example:
