@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from broker import children, cli_fleet, cli_monitor, cli_upkeep, demo
+from broker import children, cli_fleet, cli_monitor, cli_top, cli_upkeep, demo
 from broker.accounts import AccountError
 from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
 from broker.ledger.ledger import Ledger, LedgerError
@@ -244,7 +244,7 @@ def demo_command(out: Path, *, seconds: float, devices: int, density: float, see
 
 
 for _command in (
-    *(cli_fleet.init, cli_fleet.devices, cli_monitor.why, cli_monitor.events),
+    *(cli_fleet.init, cli_fleet.devices, cli_monitor.why, cli_monitor.events, cli_top.top),
     *(cli_upkeep.backup, cli_upkeep.restore, cli_upkeep.ledger),
 ):
     cli.add_command(_command)
