@@ -80,8 +80,8 @@ def test_updates_refusals_losses_and_renewals_are_told() -> None:
 
 def test_health_and_the_reason_of_a_silence_are_told() -> None:
     health = Status(
-        "online", "s", note="waits", doing="metered", version=20, time_s=int(1e9) - 300, software="0.2.0", oldest_s=7200,
-        battery_percent=81, temperature_c=47.6, residual_norm=1.25,
+        "online", "s", note="waits", doing="metered", version=20, time_s=int(1e9) - 300, software="0.2.0",
+        oldest_s=7200, battery_percent=81, temperature_c=47.6, residual_norm=1.25,
     )  # fmt: skip
     text = story(said=health, applied=1, last_frame_s=1e9 - 60)
     assert (
