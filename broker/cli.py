@@ -1,7 +1,6 @@
 """The command `edgebroker`."""
 
 import json
-import logging
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +11,7 @@ from typing import Any
 
 import click
 
-from broker import children, cli_fleet, cli_monitor, cli_upkeep, demo
+from broker import children, cli_fleet, cli_monitor, cli_top, cli_upkeep, demo
 from broker.accounts import AccountError
 from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
 from broker.ledger.ledger import Ledger, LedgerError
@@ -21,7 +20,7 @@ from broker.registry.blobs import RegistryError
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
 from broker.upkeep import UpkeepError
-from edgeclient import __version__
+from edgeclient import __version__, logs
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError, load
 from edgeclient.wire.errors import WireError
@@ -53,7 +52,8 @@ def cli() -> None:
 
 @cli.command()
 @CONFIG
-def serve(config: Path) -> None:
+@logs.options
+def serve(config: Path, log_format: str, log_level: str) -> None:
     """Aggregate all tasks of the ledger, until stopped.
 
     CONFIG is a TOML file: where to keep ledger and models, and which MQTT broker to use or to start.
@@ -71,7 +71,7 @@ def serve(config: Path) -> None:
       edgebroker task add har watch-har.bundle --config broker.toml
       edgebroker serve broker.toml
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure(log_format, log_level)
     settings = load(config, Aggregator)
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
@@ -244,7 +244,7 @@ def demo_command(out: Path, *, seconds: float, devices: int, density: float, see
 
 
 for _command in (
-    *(cli_fleet.init, cli_fleet.devices, cli_monitor.why, cli_monitor.events),
+    *(cli_fleet.init, cli_fleet.devices, cli_monitor.why, cli_monitor.events, cli_top.top),
     *(cli_upkeep.backup, cli_upkeep.restore, cli_upkeep.ledger),
 ):
     cli.add_command(_command)

@@ -2,23 +2,19 @@
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from broker.ledger.ledger import Ledger, LedgerError
-from broker.monitor import hearing
-from broker.monitor.fleet import Fleet
+from broker.monitor import hearing, listing
+from broker.monitor.silence import WORDS
+from broker.monitor.story import printable
 from broker.settings import Aggregator
-from edgeclient.link.mqtt import Connected, Link, Message
 from edgeclient.settings import ConfigError, load
-from edgeclient.wire import topics
+from edgeclient.wire.status import ONLINE
 
-_CONNECT_S: Final = 10.0
-# Retained statuses follow the subscription at once.
-_HEAR_S: Final = 1.0
 _FILE: Final = """\
 # Written by `edgebroker init`.
 directory = {directory} # ledger and model versions live here: back it up with `edgebroker backup`
@@ -68,49 +64,38 @@ def devices(config: Path, *, as_json: bool) -> None:
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
     with Ledger(settings.ledger, read_only=True) as ledger:
-        tasks = [name for name, _, _ in ledger.tasks()]
-        counts = {name: ledger.frame_counts(name) for name in tasks}
-    said = _statuses(settings, tasks)
-    rows = [
-        _row(name, device, counts[name], said[name])
-        for name in tasks
-        for device in sorted(counts[name].keys() | said[name].last.keys())
-    ]
+        with hearing.Listening(hearing.endpoint_of(settings), [name for name, _, _ in ledger.tasks()]) as heard:
+            heard.first()
+        rows = listed(ledger, heard)
     if as_json:
         click.echo(json.dumps({"devices": rows}))
         return
     for row in rows:
-        state = f"{row['state']}: {row['note']}" if row["state"] else "has said nothing since the broker started"
-        click.echo(f"{row['task']}/{row['device']}: {row['applied']} frames applied, {row['refused']} refused; {state}")
+        state = f"{row['state']}: {printable(row['note'])}" if row["state"] else "has said nothing"
+        guessed = "" if row["state"] == ONLINE and row["guess"] != "hangs" else f". {WORDS[row['guess']]}"
+        counted = f"{row['applied']} frames applied, {row['refused']} refused"
+        click.echo(f"{row['task']}/{row['device']}: {counted}; {state}{guessed}")
     if not rows:
         click.echo("no device has been heard of yet: edgeclient join writes the configuration of one")
 
 
-def _row(task: str, device: str, counts: dict[str, tuple[int, int, int]], said: Fleet) -> dict[str, Any]:
-    applied, refused, _ = counts.get(device, (0, 0, 0))
-    known = said.last.get(device)
-    told = {} if known is None else asdict(known)
-    told = {"state": "", "note": ""} | {key: value for key, value in told.items() if key not in {"applied", "refused"}}
-    return {"task": task, "device": device, "applied": applied, "refused": refused, **told}
-
-
-def _statuses(settings: Aggregator, tasks: list[str]) -> dict[str, Fleet]:
-    """Retained statuses by task; empty ones where the broker cannot be reached."""
-    fleets = {name: Fleet() for name in tasks}
-    link = Link(hearing.endpoint_of(settings), client_id_prefix="devices")
-    link.start()
-    until_s = time.monotonic() + _CONNECT_S
-    try:
-        while time.monotonic() < until_s:
-            for event in link.poll(0.1):
-                if isinstance(event, Connected):
-                    link.subscribe(*(topics.everyone(name, "status") for name in tasks))
-                    until_s = time.monotonic() + _HEAR_S
-                elif isinstance(event, Message):
-                    link.acknowledge(event)
-                    for name, fleet in fleets.items():
-                        if event.topic.startswith(topics.status(name, "x").removesuffix("x")):
-                            fleet.hear(event.topic, event.payload)
-    finally:
-        link.stop()
-    return fleets
+def listed(ledger: Ledger, heard: hearing.Listening) -> list[dict[str, Any]]:
+    """A row for every device that the ledger or the MQTT broker knows."""
+    rows: list[dict[str, Any]] = []
+    for task, fleet in heard.fleets.items():
+        counts, (last,) = ledger.frame_counts(task), ledger.versions(task, last=1)
+        for device in sorted(counts.keys() | fleet.last.keys()):
+            applied, refused, _ = counts.get(device, (0, 0, 0))
+            rows.append(
+                listing.row(
+                    task,
+                    device,
+                    said=fleet.last.get(device),
+                    asked=heard.reached,
+                    applied=applied,
+                    refused=refused,
+                    version=last.number,
+                    now_s=time.time(),
+                )
+            )
+    return rows

@@ -31,7 +31,7 @@ from broker.registry.blobs import Blobs, RegistryUnavailable
 from broker.rounds.buffer import Buffer
 from broker.running import Running
 from broker.settings import Aggregator, Task, as_json
-from edgeclient import failpoint, files
+from edgeclient import failpoint, files, logs
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
 from edgeclient.wire import bundle, frame, messages, topics
 from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT
@@ -141,7 +141,7 @@ class Service:
     def _complain(self, device: str, reason: str, detail: str) -> None:
         line = self._complaints.note(device, reason, detail, now=time.monotonic())
         if line is not None:
-            _LOG.warning("%s", line)
+            _LOG.warning("%s", line, extra={"device": device, "reason": reason})
 
     # Intake → ledger → receipt → acknowledgement
 
@@ -201,6 +201,9 @@ class Service:
             self._watch.answered(each.task, admission.verdict, reason)
             if isinstance(each, Entry) and admission.verdict is Verdict.APPLIED:
                 self._watch.applied(each.task, len(each.body), each.parts, each.base_version)
+            if _LOG.isEnabledFor(logging.DEBUG):
+                fields = logs.identity(*key, each.sequence, verdict=admission.verdict.value, reason=reason)
+                _LOG.debug("frame %d %s", each.sequence, admission.verdict, extra=fields)
             if reason:
                 self._complain(each.device, reason, f"frame {each.sequence} is not counted: {reason}")
         failpoint.hit("service.before-receipt")
@@ -272,7 +275,8 @@ class Service:
         task.version, task.parameters = version, parameters
         self._watch.closed(task.name)
         self._watch.version(task.name, number, version.created_s)
-        _LOG.info("task %s: version %d from %d updates", task.name, number, len(leads))
+        fields = {"task": task.name, "version": number}
+        _LOG.info("task %s: version %d from %d updates", task.name, number, len(leads), extra=fields)
         if task.evaluator is not None:
             task.evaluator.submit(number, self._blobs.path(digest))
         failpoint.hit("service.before-publish")

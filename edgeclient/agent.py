@@ -283,7 +283,13 @@ class Agent:
             self._greet()
         elif not settlement.empty:
             for sequence, refusal in settlement.refused:
-                _LOG.info("frame %d refused (%s): its entries join the next round", sequence, refusal.reason)
+                fields = self._sender.identity(account.epoch, sequence, verdict="refused", reason=refusal.reason)
+                text = "frame %d refused (%s): its entries join the next round"
+                _LOG.info(text, sequence, refusal.reason, extra=fields)
+            for verdict, sequences in (("applied", settlement.applied), ("withdrawn", settlement.withdrawn)):
+                for sequence in sequences:
+                    fields = self._sender.identity(account.epoch, sequence, verdict=verdict)
+                    _LOG.debug("frame %d %s", sequence, verdict, extra=fields)
             settled = [*settlement.applied, *settlement.withdrawn, *(sequence for sequence, _ in settlement.refused)]
             self._settled |= {sequence: digest(sequence) for sequence in settled}
             self._settled = dict(sorted(self._settled.items())[-_REMEMBERED:])

@@ -1,7 +1,6 @@
 """The command `edgeclient`."""
 
 import json
-import logging
 import os
 import signal
 import sqlite3
@@ -17,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from edgeclient import __version__
+from edgeclient import __version__, logs
 from edgeclient import agent as agent_module
 from edgeclient.agent import Agent
 from edgeclient.audit import Auditor
@@ -63,7 +62,8 @@ def cli() -> None:
 @click.argument(
     "configs", metavar="CONFIG...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
 )
-def run(configs: tuple[Path, ...]) -> None:
+@logs.options
+def run(configs: tuple[Path, ...], log_format: str, log_level: str) -> None:
     """Take part in a task until stopped: fetch the model, train, upload.
 
     CONFIG is a TOML file: who this device is, where the MQTT broker is, where the data is. With several, the device
@@ -82,6 +82,7 @@ def run(configs: tuple[Path, ...]) -> None:
     Example:
       edgeclient run device.toml
     """
+    logs.configure(log_format, log_level)
     agents = _agents(configs)
     click.echo("stop with Ctrl-C")
     agent_module.run(agents)
@@ -91,7 +92,8 @@ def run(configs: tuple[Path, ...]) -> None:
 @CONFIG
 @click.option("--timeout", "timeout_s", default=1800.0, show_default=True, help="Give up after so many seconds.")
 @JSON
-def once(config: Path, timeout_s: float, *, as_json: bool) -> None:
+@logs.options
+def once(config: Path, timeout_s: float, log_format: str, log_level: str, *, as_json: bool) -> None:
     """Train on the current version, wait until what came of it is counted, and end: for timers and job schedulers.
 
     The exit code is 0 when everything is done, and 3 when conditions forbid it now or the time is over; what was learnt
@@ -101,6 +103,7 @@ def once(config: Path, timeout_s: float, *, as_json: bool) -> None:
     Example:
       edgeclient once device.toml --timeout 600
     """
+    logs.configure(log_format, log_level)
     (agent,) = _agents([config])
     timer = threading.Timer(timeout_s, agent.stop)
     timer.daemon = True
@@ -118,7 +121,6 @@ def once(config: Path, timeout_s: float, *, as_json: bool) -> None:
 
 def _agents(configs: Sequence[Path]) -> list[Agent]:
     """Agents that share what the owner grants; signals stop them."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     every = [load(config, Device) for config in configs]
     if len({settings.directory.resolve() for settings in every}) < len(every):
         raise ConfigError("two tasks in one directory: give each configuration a directory of its own")

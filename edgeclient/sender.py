@@ -2,9 +2,10 @@
 
 import logging
 import time
+from functools import partial
 from typing import Final
 
-from edgeclient import failpoint
+from edgeclient import failpoint, logs
 from edgeclient.durable.rows import Row, State
 from edgeclient.durable.store import Store
 from edgeclient.link.mqtt import Link, LinkDown
@@ -31,11 +32,13 @@ class Sender:
 
     Attributes:
         window: which frames are under way.
+        identity: fields for log lines, of an epoch and a sequence.
     """
 
     def __init__(self, settings: Device, link: Link, presence: Presence) -> None:
         self._upload = settings.upload
         self._topic = topics.up(settings.task, settings.device)
+        self.identity = partial(logs.identity, settings.task, settings.device)
         self._link = link
         self._presence = presence
         self.window = Window(most=settings.upload.window, retry_after_s=settings.upload.retry_after_s)
@@ -96,6 +99,7 @@ class Sender:
                     for _ in range(2 if failpoint.sabotaged("double") else 1):
                         self._publish(frame.stamp(store.body(row.id), epoch=epoch, sequence=row.sequence))
                     self.window.sent(row.sequence, now=now)
+                    _LOG.debug("frame %d sent", row.sequence, extra=self.identity(epoch, row.sequence))
         except LinkDown:
             return
 

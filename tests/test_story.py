@@ -78,6 +78,25 @@ def test_updates_refusals_losses_and_renewals_are_told() -> None:
     assert "not known any more" in story(applied=5)
 
 
+def test_health_and_the_reason_of_a_silence_are_told() -> None:
+    health = Status(
+        "online", "s", note="waits", doing="metered", version=20, time_s=int(1e9) - 300, software="0.2.0",
+        oldest_s=7200, battery_percent=81, temperature_c=47.6, residual_norm=1.25,
+    )  # fmt: skip
+    text = story(said=health, applied=1, last_frame_s=1e9 - 60)
+    assert (
+        "It said 5 min ago, by its own clock: release 0.2.0, battery at 81 %, 48 °C, its oldest frame waits 2 h,"
+        " residual norm 1.25." in text
+    )
+    assert "Why nothing comes" not in text
+    assert "Why nothing comes, probably: waits. " in story(said=health, applied=1, last_frame_s=1e9 - 3601)
+    hangs = replace(health, time_s=int(1e9) - 90_000)
+    assert "probably: hangs. " in story(said=hangs, applied=1, last_frame_s=1e9 - 60)
+    assert "probably: stopped. " in story(said=Status("offline", "s", note="stopped", doing="stopped"))
+    assert "probably: never-connected. " in story()
+    assert "probably: unknown. " in story(asked=False, applied=1)
+
+
 def test_every_refusal_has_words() -> None:
     assert set(REFUSED) == set(Refusal)
 

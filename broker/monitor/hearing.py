@@ -1,11 +1,16 @@
-"""What the MQTT broker keeps: retained messages, asked for once."""
+"""What the MQTT broker keeps: retained messages, asked for once, and what devices say from then on."""
 
+import contextlib
 import time
 from collections.abc import Sequence
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
+from broker.monitor.fleet import Fleet
 from broker.settings import Aggregator
-from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
+from edgeclient.link.mqtt import Connected, Endpoint, Link, LinkDown, Message
+from edgeclient.wire import topics
+from edgeclient.wire.errors import WireError
 
 _CONNECT_S: Final = 10.0
 # Retained messages follow the subscription at once.
@@ -46,3 +51,61 @@ def retained(endpoint: Endpoint, wanted: Sequence[str], *, connect_s: float = _C
     finally:
         link.stop()
     return list(found.values()) if subscribed else None
+
+
+class Listening:
+    """Hears the statuses of all devices, from the retained ones on, as long as it is open.
+
+    Args:
+        endpoint: the MQTT broker.
+        tasks: whose devices.
+
+    Attributes:
+        fleets: the last status of every device, by task.
+        reached: whether the broker has ever let us in.
+
+    Example: `with Listening(endpoint, ["har"]) as heard: heard.wait(1.0)`
+    """
+
+    def __init__(self, endpoint: Endpoint, tasks: Sequence[str]) -> None:
+        self.fleets = {name: Fleet() for name in tasks}
+        self.reached = False
+        self._link = Link(endpoint, client_id_prefix="listens")
+
+    def __enter__(self) -> Self:
+        self._link.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._link.stop()
+
+    def wait(self, seconds: float) -> None:
+        """Take in what comes, for so long."""
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0:
+            for event in self._link.poll(min(left_s, 0.1)):
+                if isinstance(event, Connected):
+                    self.reached = True
+                    with contextlib.suppress(LinkDown):  # gone again: the next Connected asks again
+                        self._link.subscribe(*(topics.everyone(name, "status") for name in self.fleets))
+                elif isinstance(event, Message):
+                    self._link.acknowledge(event)
+                    self._hear(event)
+
+    def first(self, connect_s: float = _CONNECT_S) -> None:
+        """Wait for the retained statuses: they follow the subscription at once."""
+        until_s = time.monotonic() + connect_s
+        while not self.reached and time.monotonic() < until_s:
+            self.wait(0.1)
+        if self.reached:
+            self.wait(_HEAR_S)
+
+    def _hear(self, message: Message) -> None:
+        try:
+            task = topics.parse(message.topic).task
+        except WireError:
+            return
+        if task in self.fleets:
+            self.fleets[task].hear(message.topic, message.payload)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from broker.monitor.silence import SILENT_S, WORDS, Contact, guess
 from edgeclient.wire.messages import Refusal
 from edgeclient.wire.status import OFFLINE, Status
 
@@ -91,7 +92,7 @@ def told(facts: Facts) -> list[str]:
         When its last frame came is not known any more.
         6 frames were counted, 0 refused.
     """
-    return [*_contact(facts), *_uploads(facts), *_account(facts)]
+    return [*_contact(facts), *_health(facts), *_uploads(facts), *_silence(facts), *_account(facts)]
 
 
 def age(seconds: float) -> str:
@@ -142,6 +143,33 @@ def _contact(facts: Facts) -> Iterator[str]:
             f"On it {said.queued} frames have not left yet, {said.sent} await a receipt, {said.returned} were refused"
             " and go out with a later update."
         )
+
+
+def _health(facts: Facts) -> Iterator[str]:
+    said = facts.said
+    if said is None:
+        return
+    told = [
+        f"release {printable(said.software)}" if said.software else "",
+        "" if said.battery_percent is None else f"battery at {said.battery_percent} %",
+        "" if said.temperature_c is None else f"{said.temperature_c:.0f} °C",
+        f"its oldest frame waits {age(said.oldest_s)}" if said.oldest_s else "",
+        "" if said.residual_norm is None else f"residual norm {said.residual_norm:.3g}",
+    ]
+    if any(told):
+        when = f" {age(facts.now_s - said.time_s)} ago, by its own clock" if said.time_s > 0 else ""
+        yield f"It said{when}: {', '.join(filter(None, told))}."
+
+
+def _silence(facts: Facts) -> Iterator[str]:
+    """A guess, where nothing has come for an hour or nobody is there."""
+    said = facts.said
+    told_s = facts.now_s - said.time_s if said is not None and said.time_s > 0 else None
+    counted = facts.applied + facts.refused > 0
+    word = guess(Contact(said, asked=facts.asked, counted=counted, age_s=told_s, version=facts.version))
+    late = facts.last_frame_s is not None and facts.now_s - facts.last_frame_s > SILENT_S
+    if late or said is None or said.state == OFFLINE or word == "hangs":
+        yield f"Why nothing comes, probably: {word}. {WORDS[word]}"
 
 
 def _uploads(facts: Facts) -> Iterator[str]:

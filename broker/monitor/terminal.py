@@ -1,4 +1,4 @@
-"""A live table of a running fleet; rich is imported here alone."""
+"""A live table of a running fleet; rich is imported here and in screen.py alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

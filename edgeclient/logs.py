@@ -1,0 +1,75 @@
+"""Log lines of both sides: text for people, or one JSON object a line for programs.
+
+The identity of an update (task, device, epoch, sequence) travels in fields of the same names on device and aggregator,
+so that one search finds the life of a frame. Only the fields listed here are written.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FIELDS: Final = ("task", "device", "epoch", "sequence", "version", "verdict", "reason")
+_TEXT: Final = "%(asctime)s %(levelname)s %(message)s"
+
+
+def identity(task: str, device: str, epoch: int, sequence: int, **more: Any) -> dict[str, Any]:
+    """Fields of one frame, for `extra` of a log call; `more` are others of FIELDS.
+
+    Example:
+        >>> identity("har", "pi-7", 255, 3, reason="stale")["epoch"]
+        '00000000000000ff'
+    """
+    # 64 bits are too many for the numbers of most JSON readers.
+    return {"task": task, "device": device, "epoch": f"{epoch:016x}", "sequence": sequence, **more}
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, fields, and the traceback of an exception.
+
+    Example:
+        >>> record = logging.LogRecord("broker.service", logging.INFO, "", 0, "version %d", (7,), None)
+        >>> json.loads(JsonLines().format(record))["message"]
+        'version 7'
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{field: record.__dict__[field] for field in FIELDS if field in record.__dict__},
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure(log_format: str, log_level: str) -> None:
+    """Log to standard error from now on.
+
+    Args:
+        log_format: "text" or "json".
+        log_level: "info", or "debug": every frame then leaves a line.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(_TEXT))
+    logging.basicConfig(level=log_level.upper(), handlers=[handler])
+
+
+def options(command: Command) -> Command:
+    """Give a click command --log-format and --log-level, the arguments of `configure`."""
+    kinds = click.Choice(["text", "json"])
+    levels = click.Choice(["info", "debug"])
+    shown = click.option("--log-format", type=kinds, default="text", show_default=True, help="One JSON object a line.")
+    told = click.option(
+        "--log-level", type=levels, default="info", show_default=True, help="debug: a line for every frame."
+    )
+    return shown(told(command))
