@@ -19,8 +19,12 @@ def test_the_wheel(wheel: Path) -> None:
 
 def test_the_device_without_extras(wheel: Path, tmp_path: Path) -> None:
     python = footprint.install(tmp_path / "core", str(wheel))
-    assert footprint.size_mib(python) <= BARS["installed_mib"]
     assert footprint.idle_rss_mib(python, tmp_path / "device", trained=False) <= BARS["idle_rss_mib"]
+    bytecode = footprint.size(footprint.site(python), "*.pyc")
+    assert len(list(footprint.site(python).glob("edgeclient/**/*.pyc"))) > 50  # what ran is what was installed
+    board = footprint.install_for_board(tmp_path / "board", wheel)
+    assert "aarch64" in (next(board.glob("numpy-*.dist-info")) / "WHEEL").read_text()
+    assert footprint.size(board) + bytecode <= 1e6 * BARS["board_mb"]
 
 
 @pytest.mark.timeout(300)
