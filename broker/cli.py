@@ -16,11 +16,11 @@ from broker import children, cli_fleet, cli_monitor, cli_upkeep, demo
 from broker.accounts import AccountError
 from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
 from broker.ledger.ledger import Ledger, LedgerError
-from broker.monitor.http import watching
 from broker.registry.blobs import RegistryError
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
 from broker.upkeep import UpkeepError
+from broker.web import watching
 from edgeclient import __version__
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError, load
