@@ -53,9 +53,9 @@ function tiles() {
   say("t-made", `made ${time(now.made_s)}`);
   say("t-next", `${count(now.waiting)} of ${count(now.goal)}`);
   say("t-bytes", size(now.frame_bytes));
-  say("t-dense", `dense float32: ${size(now.dense_bytes)}`);
-  say("t-saved", now.frame_bytes ? `${count(Math.round(now.dense_bytes / now.frame_bytes))}×` : "–");
   say("t-up", `${size(now.upload_bytes)} came since the start, all included`);
+  say("t-saved", size(Math.max(0, now.dense_bytes - now.frame_bytes)));
+  say("t-times", now.frame_bytes ? `${count(Math.round(now.dense_bytes / now.frame_bytes))} times fewer than dense float32` : "");
   link(now.wrong ? now.wrong : "live", Boolean(now.wrong));
 }
 
