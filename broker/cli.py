@@ -15,11 +15,11 @@ from broker import children, cli_fleet, cli_monitor, cli_top, cli_upkeep, demo
 from broker.accounts import AccountError
 from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
 from broker.ledger.ledger import Ledger, LedgerError
-from broker.monitor.http import watching
 from broker.registry.blobs import RegistryError
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
 from broker.upkeep import UpkeepError
+from broker.web import watching
 from edgeclient import __version__, logs
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError, load
@@ -64,8 +64,9 @@ def serve(config: Path, log_format: str, log_level: str) -> None:
       [embedded]                  # or [mqtt] with host and port of your own broker
       host = "0.0.0.0"
       port = 1883
-      [monitor]                   # optional: Prometheus' /metrics, /healthz and /readyz
-      port = 9464
+      [monitor]                   # web page, /metrics, /healthz and /readyz; http://127.0.0.1:9464 when left out
+      host = "0.0.0.0"            # for others than this machine ...
+      token_file = "operator.token"   # ... who then need this token
     \b
     Example:
       edgebroker task add har watch-har.bundle --config broker.toml
@@ -228,7 +229,10 @@ def status(config: Path, *, as_json_: bool) -> None:
     type=click.Choice(["drop", "double", "residual"]),
     help="Break one promise on purpose; the report must notice.",
 )
-def demo_command(out: Path, *, seconds: float, devices: int, density: float, seed: int, sabotage: str | None) -> None:
+@click.option("--web/--no-web", default=True, help="Serve a web page of it, whose address is printed.")
+def demo_command(
+    out: Path, *, seconds: float, devices: int, density: float, seed: int, sabotage: str | None, web: bool
+) -> None:
     """Run the whole loop on this machine: MQTT broker, aggregator and device processes on real sensor data.
 
     Ten people wore a smartwatch while exercising; each wrist of eight of them is one device with only its
@@ -239,7 +243,7 @@ def demo_command(out: Path, *, seconds: float, devices: int, density: float, see
     Example:
       edgebroker demo --seconds 60 --devices 16 --out demo-run
     """
-    plan = demo.Plan(out, seconds=seconds, devices=devices, density=density, seed=seed, sabotage=sabotage)
+    plan = demo.Plan(out, seconds=seconds, devices=devices, density=density, seed=seed, sabotage=sabotage, web=web)
     sys.exit(0 if demo.run(plan) else 1)
 
 

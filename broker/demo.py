@@ -10,6 +10,7 @@ import platform
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,7 +30,7 @@ from broker.monitor.fleet import Fleet
 from broker.monitor.traffic import Traffic
 from broker.registry.blobs import Blobs
 from broker.service import add_task
-from broker.settings import Aggregator, DevicePolicy, Task
+from broker.settings import Aggregator, DevicePolicy, Monitor, Task
 from edgeclient import failpoint
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
@@ -55,6 +56,7 @@ class Plan:
     density: float
     seed: int
     sabotage: str | None
+    web: bool = True
 
 
 @dataclass(slots=True)
@@ -96,7 +98,8 @@ def run(plan: Plan) -> bool:
     with ExitStack() as stack:
         mqtt = stack.enter_context(EmbeddedBroker(out / "mqtt"))
         settings = Aggregator(directory=out / "aggregator", mqtt=Mqtt(port=mqtt.port))
-        _write_configs(out, plan, devices, mqtt.port)
+        page = _page_port() if plan.web else None
+        _write_configs(out, plan, devices, mqtt.port, page)
         task = _task(out, plan)
         add_task(settings, TASK, content, task)
         observer = Link(Endpoint("127.0.0.1", mqtt.port), client_id_prefix="observer")
@@ -107,6 +110,8 @@ def run(plan: Plan) -> bool:
         _wait_for_observer(demo)
         for name in ("aggregator", *devices):
             _start(demo, out, name)
+        if page is not None:
+            _tell_page(demo, page)
         _learn(demo, out, devices)
         _settle(demo, devices)
     report = _report(demo, out, devices, content)
@@ -144,8 +149,20 @@ def _write_held_out(out: Path) -> None:
     np.savez(out / "held_out.npz", x=x, labels=labels)
 
 
-def _write_configs(out: Path, plan: Plan, devices: list[str], port: int) -> None:
-    (out / "aggregator.toml").write_text(f'directory = "aggregator"\n[mqtt]\nport = {port}\n')
+def _page_port() -> int:
+    """The usual one, or any when that is taken: the aggregator must find it again after its death."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", Monitor().port))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _write_configs(out: Path, plan: Plan, devices: list[str], port: int, page: int | None) -> None:
+    monitor = "enabled = false" if page is None else f"port = {page}"
+    (out / "aggregator.toml").write_text(f'directory = "aggregator"\n[mqtt]\nport = {port}\n[monitor]\n{monitor}\n')
     for name in devices:
         (out / "devices" / name / "device.toml").write_text(
             f'device = "{name}"\ntask = "{TASK}"\ndirectory = "state"\naudit = true\n'
@@ -205,6 +222,17 @@ def _wait_for_observer(demo: _Run) -> None:
                 return
         if demo.seconds > _SETTLE_S:
             raise DemoError("the MQTT broker does not answer")
+
+
+def _tell_page(demo: _Run, port: int) -> None:
+    """Its address, as soon as somebody answers there."""
+    until_s = demo.seconds + _SETTLE_S
+    while demo.seconds < until_s:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        _observe(demo, 0.1)
+    print(f"watch it live: http://127.0.0.1:{port}", flush=True)
 
 
 def _learn(demo: _Run, out: Path, devices: list[str]) -> None:

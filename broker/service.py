@@ -236,6 +236,7 @@ class Service:
                 case WithdrawIn(task, device, said):
                     asked += [Withdrawal(task, device, said.epoch, *each) for each in said.frames]
                 case FrameIn() as said:
+                    self._watch.kept(said.task, said.device, said.frame.update.indices.size * said.frame.parts)
                     asked.append(self._tasks[said.task].entry(said))
         return hellos, asked
 
@@ -271,6 +272,7 @@ class Service:
         number = task.version.number + 1
         version = Version(number, digest, number, time.time(), len(leads), len(members), sum(leads), {})
         terms = {"scale_bits": SCALE_BITS, "value_limit": VALUE_LIMIT, "learning_rate": learning_rate}
+        terms["frame_bytes"] = sum(len(member.body) for member in members)
         self._ledger.close_batch(task.name, members, version, terms)
         task.version, task.parameters = version, parameters
         self._watch.closed(task.name)

@@ -28,15 +28,21 @@ class Embedded:
 
 @attrs.frozen
 class Monitor:
-    """Where Prometheus asks; off when the file has no [monitor]."""
+    """The web page, and what Prometheus asks, over HTTP; without a [monitor] on this machine alone."""
 
-    # Whoever reaches it may read it: there is no password on it.
+    # Any address but this machine's own (127.0.0.1) asks for a token_file.
     host: str = "127.0.0.1"
     # 0 takes a free one, which the log tells.
     port: int = attrs.field(default=9464, validator=within(0, 65535))
     # Monitoring endpoint of a NATS server that is not the embedded one, such as http://127.0.0.1:8222: its figures are
     # in the metrics then. Mosquitto's come over MQTT ($SYS).
     nats_url: str = attrs.field(default="", validator=matches_re(r"(https?://.+)?"))
+    # The operator's token, 16 characters or more on one line; only its owner may read it (mode 600).
+    token_file: Path | None = None
+    # By these names browsers may call it, as in http://NAME:9464, beside localhost and addresses.
+    names: tuple[str, ...] = ()
+    # false: neither page nor metrics.
+    enabled: bool = True
 
 
 @attrs.frozen
@@ -48,6 +54,7 @@ class Aggregator:
     # An MQTT broker that is already there.
     mqtt: Mqtt | None = None
     embedded: Embedded | None = None
+    # Not given: as if it were there, but a note instead of an error when the page cannot be served.
     monitor: Monitor | None = None
 
     def __attrs_post_init__(self) -> None:

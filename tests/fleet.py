@@ -26,6 +26,8 @@ from edgeclient.wire.frame import Origin
 
 Accept: TypeAlias = Callable[[Message], bool]
 
+# Tests serve no page on the port that all aggregators have by default.
+NO_PAGE = "[monitor]\nenabled = false\n"
 BUNDLE = demo_data.bundle_bytes()
 LAYOUT = bundle.decode(BUNDLE).manifest.layout
 START = bundle.decode(BUNDLE).parameters
@@ -62,7 +64,7 @@ def start_aggregator(folder: Path, endpoint: Endpoint, task: str, settings: Task
     """A new task, and `edgebroker serve` as a process."""
     made = Aggregator(directory=folder / "data", mqtt=Mqtt(port=endpoint.port))
     add_task(made, task, BUNDLE, settings)
-    (folder / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n')
+    (folder / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n{NO_PAGE}')
     return _serve(folder)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,8 @@ def test_the_loop_learns_and_nothing_is_lost(tmp_path: Path) -> None:
     assert report.keys() >= KEYS
     assert (report["frames_lost"], report["frames_doubled"], report["law_holds"]) == (0, 0, True)
     assert report["kills"] == 2
+    assert re.search(r"^watch it live: http://127\.0\.0\.1:\d+$", said, re.MULTILINE)
+    assert "Traceback" not in (tmp_path / "out/logs/aggregator.log").read_text()
     assert report["versions"] >= 4
     assert report["versions_remade"] == report["versions"]
     assert report["accuracy_after"] > report["accuracy_before"] + 0.1
@@ -48,9 +51,10 @@ def test_the_loop_learns_and_nothing_is_lost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("promise", ["drop", "double", "residual"])
 def test_sabotage_is_noticed(promise: str, tmp_path: Path) -> None:
-    options = ["--seconds", "9", "--devices", "3", "--sabotage", promise]
-    code, report, _ = _run(tmp_path / "out", *options)
+    options = ["--seconds", "9", "--devices", "3", "--no-web", "--sabotage", promise]
+    code, report, said = _run(tmp_path / "out", *options)
     assert code == 1
+    assert "http://" not in said
     assert not report["law_holds"] or report["frames_lost"] or report["frames_doubled"]
 
 

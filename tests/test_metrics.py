@@ -28,6 +28,7 @@ from broker.monitor.silence import SILENT_S
 from broker.monitor.watch import Watch
 from broker.service import add_task
 from broker.settings import Aggregator, Monitor, Task
+from broker.web import watching
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError, Mqtt, load
 from edgeclient.wire import status, topics
@@ -367,29 +368,32 @@ def get(url: str) -> tuple[int, str]:
 
 def test_routes_and_probes() -> None:
     wrong = [""]
-    routes: http.Routes = {"/healthz": lambda: http.verdict(wrong[0])}
-    with http.serving("127.0.0.1", 0, routes) as url:
+
+    async def healthz(_: http.Query) -> http.Answer:
+        return http.verdict(wrong[0])
+
+    site = http.Site({"/healthz": healthz})
+    with http.serving("127.0.0.1", 0, site) as url:
         assert get(f"{url}/healthz?x=1") == (200, "ok\n")
         wrong[0] = "no room"
         assert get(f"{url}/healthz") == (503, "no room\n")
         assert get(f"{url}/etc/passwd") == (404, "try /healthz\n")
-        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as silent:
+        port = int(url.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as silent:
             silent.sendall(b"GET /")  # and never ends: others are answered meanwhile
             assert get(f"{url}/healthz")[0] == 503
-        port = int(url.rsplit(":", 1)[1])
         with (
             pytest.raises(ConfigError, match=f"port {port}: Address already in use"),
-            http.serving("127.0.0.1", port, routes),
+            http.serving("127.0.0.1", port, site),
         ):
             pass
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{url}/healthz", timeout=5)
 
 
-def test_off_unless_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('directory = "d"\n[embedded]\n')
-    settings = load(tmp_path / "a.toml", Aggregator)
-    with http.watching(settings) as watch:
+def test_it_can_be_switched_off(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('directory = "d"\n[embedded]\n[monitor]\nenabled = false\n')
+    with watching(load(tmp_path / "a.toml", Aggregator)) as watch:
         assert type(watch) is Watch
     assert not watch.listens
     (tmp_path / "a.toml").write_text('directory = "d"\n[embedded]\n[monitor]\n')
@@ -399,12 +403,19 @@ def test_off_unless_asked_for(tmp_path: Path) -> None:
         load(tmp_path / "a.toml", Aggregator)
 
 
-def test_without_prometheus_client_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    monkeypatch.delitem(sys.modules, "broker.monitor.metrics")
+@pytest.mark.parametrize("package", ["prometheus_client", "aiohttp"])
+def test_without_a_package_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    for module in ("broker.monitor.http", "broker.monitor.metrics", "broker.monitor.shown", "broker.pages"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     settings = Aggregator(tmp_path, mqtt=Mqtt(), monitor=Monitor(port=0))
-    with pytest.raises(ConfigError, match="pip install"), http.watching(settings):
+    with pytest.raises(ConfigError, match="pip install"), watching(settings):
         pass
+    with watching(Aggregator(tmp_path, mqtt=Mqtt())) as watch:  # nobody has asked: a note
+        assert type(watch) is Watch
+    assert "no web page: [monitor] needs" in caplog.text
 
 
 @contextmanager

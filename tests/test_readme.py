@@ -37,7 +37,7 @@ def files(tmp_path: Path, endpoint: Endpoint, native_python: str) -> Path:
     load(tmp_path / "mine.toml", Task)
     load(tmp_path / "device.toml", Device)
     # Not the README's port: tests share one machine.
-    (tmp_path / "broker.toml").write_text(f'directory = "broker-data"\n[mqtt]\nport = {endpoint.port}\n')
+    (tmp_path / "broker.toml").write_text(f'directory = "broker-data"\n[mqtt]\nport = {endpoint.port}\n{fleet.NO_PAGE}')
     device = (tmp_path / "device.toml").read_text().replace('host = "192.168.1.10"', f"port = {endpoint.port}")
     (tmp_path / "device.toml").write_text(device + '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n')
     (tmp_path / "mine.toml").write_text("goal = 1\nmin_interval_s = 0\n")

@@ -282,7 +282,7 @@ def test_versions_keep_coming_when_the_clock_jumps_a_year(tmp_path: Path, endpoi
     task = f"clock{'-' if jump_s < 0 else '_'}"
     made = Aggregator(directory=tmp_path / "data", mqtt=Mqtt(port=endpoint.port))
     add_task(made, task, fleet.BUNDLE, Task(goal=100, deadline_s=0.5, min_interval_s=0.5))
-    (tmp_path / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n')
+    (tmp_path / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n{fleet.NO_PAGE}')
     (tmp_path / "by").write_text("0")
     command = [sys.executable, "-c", JUMPING, "serve", str(tmp_path / "a.toml"), str(tmp_path / "by")]
     with fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link:

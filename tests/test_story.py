@@ -202,7 +202,7 @@ def edgebroker(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def configured(folder: Path, endpoint: Endpoint) -> str:
-    (folder / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n')
+    (folder / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n{fleet.NO_PAGE}')
     return str(folder / "a.toml")
 
 

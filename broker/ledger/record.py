@@ -36,7 +36,7 @@ def encode(members: Iterable[Member], terms: Mapping[str, float]) -> bytes:
 
     Args:
         members: in the order of their admission.
-        terms: what else the sum depended on: scale, value limit, learning rate.
+        terms: what else the sum depended on (scale, value limit, learning rate), and frame_bytes, what its frames took.
 
     Example:
         >>> made = encode([Member("pi-7", -3, 0, 4, 25600, True)], {"scale_bits": 26})

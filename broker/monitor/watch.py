@@ -47,6 +47,9 @@ class Watch:
     def applied(self, task: str, size: int, parts: int, base_version: int) -> None:
         """It has counted a frame of `size` bytes, one of `parts` of an update that was trained from a version."""
 
+    def kept(self, task: str, device: str, entries: int) -> None:
+        """A device has sent an update of about so many entries (parts are about alike), whatever becomes of it."""
+
     def waits(self, task: str, updates: int, age_s: float) -> None:
         """So many updates wait for the next version, the first of them for so long (s)."""
 

@@ -258,7 +258,9 @@ def _aggregator(folder: Path, port: int) -> "subprocess.Popen[bytes]":
     """One that waits for a second device, so that the first rests after its round."""
     made = Aggregator(directory=folder / "aggregator", mqtt=Mqtt(port=port))
     add_task(made, TASK, demo_data.bundle_bytes(), Task(goal=2, deadline_s=86400.0))
-    (folder / "aggregator.toml").write_text(f'directory = "aggregator"\n[mqtt]\nport = {port}\n')
+    (folder / "aggregator.toml").write_text(
+        f'directory = "aggregator"\n[mqtt]\nport = {port}\n[monitor]\nenabled = false\n'
+    )
     serve = [sys.executable, "-m", "broker.cli", "serve", str(folder / "aggregator.toml")]
     return children.spawn(serve, log=folder / "aggregator.log")
 

@@ -59,7 +59,9 @@ class Plan:
 
 def write(plan: Plan, port: int, links: dict[str, int]) -> Aggregator:
     """Files that a person would write by hand, and the task; `links` says where each device finds the broker."""
-    (plan.out / "aggregator.toml").write_text(f'directory = "aggregator"\n[mqtt]\nport = {port}\n')
+    (plan.out / "aggregator.toml").write_text(
+        f'directory = "aggregator"\n[mqtt]\nport = {port}\n[monitor]\nenabled = false\n'
+    )
     for i, name in enumerate(plan.names):
         (plan.out / name).mkdir()
         x, labels = task.examples(plan.seed, i)

@@ -51,7 +51,9 @@ def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str
         mqtt = stack.enter_context(EmbeddedBroker(folder / "mqtt"))
         aggregator = Aggregator(directory=folder / "aggregator", mqtt=Mqtt(port=mqtt.port))
         add_task(aggregator, TASK, demo_data.bundle_bytes(), Task(goal=1, min_interval_s=0, keep_frames_of_versions=-1))
-        (folder / "aggregator.toml").write_text(f'directory = "aggregator"\n[mqtt]\nport = {mqtt.port}\n')
+        (folder / "aggregator.toml").write_text(
+            f'directory = "aggregator"\n[mqtt]\nport = {mqtt.port}\n[monitor]\nenabled = false\n'
+        )
         _write_device(config, mqtt.port)
         observer = Link(Endpoint("127.0.0.1", mqtt.port), client_id_prefix="observer")
         stack.callback(observer.stop)

@@ -1,0 +1,104 @@
+// The page's root: one first answer with everything, then changes as server-sent events; it only ever reads.
+import * as charts from "./charts.js";
+import * as device from "./device.js";
+import * as fleet from "./fleet.js";
+import * as rounds from "./rounds.js";
+import { ask, byId, count, make, say, short, size, time } from "./text.js";
+
+const EVERY_MS = 1000;
+let task = "";
+let stream = null;
+let stale = false; // the fleet has changed since its page was asked for
+let now = {};
+
+async function begin(wanted) {
+  stream?.close();
+  const first = await ask("/api/first", { task: wanted });
+  task = first.task;
+  byId("task").replaceChildren(...first.tasks.map((name) => make("option", { value: name }, name)));
+  byId("task").value = task;
+  if (!task) return link("no task yet: edgebroker task add", true);
+  charts.forget();
+  fleet.begin(task);
+  rounds.begin(task);
+  rounds.rounds(first.rounds);
+  take(first);
+  fleet.page(first.devices);
+  stale = false;
+  listen(first.after);
+  await route();
+}
+
+function take(change) {
+  if (change.points) charts.take(change.points);
+  if (change.now) {
+    const made = now.version !== change.now.version;
+    now = change.now;
+    if (made && rounds.atNewest() && stream) rounds.refresh().catch(() => {});
+    tiles();
+  }
+  if (change.points) worth();
+  if (change.fleet) {
+    const { total, online } = fleet.summary(change.fleet);
+    say("t-online", `${count(online)} of ${count(total)}`);
+    say("t-outbox", `${count(change.fleet.outbox)} frames wait on them`);
+  }
+  if (change.verdicts) rounds.verdicts(change.verdicts);
+  if (change.events) rounds.events(change.events);
+  if (change.roster) stale = true;
+}
+
+function tiles() {
+  say("t-version", count(now.version));
+  say("t-made", `made ${time(now.made_s)}`);
+  say("t-next", `${count(now.waiting)} of ${count(now.goal)}`);
+  say("t-bytes", size(now.frame_bytes));
+  say("t-up", `${size(now.upload_bytes)} came since the start, all included`);
+  say("t-saved", size(Math.max(0, now.dense_bytes - now.frame_bytes)));
+  say("t-times", now.frame_bytes ? `${count(Math.round(now.dense_bytes / now.frame_bytes))} times fewer than dense float32` : "");
+  link(now.wrong ? now.wrong : "live", Boolean(now.wrong));
+}
+
+function worth() {
+  const shown = charts.evaluated();
+  const value = (point) => point.metrics[charts.metric()];
+  say("t-metric-name", charts.metric() || "Metric");
+  say("t-metric", shown.length ? short(value(shown[shown.length - 1])) : "–");
+  say("t-gain", shown.length ? `${short(value(shown[0]))} in version ${shown[0].number}` : "not evaluated");
+}
+
+function link(text, wrong) {
+  say("link", text);
+  byId("link").classList.toggle("wrong", wrong);
+}
+
+function listen(after) {
+  stream = new EventSource(`/api/stream?${new URLSearchParams({ task, after })}`);
+  stream.onmessage = (event) => take(JSON.parse(event.data));
+  stream.onopen = () => link(now.wrong || "live", Boolean(now.wrong));
+  stream.onerror = () => {
+    link("connection lost, trying again …", true);
+    if (stream.readyState === EventSource.CLOSED) setTimeout(() => begin(task).catch(lost), 3 * EVERY_MS);
+  };
+}
+
+function lost(error) {
+  link(`connection lost: ${error.message}`, true);
+  setTimeout(() => begin(task).catch(lost), 3 * EVERY_MS);
+}
+
+async function route() {
+  const [kind, name] = location.hash.slice(1).split("/");
+  if (kind === "device" && name) await device.open(task, name);
+  else device.close();
+}
+
+addEventListener("hashchange", () => route().catch(() => {}));
+addEventListener("metric", worth);
+byId("task").addEventListener("change", (event) => begin(event.target.value).catch(lost));
+setInterval(() => {
+  if (!stale || document.hidden || !task) return;
+  stale = false;
+  (device.current() ? device.refresh(task) : fleet.refresh()).catch(() => (stale = true));
+}, EVERY_MS);
+begin("").catch(lost);
