@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.uplink import policy
 from edgeclient.uplink.conditions import Board
 from edgeclient.uplink.guard import Guard
+from edgeclient.uplink.home_assistant import discovery
 from edgeclient.uplink.needs import lacking
 from edgeclient.uplink.policy import Hindrance, Queue, Send, Train, Wait
 from edgeclient.uplink.presence import Presence
@@ -195,6 +196,7 @@ class Agent:
                     except LinkDown:
                         continue  # gone again already: the next Connected does all of this
                     self._greet()
+                    self._introduce()
                 case Message() as message:
                     self._presence.received(len(message.payload))
                     try:
@@ -410,6 +412,13 @@ class Agent:
             self._sender.greet(self._store)
 
     # Device → people
+
+    def _introduce(self) -> None:
+        """Tell Home Assistant where its sensors are; again at every connection, since a broker may have forgotten."""
+        if (wanted := self._settings.home_assistant) is not None:
+            with suppress(LinkDown):
+                for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
+                    self._link.publish(topic, config, retain=True)
 
     def _report(self, note: str) -> None:
         said = self._presence.due(time.monotonic(), self.facts(note), self._link.socket_bytes(), self._health())

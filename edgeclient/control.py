@@ -15,6 +15,7 @@ from edgeclient.durable.lock import StoreError, in_use
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown
 from edgeclient.settings import ConfigError, Device, load, structure
 from edgeclient.uplink.guard import PAUSED
+from edgeclient.uplink.home_assistant import discovery
 from edgeclient.wire import topics
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
@@ -137,8 +138,8 @@ def _checked(text: str, out: Path) -> None:
 def leave_command(config: Path, *, yes: bool) -> None:
     """Leave the task: erase model, residual and outbox, and take the device's status off the broker.
 
-    The device must not run. Your examples and the configuration file stay: a directory that holds anything that is not
-    the device's own is left as it is, and named.
+    So are its sensors in Home Assistant. The device must not run. Your examples and the configuration file stay: a
+    directory that holds anything that is not the device's own is left as it is, and named.
 
     \b
     Example:
@@ -164,8 +165,15 @@ def leave_command(config: Path, *, yes: bool) -> None:
     click.echo(f"{settings.device} has left {settings.task}" + ("" if told else "; the broker could not be told"))
 
 
+def _retained(settings: Device) -> list[str]:
+    """What the broker keeps of this device."""
+    wanted = settings.home_assistant
+    sensors = discovery(wanted.discovery_prefix, settings.task, settings.device) if wanted is not None else []
+    return [topics.status(settings.task, settings.device), *(topic for topic, _ in sensors)]
+
+
 def _forgotten(settings: Device) -> bool:
-    """Whether the broker has dropped the retained status."""
+    """Whether the broker has dropped what it kept."""
     link = Link(Endpoint.of(settings.mqtt), client_id_prefix=f"{settings.device}-leaves")
     link.start()
     until_s = time.monotonic() + _CONNECT_S
@@ -176,7 +184,8 @@ def _forgotten(settings: Device) -> bool:
                     return False
                 if isinstance(event, Connected):
                     with contextlib.suppress(LinkDown):
-                        link.publish(topics.status(settings.task, settings.device), b"", retain=True)
+                        for topic in _retained(settings):
+                            link.publish(topic, b"", retain=True)
                         return True
         return False
     finally:

@@ -172,6 +172,14 @@ class Conditions:
 
 
 @attrs.frozen
+class HomeAssistant:
+    """Battery, temperature, last upload, model version and activity as sensors of Home Assistant; off unless given."""
+
+    # As in Home Assistant's MQTT integration; the MQTT broker must let the device write PREFIX/sensor/DEVICE/+/config.
+    discovery_prefix: str = attrs.field(default="homeassistant", validator=matches_re(r"[\w-]+(/[\w-]+){0,7}"))
+
+
+@attrs.frozen
 class Device:
     """A device's configuration file."""
 
@@ -183,6 +191,7 @@ class Device:
     training: Training = Training()
     upload: Upload = Upload()
     conditions: Conditions = Conditions()
+    home_assistant: HomeAssistant | None = None
     # Keeps a second account of what was trained, apart from the store; for tests and the demo.
     audit: bool = False
 

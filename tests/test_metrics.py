@@ -286,27 +286,27 @@ def test_a_last_will_keeps_the_outbox_and_a_late_one_changes_nothing() -> None:
     presence = Presence()
     said(presence, "a", "online", "s1", queued=3, socket_sent=1000)
     said(presence, "a", "offline", "s1", note="connection lost")
-    assert presence.devices() == {("har", "offline"): 1}
-    assert presence.outbox()["har", "queued"] == 3
+    assert presence.summary().devices == {("har", "offline"): 1}
+    assert presence.summary().outbox["har", "queued"] == 3
     said(presence, "a", "online", "s2", queued=1)
     said(presence, "a", "offline", "s1", note="connection lost")
-    assert presence.devices() == {("har", "online"): 1}
-    assert presence.outbox()["har", "queued"] == 1
+    assert presence.summary().devices == {("har", "online"): 1}
+    assert presence.summary().outbox["har", "queued"] == 1
     said(presence, "a", "offline", "s2", queued=0, socket_sent=50)
-    assert presence.outbox()["har", "queued"] == 0
+    assert presence.summary().outbox["har", "queued"] == 0
 
 
 def test_memory_is_bounded_and_lies_are_capped() -> None:
     presence = Presence(most=3)
     for number in range(10):
         said(presence, f"invented-{number}", "online", "s", queued=2**62)
-    assert presence.devices() == {("har", "online"): 3}
+    assert presence.summary().devices == {("har", "online"): 3}
     assert presence.left_out == 7
-    assert presence.outbox()["har", "queued"] == 3 * MAX_FRAMES
+    assert presence.summary().outbox["har", "queued"] == 3 * MAX_FRAMES
     said(presence, "invented-0", "offline", "s", queued=1, socket_sent=1)
-    assert presence.devices()["har", "offline"] == 1
+    assert presence.summary().devices["har", "offline"] == 1
     assert presence.hear(topics.status("har", "invented-0"), b"")  # it has left
-    assert presence.devices() == {("har", "online"): 2}
+    assert presence.summary().devices == {("har", "online"): 2}
 
 
 def test_an_hour_of_silence_counts_with_its_reason_and_the_same_words_again_do_not_end_it() -> None:
@@ -317,16 +317,16 @@ def test_an_hour_of_silence_counts_with_its_reason_and_the_same_words_again_do_n
     said(presence, "b", "offline", "s", doing="stopped")
     said(presence, "c", "online", "s", doing="metered")
     now[0] = SILENT_S
-    assert not presence.silent()
+    assert not presence.summary().silent
     presence.forget()  # a reconnect brings the retained ones again: the will, without what was said before
     said(presence, "a", "offline", "s")
     said(presence, "b", "offline", "s", doing="stopped")
     said(presence, "c", "online", "s", doing="metered", socket_sent=5)  # a heartbeat
     now[0] += 1
-    assert presence.silent() == {("har", "battery-empty"): 1, ("har", "stopped"): 1}
-    assert presence.doings() == {("har", "metered"): 1}
+    assert presence.summary().silent == {("har", "battery-empty"): 1, ("har", "stopped"): 1}
+    assert presence.summary().doings == {("har", "metered"): 1}
     now[0] += SILENT_S
-    assert presence.silent()["har", "hangs"] == 1
+    assert presence.summary().silent["har", "hangs"] == 1
 
 
 def test_words_of_devices_are_bounded_and_numbers_are_spread() -> None:
@@ -334,11 +334,11 @@ def test_words_of_devices_are_bounded_and_numbers_are_spread() -> None:
     for number in range(40):
         said(presence, f"d{number}", "online", "s", doing=f"invented-{number}", queued=number, residual_norm=1e300)
     said(presence, "old", "online", "s")
-    assert presence.doings() == {("har", "other"): 41}
-    spread = presence.depths()["har"]
-    assert spread.counts[:4] == [2, 3, 4, 7]  # at most 0, 1, 2 and 5 frames
-    assert (spread.counts[-1], spread.total) == (41, sum(range(40)))
-    assert presence.norms()["har"].total == 40 * 1e9
+    assert presence.summary().doings == {("har", "other"): 41}
+    spread = presence.summary().depths["har"]
+    assert spread.counts[:4] == [2, 1, 1, 3]  # 0, 1, 2 and 3 to 5 frames
+    assert (sum(spread.counts), spread.total) == (41, sum(range(40)))
+    assert presence.summary().norms["har"].total == 40 * 1e9
 
 
 @pytest.mark.parametrize("payload", [b"\xff", b"[]", b"{}", b"x" * 100_000, b'{"state":"asleep","session":"a"}'])
@@ -346,7 +346,7 @@ def test_what_is_no_status_is_refused(payload: bytes) -> None:
     presence = Presence()
     with pytest.raises(WireError):
         presence.hear(topics.status("har", "a"), payload)
-    assert not presence.devices()
+    assert not presence.summary().devices
 
 
 @pytest.mark.parametrize("topic", ["edge/v1/status/up/a", "edge/v1/har/up/status", "edge/v1/har/up/a"])

@@ -7,6 +7,7 @@ thread, read by that of a scrape.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import (
@@ -241,16 +242,18 @@ class Metrics(Watch):
 
     def seen(self) -> Iterator[Metric]:
         """What is not counted as it happens: devices by their last words, the MQTT broker's, and how the service is."""
-        devices = self._presence
-        yield _counts("devices", "Devices by what they last said.", "state", devices.devices())
-        yield _counts("devices_doing", "Connected devices by what they do or wait for.", "doing", devices.doings())
-        yield _counts("silent_devices", "Devices silent for an hour, by likely reason.", "reason", devices.silent())
-        yield _counts("outbox_frames", "Frames on devices, as they report them.", "stage", devices.outbox())
-        yield _spread("device_outbox_frames", "Frames on a device.", DEPTHS, devices.depths())
-        yield _spread("device_oldest_frame_seconds", "Age of the oldest frame on a device.", AGES_S, devices.ages())
-        yield _spread("device_residual_norm", "Euclidean norm of a device's residual.", NORMS, devices.norms())
+        devices = self._presence.summary()
+        yield _counts("devices", "Devices by what they last said.", "state", devices.devices)
+        yield _counts("devices_doing", "Connected devices by what they do or wait for.", "doing", devices.doings)
+        yield _counts("silent_devices", "Devices silent for an hour, by likely reason.", "reason", devices.silent)
+        yield _counts("outbox_frames", "Frames on devices, as they report them.", "stage", devices.outbox)
+        yield _spread("device_outbox_frames", "Frames on a device.", DEPTHS, devices.depths)
+        yield _spread("device_oldest_frame_seconds", "Age of the oldest frame on a device.", AGES_S, devices.ages)
+        yield _spread("device_residual_norm", "Euclidean norm of a device's residual.", NORMS, devices.norms)
         yield CounterMetricFamily(
-            "edgebroker_statuses_left_out", "Statuses of devices beyond the most that are kept.", value=devices.left_out
+            "edgebroker_statuses_left_out",
+            "Statuses of devices beyond the most that are kept.",
+            value=self._presence.left_out,
         )
         lag_s = self._clock() - self._uncounted_since_s if self._uncounted else 0.0
         yield _gauge("uncounted_messages", "Messages that wait in the aggregator to be counted.", self._uncounted)
@@ -289,9 +292,9 @@ def _counts(name: str, text: str, label: str, counts: Mapping[tuple[str, str], i
 
 def _spread(name: str, text: str, bounds: Sequence[float], spreads: Mapping[str, Spread]) -> Metric:
     family = GaugeHistogramMetricFamily(f"edgebroker_{name}", text, labels=["task"])
-    for task, (counts, total) in spreads.items():
-        named = [*(str(float(bound)) for bound in bounds), "+Inf"]
-        family.add_metric([task], list(zip(named, counts, strict=True)), total)
+    named = [*(str(float(bound)) for bound in bounds), "+Inf"]
+    for task, spread in spreads.items():
+        family.add_metric([task], list(zip(named, accumulate(spread.counts), strict=True)), spread.total)
     return family
 
 

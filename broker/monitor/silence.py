@@ -1,8 +1,8 @@
 """Why nothing comes from a device: a guess from what is known of it; no I/O, no clock."""
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from edgeclient.wire.status import OFFLINE, Status
+from edgeclient.wire.status import OFFLINE
 
 # By then a device that lives has said something: its heartbeat comes every 15 minutes unless set otherwise.
 HANGS_S: Final = 3 * 900.0
@@ -32,6 +32,27 @@ WORDS: Final = {
 }
 
 
+class Words(Protocol):
+    """What a guess needs of a status."""
+
+    @property
+    def state(self) -> str: ...  # noqa: D102 (see Status)
+    @property
+    def doing(self) -> str: ...  # noqa: D102
+    @property
+    def note(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> int: ...  # noqa: D102
+    @property
+    def queued(self) -> int: ...  # noqa: D102
+    @property
+    def sent(self) -> int: ...  # noqa: D102
+    @property
+    def battery_percent(self) -> int | None: ...  # noqa: D102
+    @property
+    def temperature_c(self) -> float | None: ...  # noqa: D102
+
+
 class Contact(NamedTuple):
     """What is known of a device in one task.
 
@@ -43,7 +64,7 @@ class Contact(NamedTuple):
         version: the task's current one.
     """
 
-    said: Status | None
+    said: Words | None
     asked: bool = True
     counted: bool = False
     age_s: float | None = None
@@ -54,6 +75,7 @@ def guess(contact: Contact) -> str:  # noqa: PLR0911 (one return a reason)
     """The likeliest reason, as a key of WORDS.
 
     Example:
+        >>> from edgeclient.wire.status import Status
         >>> guess(Contact(Status("offline", "s", note="connection lost", battery_percent=4)))
         'battery-empty'
         >>> guess(Contact(Status("online", "s", doing="metered", version=3), version=3))
@@ -81,7 +103,7 @@ def guess(contact: Contact) -> str:  # noqa: PLR0911 (one return a reason)
     return "up-to-date"
 
 
-def _gone(said: Status) -> str:
+def _gone(said: Words) -> str:
     if "stopped" in (said.doing, said.note):
         return "stopped"
     if said.battery_percent is not None and said.battery_percent <= _EMPTY_PERCENT:

@@ -167,24 +167,29 @@ def _policy(fields: "_Fields") -> Policy:
     )
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands twice")
+    return made
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+# Made once: json.loads would make one for every message, which costs as much as reading a status.
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
+
+
 def json_object(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`; duplicate keys, NaN and deep nesting are refused.
 
     Raises:
         WireError: "json".
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            raise ValueError("a key stands twice")
-        return made
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
     try:
-        value = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        value = _JSON.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise WireError("json", str(error) or "nested too deeply") from None
     if not isinstance(value, dict):

@@ -59,6 +59,11 @@ def status(task: str, device: str) -> str:
     return f"{PREFIX}/{checked(task)}/status/{checked(device)}"
 
 
+def discovery(prefix: str, device: str, sensor: str) -> str:
+    """Where Home Assistant looks for the configuration of a device's sensor."""
+    return f"{prefix}/sensor/{checked(device)}/{sensor}/config"
+
+
 def everyone(task: str, kind: str) -> str:
     """Filter for one kind of device topic, over all devices of a task."""
     assert kind in _DEVICE_KINDS, kind

@@ -1,0 +1,212 @@
+"""What monitoring costs the aggregator: its throughput with and without, and the time of a scrape."""
+
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, cast
+
+import click
+import numpy as np
+
+from broker import demo_data
+from broker.monitor.metrics import Metrics
+from broker.monitor.watch import Watch
+from broker.service import Service, add_task
+from broker.settings import Aggregator, DevicePolicy, Task
+from edgeclient.compress.feedback import compress_with_feedback
+from edgeclient.link.mqtt import Connected, Endpoint, Event, Link, Message
+from edgeclient.settings import Mqtt
+from edgeclient.wire import bundle, frame, status, topics
+from edgeclient.wire.status import Status
+from tools.bench import report
+
+TASK: Final = "har"
+DEVICES: Final = 10_000
+ENTRIES: Final = 1_900
+BATCH: Final = 64  # messages a turn, as the link gives them
+SCRAPE_EVERY_S: Final = 15.0
+
+
+class MemoryLink:
+    """In place of MQTT: gives what is put in, takes everything."""
+
+    def __init__(self) -> None:
+        self.events: deque[Event] = deque([Connected(1)])
+        self.connected = True
+
+    @property
+    def backlog(self) -> int:
+        """See Link."""
+        return len(self.events)
+
+    def poll(self, _: float, *, limit: int = BATCH) -> list[Event]:
+        """See Link."""
+        return [self.events.popleft() for _ in range(min(limit, len(self.events)))]
+
+    def put(self, topic: str, payload: bytes) -> None:
+        """A message has come."""
+        self.events.append(Message(topic, payload, retained=False, connection=1, mid=1, qos=1))
+
+    def ignore(self, *_: Any, **__: Any) -> None:
+        """Everything else: nobody is there."""
+
+    start = stop = wake = subscribe = unsubscribe = publish = acknowledge = ignore
+
+
+class Side:
+    """An aggregator with a ledger of its own.
+
+    Args:
+        directory: for it.
+        content: the bundle.
+        watch: with or without monitoring.
+    """
+
+    def __init__(self, directory: Path, content: bytes, watch: Watch) -> None:
+        settings = Aggregator(directory, mqtt=Mqtt())
+        task = Task(goal=64, min_interval_s=0, policy=DevicePolicy(max_staleness=1 << 30))
+        add_task(settings, TASK, content, task)
+        self.link = MemoryLink()
+        self.service = Service(settings, Endpoint("127.0.0.1", 1), _no_evaluation, watch)
+        self.service._link = cast("Link", self.link)  # noqa: SLF001 (MQTT would be most of the time, and of the noise)
+
+    def drain(self) -> tuple[float, float]:
+        """Do all there is to do; wall and CPU seconds."""
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        while self.link.events:
+            self.service._turn()  # noqa: SLF001
+            self.service._watch.turned(writable=True, uncounted=self.link.backlog)  # noqa: SLF001
+        return time.perf_counter() - wall_s, time.process_time() - cpu_s
+
+
+def _no_evaluation(_: list[str]) -> Any:
+    raise AssertionError("nothing is evaluated here")
+
+
+@click.command("monitor")
+@click.option("--devices", type=click.IntRange(1, 50_000), default=DEVICES, show_default=True)
+@click.option(
+    "--statuses", type=click.FloatRange(0, 10), default=1.0, show_default=True, help="Statuses that come per upload."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--quick", is_flag=True, help="Under a minute.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+def monitor_command(devices: int, statuses: float, seed: int, *, quick: bool, as_json: bool) -> None:
+    """Throughput of the aggregator with metrics on, against metrics off, and how long a scrape takes.
+
+    Two aggregators in one process take the same uploads in turns; MQTT is left out, the ledger is on the disk. The one
+    that is monitored hears the statuses of all devices, and is scraped every 15 seconds of its own time.
+
+    \b
+    Example:
+      python -m tools.bench monitor --json
+    """
+    slices = 100 if quick else 400
+    content = demo_data.bundle_bytes()
+    with tempfile.TemporaryDirectory(prefix="edgeclient-monitor-") as folder:
+        metrics = Metrics(disk=lambda: (0, 0))
+        plain = Side(Path(folder) / "plain", content, Watch())
+        watched = Side(Path(folder) / "watched", content, metrics)
+        plain.drain()
+        watched.drain()
+        scrapes = _scrapes(metrics, devices)
+        rows = _slices(plain, watched, metrics, _uploads(content, seed), slices=slices, devices=devices, share=statuses)
+    rows = rows[8:]  # the first ones warm up
+    walls, cpus = ([row[f"{kind}_ratio"] for row in rows] for kind in ("wall", "cpu"))
+    plain_s = statistics.median(row["plain_wall_s"] for row in rows)
+    summary = {
+        "devices": devices,
+        "statuses_per_upload": statuses,
+        "uploads_per_s": BATCH / plain_s,
+        "loss_wall_percent": 100 * (1 - 1 / statistics.median(walls)),
+        "loss_cpu_percent": 100 * (1 - 1 / statistics.median(cpus)),
+        "scrape_wall_ms": 1e3 * statistics.median(wall for wall, _ in scrapes),
+        "scrape_cpu_ms": 1e3 * statistics.median(cpu for _, cpu in scrapes),
+    }
+    report.tell(summary, rows if as_json else [], as_json=as_json, seed=seed)
+
+
+def _scrapes(metrics: Metrics, devices: int) -> list[tuple[float, float]]:
+    """Wall and CPU seconds of scrapes, when every device has said something."""
+    for number in range(devices):
+        metrics.heard(topics.status(TASK, f"device-{number}"), _words(number, 0))
+    metrics.exposition()
+    taken = []
+    for _ in range(15):
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        metrics.exposition()
+        taken.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
+    return taken
+
+
+def _slices(
+    plain: Side, watched: Side, metrics: Metrics, uploads: Iterator[tuple[str, bytes]], *, slices: int, devices: int,
+    share: float,
+) -> list[dict[str, float]]:  # fmt: skip
+    rows, said, scraped_s, spent_s = [], 0.0, 0.0, 0.0
+    for number in range(slices):
+        for topic, payload in (next(uploads) for _ in range(BATCH)):
+            plain.link.put(topic, payload)
+            watched.link.put(topic, payload)
+            said += share
+            while said >= 1:
+                said -= 1
+                device = (number * BATCH + len(watched.link.events)) % devices
+                watched.link.put(topics.status(TASK, f"device-{device}"), _words(device, number))
+
+        def monitored() -> tuple[float, float]:
+            nonlocal scraped_s, spent_s
+            wall_s, cpu_s = watched.drain()
+            if spent_s - scraped_s >= SCRAPE_EVERY_S:
+                scraped_s = spent_s
+                began = time.perf_counter(), time.process_time()
+                metrics.exposition()
+                wall_s, cpu_s = wall_s + time.perf_counter() - began[0], cpu_s + time.process_time() - began[1]
+            spent_s += wall_s
+            return wall_s, cpu_s
+
+        first_plain = number % 2 == 0
+        off = plain.drain() if first_plain else None
+        on = monitored()
+        off = off or plain.drain()
+        rows.append(
+            {
+                "plain_wall_s": off[0],
+                "watched_wall_s": on[0],
+                "wall_ratio": on[0] / off[0],
+                "cpu_ratio": on[1] / off[1],
+            }
+        )
+    return rows
+
+
+def _uploads(content: bytes, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Frames of ever new updates: topic and payload."""
+    layout = bundle.decode(content).manifest.layout
+    delta = np.random.default_rng(seed).normal(0, 0.01, layout.size).astype(np.float32)
+    update, _ = compress_with_feedback(delta, np.zeros(layout.size, np.float32), k=ENTRIES)
+    sequence = 0
+    while True:
+        for number in range(BATCH):
+            device = f"device-{number}"
+            origin = frame.Origin(TASK, device, bytes.fromhex(layout.digest)[:8], sequence, 0, 100)
+            (body,) = frame.encode_update(update, origin, 65536, tensors=layout.tensors)
+            yield topics.up(TASK, device), frame.stamp(body, epoch=number + 1, sequence=sequence)
+        sequence += 1
+
+
+def _words(number: int, turn: int) -> bytes:
+    """A status of usual length."""
+    return status.encode(
+        Status(
+            ("online", "offline")[number % 9 == 0], sha256(str(number).encode()).hexdigest()[:16],
+            note="3 frames await their receipt", doing="receipts", version=turn, rounds=turn, queued=number % 5,
+            sent=3, applied=turn, up_bytes=900 * turn, down_bytes=5000 * turn, socket_sent=2000 * turn + 1,
+            socket_received=7000 * turn, time_s=1_800_000_000 + turn, oldest_s=number % 900, software="0.2.0",
+            temperature_c=51.5, residual_norm=number / 100,
+        )
+    )  # fmt: skip
