@@ -11,6 +11,7 @@ from tools.bench.footprint import footprint_command
 from tools.bench.layers import layers_command
 from tools.bench.scale import scale_command
 from tools.bench.select import select_command
+from tools.bench.web import web_command
 from tools.bench.wire import wire_command
 
 
@@ -48,6 +49,7 @@ cli.add_command(wire_command)
 cli.add_command(codec_command)
 cli.add_command(layers_command)
 cli.add_command(footprint_command)
+cli.add_command(web_command)
 
 
 if __name__ == "__main__":
