@@ -66,12 +66,13 @@ class Page:
 
 
 @contextmanager
-def served(folder: Path, gate: Gate | None = None) -> Iterator[Page]:
+def served(folder: Path, gate: Gate | None = None, port: int = 0) -> Iterator[Page]:
     settings = Aggregator(folder / "data", mqtt=Mqtt())
-    add_task(settings, TASK, fleet.BUNDLE, Task(goal=2))
+    if not settings.ledger.exists():
+        add_task(settings, TASK, fleet.BUNDLE, Task(goal=2))
     with (
         pages.reading(settings.ledger, settings.registry) as (shown, site),
-        serving("127.0.0.1", 0, site, gate) as url,
+        serving("127.0.0.1", port, site, gate) as url,
     ):
         shown.task(TASK, 4 * fleet.LAYOUT.size)
         shown.version(TASK, 0, 0.0)

@@ -117,6 +117,7 @@ def test_the_demo_fleet_learns_live(page: Page, tmp_path: Path) -> None:
         assert page.locator("#by-version canvas").evaluate("canvas => canvas.toDataURL()") != before
         assert page.evaluate("window.here") == 1  # without a reload
         expect(page.locator("#rounds a").first).to_have_text(re.compile("person-"))
+        expect(page.locator("#t-bytes")).to_have_text(re.compile(r"^[1-9].* kB$"))
         assert page.locator("#devices tr").count() == 4
         shoot(page, "demo")
         page.locator("#devices a").first.click()
@@ -151,6 +152,20 @@ def test_a_killed_device_is_offline_within_its_keep_alive(page: Page, tmp_path: 
             expect(page.locator("#t-online")).to_have_text("0 of 1")
         finally:
             children.end(device)
+
+
+def test_it_finds_a_restarted_aggregator_again(page: Page, tmp_path: Path) -> None:
+    with served(tmp_path) as before:
+        filled(before, 5)
+        page.goto(before.url)
+        expect(page.locator("#t-online")).to_have_text("5 of 5")
+    expect(page.locator("#link")).to_have_text("connection lost, trying again …")
+    with served(tmp_path, port=before.port) as after:
+        after.shown.connected(up=True)
+        after.hear("device-00000", note="sending")
+        expect(page.locator("#link")).to_have_text("live", timeout=20_000)
+        expect(page.locator("#t-online")).to_have_text("1 of 1")
+        expect(page.locator("#devices tr")).to_have_count(1)
 
 
 def test_nobody_is_shut_out(page: Page, tmp_path: Path) -> None:

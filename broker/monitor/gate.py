@@ -69,7 +69,7 @@ class Gate:
     Example:
         >>> gate = Gate("0123456789abcdef")
         >>> gate.foreign("GET", {"Host": "192.168.1.10:9464"}), gate.foreign("GET", {"Host": "evil.example"})[:25]
-        ('', 'this name is not known her')
+        ('', 'this name is not known he')
         >>> gate.knows({"Authorization": "Bearer 0123456789abcdef"}, ""), gate.knows({}, ""), gate.login("guess")
         (True, False, None)
         >>> gate.knows({}, gate.login("0123456789abcdef"))

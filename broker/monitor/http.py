@@ -164,7 +164,7 @@ def _application(site: Site, gate: Gate) -> web.Application:
     for path, route in site.routes.items():
         application.router.add_get(path, _getting(route))
     if site.stream is not None:
-        application.router.add_get("/api/stream", _Streaming(site.stream).answer)
+        application.router.add_get("/api/stream", _Streaming(site.stream).answer, allow_head=False)
     if site.login is not None:
         application.router.add_post("/login", _logging_in(site.login, gate))
     return application

@@ -12,6 +12,7 @@ from tools.bench.layers import layers_command
 from tools.bench.monitor import monitor_command
 from tools.bench.scale import scale_command
 from tools.bench.select import select_command
+from tools.bench.web import web_command
 from tools.bench.wire import wire_command
 
 
@@ -50,6 +51,7 @@ cli.add_command(codec_command)
 cli.add_command(layers_command)
 cli.add_command(footprint_command)
 cli.add_command(monitor_command)
+cli.add_command(web_command)
 
 
 if __name__ == "__main__":
