@@ -32,6 +32,7 @@ def test_300_crashes_lose_nothing_and_count_nothing_twice() -> None:
 
 @pytest.mark.parametrize("promise", crashes.SABOTAGE)
 def test_sabotage_is_noticed(promise: str) -> None:
-    code, told = campaign("150", "--seed", "1", "--sabotage", promise)
+    crashes_ = "300" if promise == "tombstone" else "50"  # few copies come so late that a missing tombstone shows
+    code, told = campaign(crashes_, "--seed", "1", "--sabotage", promise)
     assert code == 1
     assert told["lost"] or told["doubled"] or not told["law_holds"]

@@ -188,7 +188,8 @@ def test_a_full_disk_pauses_the_device_and_no_more(tmp_path: Path, endpoint: End
             filler = small / "filler"
             with filler.open("wb", buffering=0) as file:
                 file.write(bytes(1 << 20))
-            command = [sys.executable, "-m", "edgeclient.cli", "run", str(folder / "d.toml")]
+            sooner = "from edgeclient import agent, cli; agent._DISK_PAUSE_S = 2.0; cli.main()"
+            command = [sys.executable, "-c", sooner, "run", str(folder / "d.toml")]
             process = children.spawn(command, log=tmp_path / "full.log")
             said = tmp_path / "full.log"
             try:

@@ -297,9 +297,12 @@ def placed(made: Job, folder: Path, *, user: bool) -> Path:
 @pytest.mark.parametrize("user", [False, True], ids=["system", "user"])
 @pytest.mark.parametrize("once", [False, True], ids=["run", "once"])
 @pytest.mark.parametrize("numba", [False, True], ids=["numpy", "numba"])
-def test_systemd_understands_what_is_installed(tmp_path: Path, *, user: bool, once: bool, numba: bool) -> None:
-    made = job(tmp_path, once=once, executable_memory=numba)
-    units = placed(made, tmp_path / "etc", user=user)
+def test_systemd_understands_what_is_installed(
+    tmp_path_factory: pytest.TempPathFactory, *, user: bool, once: bool, numba: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("u")  # a short name: sockets of the system's own units lie below it
+    made = job(folder, once=once, executable_memory=numba)
+    units = placed(made, folder / "etc", user=user)
     name = "edgeclient-once@har" if once else "edgeclient@har"
     for unit in [f"{name}.service", *([f"{name}.timer"] if once else [])]:
         said = analyze("verify", "--man=no", unit, units=units, user=user)

@@ -20,6 +20,7 @@ from tools.zoo import ZOO
 
 F64 = npt.NDArray[np.float64]
 SIZES = (1, 3, 17)
+pytestmark = pytest.mark.timeout(300)  # the first of them compiles the zoo, on a machine that may be busy
 
 
 class Case:
