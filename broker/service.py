@@ -190,10 +190,10 @@ class Service:
         answers: dict[tuple[str, str, int], tuple[int, bytes] | None] = {
             (task, device, hello.epoch): None for task, device, hello in hellos
         }
-        began_s = time.perf_counter()
+        began_s = time.monotonic()
         admissions = self._ledger.admit(asked, time.time())
         if asked:
-            self._watch.committed(time.perf_counter() - began_s)
+            self._watch.committed(time.monotonic() - began_s)
         for each, admission in zip(asked, admissions, strict=True):
             key = (each.task, each.device, each.epoch)
             answers[key] = (each.sequence, each.digest) if admission.conflict else answers.get(key)

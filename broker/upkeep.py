@@ -47,21 +47,25 @@ def backup(settings: Aggregator, target: Path) -> int:
     if target.exists():
         raise UpkeepError(f"{target} is already there: choose a folder that does not exist yet")
     partial = target.with_name(target.name + ".partial")
-    for _ in range(_ATTEMPTS):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        with Ledger(settings.ledger, read_only=True) as ledger:
-            ledger.copy_to(partial / _LEDGER)
-            try:
-                _copy_blobs(partial / _LEDGER, Blobs(settings.registry), Blobs(partial / _REGISTRY))
-                break
-            except RegistryError:
-                # The aggregator may have dropped an old version meanwhile: then a newer copy does not name it.
-                with Ledger(partial / _LEDGER, read_only=True) as copied:
-                    if copied.digests() <= ledger.digests():
-                        raise
-    else:
-        raise UpkeepError(f"{settings.directory} changed too fast to be copied: try again")
+    try:
+        for _ in range(_ATTEMPTS):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            with Ledger(settings.ledger, read_only=True) as ledger:
+                ledger.copy_to(partial / _LEDGER)
+                try:
+                    _copy_blobs(partial / _LEDGER, Blobs(settings.registry), Blobs(partial / _REGISTRY))
+                    break
+                except RegistryError:
+                    # The aggregator may have dropped an old version meanwhile: then a newer copy does not name it.
+                    with Ledger(partial / _LEDGER, read_only=True) as copied:
+                        if copied.digests() <= ledger.digests():
+                            raise
+        else:
+            raise UpkeepError(f"{settings.directory} changed too fast to be copied: try again")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # it may have taken the last room that the aggregator has
+        raise
     files.sync_directory(partial)
     partial.rename(target)
     files.sync_directory(target.parent)
@@ -87,7 +91,9 @@ def restore(settings: Aggregator, source: Path) -> dict[str, int]:
         for leftover in settings.directory.glob(f"{_LEDGER}.rest*"):  # of a restore that was killed
             leftover.unlink()
         staged = settings.directory / f"{_LEDGER}.restoring"
-        shutil.copyfile(source / _LEDGER, staged)
+        for end in ("", "-wal"):  # a folder that a dead machine left has its newest writes in the log
+            if (source / f"{_LEDGER}{end}").exists():
+                shutil.copyfile(source / f"{_LEDGER}{end}", f"{staged}{end}")
         with Ledger(staged) as ledger:
             ledger.check_pages()
         _copy_blobs(staged, Blobs(source / _REGISTRY), Blobs(settings.registry))

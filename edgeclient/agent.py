@@ -152,7 +152,7 @@ class Agent:
         if self.outcome:
             return
         self.outcome = {"done": self.done, "because": self.forbidden, **self.facts()}
-        facts = {**self.facts(), "note": why, "doing": "stopped"}
+        facts = {**self.facts(), "note": why}
         self._tell(self._presence.goodbye(facts, self._link.socket_bytes(), self._health()))
         self._link.stop()
         if self._store is not None:

@@ -8,7 +8,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
+
+# Requests that wait: more could fill the pipe, and then the aggregator waits for its evaluator.
+_BEHIND: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,9 @@ class Evaluator:
         self._thread.start()
 
     def submit(self, version: int, parameters: Path) -> None:
-        """Evaluate the flat float32 parameters in a file; a dead child loses the request, not the caller."""
+        """Evaluate the flat float32 parameters in a file; a dead or slow child loses the request, not the caller."""
+        if self._submitted.qsize() >= _BEHIND:
+            return
         self._submitted.put(version)
         try:
             self._stdin.write(f"{parameters}\n")
@@ -68,7 +73,10 @@ class Evaluator:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            answer = json.loads(line)
+            try:
+                answer = dict(json.loads(line))
+            except (ValueError, TypeError):  # something that the data source prints
+                continue
             metrics = {key: float(value) for key, value in answer.items() if isinstance(value, int | float)}
             self._results.put(Evaluated(self._submitted.get(), metrics))
             self._on_result()

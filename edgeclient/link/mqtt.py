@@ -73,6 +73,7 @@ class Link:
         self._arrived_bytes = 0
         self._read_bytes = 0
         self._asked: dict[int, tuple[str, ...]] = {}
+        self._unread: set[tuple[int, int]] = set()  # connection and id of messages with QoS 1 that wait in `poll`
         self._bytes_mutex = threading.Lock()
         self._socket: socket.socket | None = None
         self._past_bytes = (0, 0)
@@ -145,7 +146,10 @@ class Link:
             while len(events) < limit:
                 event = self._events.get_nowait()
                 events += [] if event is None else [event]
-        self._read_bytes += sum(len(event.payload) for event in events if isinstance(event, Message))
+        for event in events:
+            if isinstance(event, Message):
+                self._read_bytes += len(event.payload)
+                self._unread.discard((event.connection, event.mid))
         return events
 
     def wake(self) -> None:
@@ -270,6 +274,11 @@ class Link:
         # The broker waits with QoS 1 for our acknowledgements; nothing else holds QoS 0 back while we are busy.
         if message.qos == 0 and self._arrived_bytes - self._read_bytes > MAX_UNREAD_BYTES:
             return
+        # What nobody has acknowledged in time comes again, and again: while we are busy that must not pile up.
+        if message.qos:
+            if (self._connection, message.mid) in self._unread:
+                return
+            self._unread.add((self._connection, message.mid))
         self._arrived_bytes += len(message.payload)
         self._events.put(
             Message(topic, bytes(message.payload), message.retain, self._connection, message.mid, message.qos)

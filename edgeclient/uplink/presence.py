@@ -77,7 +77,7 @@ class Presence:
         self, facts: dict[str, Any], socket_bytes: tuple[int, int], health: Mapping[str, Any] = _NOTHING
     ) -> Status:
         """The last status of this session."""
-        self._status = replace(self._status, **{**facts, "state": OFFLINE})
+        self._status = replace(self._status, **{**facts, "state": OFFLINE, "doing": "stopped"})
         return self._with(socket_bytes, health)
 
     def _with(self, socket_bytes: tuple[int, int], health: Mapping[str, Any]) -> Status:
