@@ -87,6 +87,7 @@ class Scripted(Link):
         self._clock = clock
         self._tell = tell
         self._ready: deque[Event] = deque()
+        self._rested = False
 
     def start(self) -> None:
         """Connected at once."""
@@ -99,11 +100,12 @@ class Scripted(Link):
         """Nobody waits."""
 
     def poll(self, timeout_s: float, *, limit: int = 64) -> list[Event]:
-        """What is ready, then a few messages of the script, else time passes."""
-        if not self._ready:
+        """What is ready; then time passes, and a few messages of the script come."""
+        if not self._ready and self._rested:
             for _ in range(min(4, len(self._script))):
                 self._ready.append(_message(self._script.popleft(), retained=False))
-        if not self._ready:
+        self._rested = not self._ready
+        if self._rested:
             self._clock.now_s += max(timeout_s, 0.05)
         return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
 
