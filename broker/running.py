@@ -34,6 +34,7 @@ class Running:
         evaluator: measures versions, when the task asks for it.
         unwritten: what it has measured and the ledger does not know yet.
         cleared: digests whose chunks were taken off the broker.
+        behind: whether the fleet has shown that it knows newer versions; None once that was dealt with.
     """
 
     def __init__(self, name: str, settings: Task, bundle_content: bytes, version: Version, parameters: F32) -> None:
@@ -46,6 +47,7 @@ class Running:
         self.evaluator: Evaluator | None = None
         self.unwritten: list[Evaluated] = []
         self.cleared: set[str] = set()
+        self.behind: bool | None = False
 
     @classmethod
     def load(cls, ledger: Ledger, blobs: Blobs, name: str, digest: str, values: dict[str, object]) -> Self:
@@ -83,6 +85,13 @@ class Running:
             refusal=refusal(made, frame.address(said.task, said.device), self.terms),
             body=said.body,
         )
+
+    def shows_behind(self, more: int) -> bool:
+        """Whether `more` versions or frames than the ledger knows are so few that an older one was put back.
+
+        As many as may have come since the last version (Ledger.jump); whoever claims more is lying.
+        """
+        return 0 < more <= 1000 + max(0.0, time.time() - self.version.created_s)
 
     @property
     def snapshot(self) -> Blob:

@@ -18,16 +18,17 @@ from broker.aggregate.step import Sgd
 from broker.embedded import monitoring_url
 from broker.intake.complaints import Complaints
 from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
+from broker.intake.shares import Shares
 from broker.ledger.ages import Ages
 from broker.ledger.compaction import REMEMBERED
 from broker.ledger.ledger import Ledger, LedgerUnavailable
 from broker.ledger.lock import Lock
-from broker.ledger.rows import Entry, Verdict, Version, Withdrawal
+from broker.ledger.rows import Admission, Entry, Verdict, Version, Withdrawal
 from broker.monitor.evaluator import Evaluator
 from broker.monitor.mqtt_health import TOPICS
 from broker.monitor.watch import Watch
 from broker.publish import retained
-from broker.registry.blobs import Blobs, RegistryUnavailable
+from broker.registry.blobs import Blobs, RegistryError, RegistryUnavailable
 from broker.rounds.buffer import Buffer
 from broker.running import Running
 from broker.settings import Aggregator, Task, as_json
@@ -35,10 +36,13 @@ from edgeclient import failpoint, files, logs
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
 from edgeclient.wire import bundle, frame, messages, topics
 from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT
+from edgeclient.wire.messages import Refusal
 
 _LOG = logging.getLogger(__name__)
 _TURN_S: Final = 0.5
 _RETRY_S: Final = 1.0  # after a write for which there was no room
+_CROWD: Final = 64  # messages that are there at once: then nobody gets more than a share of the time
+_RECORD_S: Final = 50e-6  # that the ledger takes for an identity, measured
 _MAX_WAITING: Final = 1024  # messages that wait for it; the MQTT broker keeps the rest
 _CLEAR_AT_CONNECT: Final = 64  # retired versions whose chunks may still lie on the broker
 
@@ -79,6 +83,7 @@ class Service:
         self._health_topics = self._health_from(settings)
         self._service = secrets.token_hex(8)
         self._complaints = Complaints()
+        self._shares = Shares()
         self._ages = Ages()
         self._waiting: list[Message] = []
         self._listens = False
@@ -135,6 +140,7 @@ class Service:
             self._intake(self._waiting)
             self._waiting = []
         for task in self._tasks.values():
+            self._catch_up(task)
             self._close_round(task)
             self._note_metrics(task)
 
@@ -182,9 +188,11 @@ class Service:
     def _intake(self, arrived: Sequence[Message]) -> None:
         """Receipts are published only after the transaction, and MQTT is acknowledged after the receipts."""
         hellos, asked = self._read(arrived)
-        for (_, device, _), lost in zip(hellos, self._ledger.greet(hellos), strict=True):
+        for (name, device, _), lost in zip(hellos, self._ledger.greet(hellos), strict=True):
             if lost:
                 self._watch.lost(lost)
+                if not self._ledger.has_jumped(name):
+                    self._note_behind(self._tasks[name], lost)
                 told = "are unknown to this ledger: the backup that was restored is older; what they carried is lost"
                 self._complain(device, "lost-to-restore", f"{lost} frames that it has settled {told}")
         answers: dict[tuple[str, str, int], tuple[int, bytes] | None] = {
@@ -197,15 +205,7 @@ class Service:
         for each, admission in zip(asked, admissions, strict=True):
             key = (each.task, each.device, each.epoch)
             answers[key] = (each.sequence, each.digest) if admission.conflict else answers.get(key)
-            reason = "" if admission.refusal is None else admission.refusal.reason
-            self._watch.answered(each.task, admission.verdict, reason)
-            if isinstance(each, Entry) and admission.verdict is Verdict.APPLIED:
-                self._watch.applied(each.task, len(each.body), each.parts, each.base_version)
-            if _LOG.isEnabledFor(logging.DEBUG):
-                fields = logs.identity(*key, each.sequence, verdict=admission.verdict.value, reason=reason)
-                _LOG.debug("frame %d %s", each.sequence, admission.verdict, extra=fields)
-            if reason:
-                self._complain(each.device, reason, f"frame {each.sequence} is not counted: {reason}")
+            self._note(each, admission)
         failpoint.hit("service.before-receipt")
         try:
             for (task, device, epoch), conflict in answers.items():
@@ -218,6 +218,22 @@ class Service:
             self._link.acknowledge(message)
         failpoint.hit("service.after-ack")
 
+    def _note(self, each: Entry | Withdrawal, admission: Admission) -> None:
+        """For people: what the ledger has answered."""
+        reason = "" if admission.refusal is None else admission.refusal.reason
+        self._watch.answered(each.task, admission.verdict, reason)
+        if isinstance(each, Entry) and admission.verdict is Verdict.APPLIED:
+            self._watch.applied(each.task, len(each.body), each.parts, each.base_version)
+        if _LOG.isEnabledFor(logging.DEBUG):
+            fields = logs.identity(
+                each.task, each.device, each.epoch, each.sequence, verdict=admission.verdict.value, reason=reason
+            )
+            _LOG.debug("frame %d %s", each.sequence, admission.verdict, extra=fields)
+        if admission.refusal is Refusal.FUTURE and isinstance(each, Entry):
+            self._note_behind(self._tasks[each.task], each.base_version - self._tasks[each.task].version.number)
+        if reason:
+            self._complain(each.device, reason, f"frame {each.sequence} is not counted: {reason}")
+
     def _read(self, arrived: Sequence[Message]) -> tuple[list[Greeting], list[Entry | Withdrawal]]:
         """What devices say and ask, in order of arrival; what cannot be read is counted and dropped."""
         hellos: list[Greeting] = []
@@ -225,7 +241,14 @@ class Service:
         layouts = {name: task.layout for name, task in self._tasks.items()}
         for message in arrived:
             self._watch.uploaded(len(message.payload))
-            match decode(message.topic, message.payload, layouts):
+            device, now, began_s = message.topic.rpartition("/")[2], time.monotonic(), time.thread_time()
+            if len(arrived) >= _CROWD and not self._shares.may(device, now=now):
+                self._complain(device[:64], "share", "takes more than its share of the time: dropped, may come again")
+                continue
+            said = decode(message.topic, message.payload, layouts)
+            recorded = len(said.withdraw.frames) if isinstance(said, WithdrawIn) else 1
+            self._shares.took(device, time.thread_time() - began_s + recorded * _RECORD_S, now=now)
+            match said:
                 case Rejected(device, reason, detail):
                     self._watch.rejected(reason)
                     self._complain(device, reason, f"dropped bytes: {detail}")
@@ -233,12 +256,31 @@ class Service:
                     continue
                 case HelloIn(task, device, hello):
                     hellos.append((task, device, hello))
-                case WithdrawIn(task, device, said):
-                    asked += [Withdrawal(task, device, said.epoch, *each) for each in said.frames]
+                case WithdrawIn(task, device, wish):
+                    asked += [Withdrawal(task, device, wish.epoch, *each) for each in wish.frames]
                 case FrameIn() as said:
                     self._watch.kept(said.task, said.device, said.frame.update.indices.size * said.frame.parts)
                     asked.append(self._tasks[said.task].entry(said))
         return hellos, asked
+
+    def _note_behind(self, task: Running, more: int) -> None:
+        if task.behind is not None and task.shows_behind(more):
+            task.behind = True
+
+    def _catch_up(self, task: Running) -> None:
+        """A ledger that was put back by hand continues like a restored one, at most once a start (LEDGER.md, restore).
+
+        Otherwise the fleet would wait for ever: devices take no version that is older than what they have.
+        """
+        if not task.behind:
+            return
+        was = task.version.number
+        self._ledger.jump(time.time(), task.name)
+        (task.version,) = self._ledger.versions(task.name, last=1)
+        task.behind = None
+        told = f"the fleet knows newer versions than {was}: an older ledger was put back; what came after it is lost"
+        self._complain(task.name, "older-ledger", f"{told}, and the task continues as version {task.version.number}")
+        self._publish_version(task)
 
     # Contributions → batch → parameters → version
 
@@ -265,12 +307,15 @@ class Service:
         members = self._ledger.open_contributions(task.name, MAX_FRAMES)
         decoded = ((frame.decode(member.body, task.layout.tensors).update, member.weight) for member in members)
         total = weighted_sum(decoded, task.layout.size, SCALE_BITS)
-        leads = [member.weight for member in members if member.leads]
+        leads = sum(member.leads for member in members)
+        # Every update once, also one whose late parts alone are here: else they would be multiplied, not averaged.
+        weights = {(member.device, member.epoch, member.number): member.weight for member in members}
+        total_weight = sum(weights.values())
         learning_rate = task.settings.learning_rate
-        parameters = Sgd(learning_rate).step(task.parameters, total, sum(leads), SCALE_BITS)
+        parameters = Sgd(learning_rate).step(task.parameters, total, total_weight, SCALE_BITS)
         digest = self._blobs.put(parameters.astype("<f4").tobytes())
         number = task.version.number + 1
-        version = Version(number, digest, number, time.time(), len(leads), len(members), sum(leads), {})
+        version = Version(number, digest, number, time.time(), leads, len(members), total_weight, {})
         terms = {"scale_bits": SCALE_BITS, "value_limit": VALUE_LIMIT, "learning_rate": learning_rate}
         terms["frame_bytes"] = sum(len(member.body) for member in members)
         self._ledger.close_batch(task.name, members, version, terms)
@@ -278,7 +323,7 @@ class Service:
         self._watch.closed(task.name)
         self._watch.version(task.name, number, version.created_s)
         fields = {"task": task.name, "version": number}
-        _LOG.info("task %s: version %d from %d updates", task.name, number, len(leads), extra=fields)
+        _LOG.info("task %s: version %d from %d updates", task.name, number, leads, extra=fields)
         if task.evaluator is not None:
             task.evaluator.submit(number, self._blobs.path(digest))
         failpoint.hit("service.before-publish")
@@ -314,7 +359,10 @@ class Service:
         stay, go = task.served(self._ledger)
         task.cleared = set(go[:-_CLEAR_AT_CONNECT])
         for digest in (task.bundle.digest, *stay):
-            self._publish(self._chunks(task, digest))
+            try:
+                self._publish(self._chunks(task, digest))
+            except RegistryError as error:  # who needs it waits; the others, and the other tasks, do not
+                self._complain(task.name, "registry", f"{error}: until then it is not served")
         self._publish_version(task)
 
     def _publish_version(self, task: Running) -> None:

@@ -48,21 +48,7 @@ def backup(settings: Aggregator, target: Path) -> int:
         raise UpkeepError(f"{target} is already there: choose a folder that does not exist yet")
     partial = target.with_name(target.name + ".partial")
     try:
-        for _ in range(_ATTEMPTS):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            with Ledger(settings.ledger, read_only=True) as ledger:
-                ledger.copy_to(partial / _LEDGER)
-                try:
-                    _copy_blobs(partial / _LEDGER, Blobs(settings.registry), Blobs(partial / _REGISTRY))
-                    break
-                except RegistryError:
-                    # The aggregator may have dropped an old version meanwhile: then a newer copy does not name it.
-                    with Ledger(partial / _LEDGER, read_only=True) as copied:
-                        if copied.digests() <= ledger.digests():
-                            raise
-        else:
-            raise UpkeepError(f"{settings.directory} changed too fast to be copied: try again")
+        _copy(settings, partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)  # it may have taken the last room that the aggregator has
         raise
@@ -70,6 +56,25 @@ def backup(settings: Aggregator, target: Path) -> int:
     partial.rename(target)
     files.sync_directory(target.parent)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def _copy(settings: Aggregator, partial: Path) -> None:
+    """Ledger and registry that belong together."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with Ledger(settings.ledger, read_only=True) as ledger:
+            ledger.copy_to(partial / _LEDGER)
+            try:
+                _copy_blobs(partial / _LEDGER, Blobs(settings.registry), Blobs(partial / _REGISTRY))
+            except RegistryError:
+                # The aggregator may have dropped an old version meanwhile: then a newer copy does not name it.
+                with Ledger(partial / _LEDGER, read_only=True) as copied:
+                    if copied.digests() <= ledger.digests():
+                        raise
+            else:
+                return
+    raise UpkeepError(f"{settings.directory} changed too fast to be copied: try again")
 
 
 def restore(settings: Aggregator, source: Path) -> dict[str, int]:

@@ -139,7 +139,7 @@ class Agent:
             note = self._wait_for_room(f"disk full: {error.filename or self._settings.directory}: make room there")
         except DiskFull as error:
             note = self._wait_for_room(str(error))
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, WireError) as error:  # a page, or a frame in it
             if self._store is not None:
                 self._store.close()
             self._store = None

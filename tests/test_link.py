@@ -432,13 +432,13 @@ def test_a_flood_at_qos_0_is_dropped_where_nobody_reads(mqtt_broker: EmbeddedBro
     with connected(mqtt_broker.port) as flood, connected(mqtt_broker.port) as link:
         link.subscribe(f"{topic}/0", qos=0)
         link.subscribe(f"{topic}/1")
-        for _ in range(2 * MAX_UNREAD_BYTES // 500_000):
-            flood.publish(f"{topic}/0", bytes(500_000))
+        for _ in range(2 * MAX_UNREAD_BYTES // 200_000):
+            flood.publish(f"{topic}/0", bytes(200_000))
         flood.publish(f"{topic}/1", b"kept")
-        kept = MAX_UNREAD_BYTES // 500_000 + 1
+        kept = MAX_UNREAD_BYTES // 200_000 + 1
         wait_until(lambda: link._events.qsize() > kept)
         read = [wait_for(link, Message) for _ in range(kept)]
-        assert [(each.qos, len(each.payload)) for each in read] == [(0, 500_000)] * kept
+        assert [(each.qos, len(each.payload)) for each in read] == [(0, 200_000)] * kept
         assert wait_for(link, Message).payload == b"kept"
         flood.publish(f"{topic}/0", b"again")
         assert wait_for(link, Message).payload == b"again"

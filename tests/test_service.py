@@ -61,7 +61,7 @@ def test_refused_frames_are_answered_and_change_nothing(tmp_path: Path, endpoint
             (fleet.make_frame(task, "a", epoch=EPOCH, sequence=1, size=100), Refusal.LAYOUT),
             (fleet.make_frame(task, "b", epoch=EPOCH, sequence=2), Refusal.ADDRESS),
             (fleet.make_frame("other", "a", epoch=EPOCH, sequence=3), Refusal.ADDRESS),
-            (fleet.make_frame(task, "a", epoch=EPOCH, sequence=4, base_version=9), Refusal.FUTURE),
+            (fleet.make_frame(task, "a", epoch=EPOCH, sequence=4, base_version=10**6), Refusal.FUTURE),
             (fleet.make_frame(task, "a", epoch=EPOCH, sequence=5, scale=1e6), Refusal.VALUE_LIMIT),
         ]
         for sequence, (body, reason) in enumerate(wrong):

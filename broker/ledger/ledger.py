@@ -29,6 +29,7 @@ POINTS: Final = (
     "ledger.after-compact",
 )
 _LONGEST_S: Final = 10.0 * 365 * 86400  # a clock that is wrong by more must not exhaust the numbers
+_CONTRIBUTION: Final = "id, device, epoch, sequence, number, leads, weight, base_version, body"
 _U64: Final = 2**64 - 1
 
 
@@ -147,10 +148,10 @@ class Ledger:
 
     def _contributions(self, where: str, values: tuple[Any, ...]) -> list[Contribution]:
         rows = self._db.execute(
-            f"SELECT id, device, epoch, sequence, leads, weight, base_version, body FROM contribution WHERE {where}",  # noqa: S608 (the callers above are the only ones)
+            f"SELECT {_CONTRIBUTION} FROM contribution WHERE {where}",  # noqa: S608 (the callers above are the only ones)
             values,
         )
-        return [Contribution(r[0], r[1], r[2] & _U64, r[3], bool(r[4]), *r[5:]) for r in rows]
+        return [Contribution(r[0], r[1], r[2] & _U64, r[3], r[4], bool(r[5]), *r[6:]) for r in rows]
 
     def close_batch(
         self, task: str, members: Sequence[Contribution], version: Version, terms: Mapping[str, float] | None = None
@@ -199,14 +200,14 @@ class Ledger:
         """Every content of the registry that a task or a version names."""
         return {digest for (digest,) in self._db.execute("SELECT digest FROM version UNION SELECT bundle FROM task")}
 
-    def jump(self, now: float) -> None:
+    def jump(self, now: float, only: str = "") -> None:
         """For a restored ledger: its parameters become versions that no device has seen (LEDGER.md, restore).
 
         A task may have made versions after the backup, at most one a second and a thousand more, as is assumed.
         """
         with self._database.transaction() as db:
             assert db is self._db
-            for name, _, _ in self.tasks():
+            for name in [only] if only else [name for name, _, _ in self.tasks()]:
                 (last,) = self.versions(name, last=1)
                 number = last.number + 1000 + int(min(max(0.0, now - last.created_s), _LONGEST_S))
                 self._insert_version(name, Version(number, last.digest, None, now, 0, 0, 0, last.metrics), None)
@@ -218,6 +219,10 @@ class Ledger:
             (task, version.number, version.digest, version.batch, version.created_s, version.updates,
              version.frames, version.total_weight, json.dumps(version.metrics), written),
         )  # fmt: skip
+
+    def has_jumped(self, task: str) -> bool:
+        """Whether one of the versions that are kept comes from a restore."""
+        return any(version.batch is None and version.number for version in self.versions(task))
 
     # Compaction
 

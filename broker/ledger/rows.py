@@ -90,7 +90,8 @@ class Contribution:
     device: str
     epoch: int
     sequence: int
-    leads: bool  # first frame of its update: counts for weights and triggers
+    number: int  # of its update
+    leads: bool  # first frame of its update: counts for triggers
     weight: int
     base_version: int
     body: bytes

@@ -2,7 +2,12 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
+from typing import Final
+
+_ATTEMPTS: Final = 5
+_PAUSE_S: Final = 0.02
 
 
 class StoreError(Exception):
@@ -33,11 +38,17 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._descriptor)
-            raise StoreError(f"{path.parent} is in use by another edgeclient process: stop that one first") from None
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if left:
+                    time.sleep(_PAUSE_S)  # `in_use` of another process takes it for a moment
+                    continue
+                os.close(self._descriptor)
+                why = f"{path.parent} is in use by another edgeclient process: stop that one first"
+                raise StoreError(why) from None
 
     def close(self) -> None:
         """Let another process have the store."""

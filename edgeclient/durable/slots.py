@@ -49,11 +49,12 @@ class Slots:
         """A slot to be filled through a mapping of its file, (n,); `write` then waits until that is on the disk.
 
         Raises:
-            OSError: the file is gone, or it was cut short and the disk has no room.
+            OSError: the file is gone or was cut short, and the disk has no room.
         """
         failpoint.hit("durable.before-slot")
         if not self.size:
             return np.empty(0, np.float32)
+        self._restore(slot)
         with self._paths[slot].open("r+b") as file:
             # A mapped hole, as a copy of the folder may have, would become a SIGBUS when the disk is full.
             held = os.fstat(file.fileno())
@@ -72,6 +73,7 @@ class Slots:
         if residual.shape != (self.size,):
             raise ValueError(f"a residual of shape {residual.shape} for slots of {self.size}")
         opened, self._opened = self._opened, None
+        self._restore(slot)
         with self._paths[slot].open("r+b") as file:
             if residual is not opened:
                 failpoint.hit("durable.before-slot")
@@ -81,6 +83,12 @@ class Slots:
             if isinstance(opened, np.memmap):
                 opened.flush()
             os.fsync(file.fileno())
+
+    def _restore(self, slot: int) -> None:
+        """An idle slot holds nothing, so that one which is gone is made again."""
+        if not self._paths[slot].exists():
+            self._paths[slot].touch()
+            files.sync_directory(self._paths[slot].parent)
 
     def checksum(self, slot: int) -> int:
         """CRC-32 of a slot's file."""

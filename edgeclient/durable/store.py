@@ -109,6 +109,7 @@ class Store:
 
         Raises:
             DiskFull: a slot was cut short or copied with holes, and there is no room to fill it.
+            StoreError: the live slot was damaged while the store was open.
 
         Example:
             >>> import tempfile
@@ -122,7 +123,12 @@ class Store:
         """
         (live,) = self._db.execute("SELECT slot FROM account").fetchone()
         try:
-            return self._slots.view(live), self._slots.open(1 - live)
+            kept = self._slots.view(live)
+        except (OSError, ValueError) as error:  # it was whole when the store was opened
+            path = self.directory / f"residual.{live}"
+            raise StoreError(f"{path} is damaged ({error}): start again, and a new epoch begins") from None
+        try:
+            return kept, self._slots.open(1 - live)
         except OSError as error:
             raise DiskFull(f"{self.directory}: no room for a residual slot: {error}") from None
 

@@ -60,6 +60,10 @@ class Clock:
         """Seconds."""
         return self.now_s
 
+    def thread_time(self) -> float:
+        """Nothing takes any time here."""
+        return 0.0
+
     def time(self) -> float:
         """Unix seconds, perhaps wrong."""
         return self.now_s + self._jump_s
