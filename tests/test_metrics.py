@@ -258,6 +258,27 @@ def test_health_and_readiness() -> None:
     assert "not connected" in metrics.ready()
 
 
+def test_the_lag_of_the_intake_is_how_long_some_have_waited_without_a_break() -> None:
+    now = [0.0]
+    metrics = made(clock=lambda: now[0])
+
+    def lag() -> float:
+        return samples(metrics.exposition())["edgebroker_uncounted_seconds", frozenset()]
+
+    for now[0], uncounted, seconds in (
+        (5.0, 0, 0),
+        (10.0, 3, 0),
+        (11.0, 2, 1),
+        (15.0, 9, 5),
+        (16.0, 0, 0),
+        (20.0, 1, 0),
+    ):
+        metrics.turned(writable=True, uncounted=uncounted)
+        assert lag() == seconds
+    now[0] = 27.0
+    assert lag() == 7
+
+
 def test_ten_thousand_devices_are_scraped_in_a_tenth_of_a_second() -> None:
     metrics = made()
     for number in range(10_000):
