@@ -501,8 +501,9 @@ def test_a_running_aggregator_counts_and_answers(tmp_path: Path, endpoint: Endpo
         fleet.make_frame(task, "a", epoch=7, sequence=2, seed=1),
     ]
     with (
-        monitored(tmp_path, endpoint, task, Task(goal=2, min_interval_s=0)) as url,
+        # First, so that nothing is published while the subscription is under way.
         fleet.hand(endpoint, topics.head(task)) as link,
+        monitored(tmp_path, endpoint, task, Task(goal=2, min_interval_s=0)) as url,
     ):
         fleet.await_message(link, lambda message: message.topic == topics.head(task))
         link.publish(topics.status(task, "a"), status.encode(Status("online", "s", queued=4)), retain=True)
