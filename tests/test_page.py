@@ -6,6 +6,8 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -36,6 +38,13 @@ def page(tmp_path: Path) -> Iterator[Page]:
 def guarded(tmp_path: Path) -> Iterator[Page]:
     with served(tmp_path, Gate(TOKEN)) as found:
         yield found
+
+
+def test_what_others_made_is_as_it_was() -> None:
+    folder = Path(str(files("broker.monitor"))) / "page"
+    listed = re.findall(r"^    ([0-9a-f]{64})  (.+)$", (folder / "README.md").read_text(), re.MULTILINE)
+    assert len(listed) == 2
+    assert [sha256((folder / "uplot" / name).read_bytes()).hexdigest() for _, name in listed] == [d for d, _ in listed]
 
 
 # Who may read it
