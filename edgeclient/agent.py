@@ -5,7 +5,6 @@ Announcement → model → a round of learning, one commit → outbox → MQTT �
 """
 
 import errno
-import json
 import logging
 import math
 import random
@@ -13,8 +12,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from contextlib import ExitStack
 from typing import Any, Final
 
 from edgeclient.compress.feedback import NotFinite
@@ -25,32 +23,28 @@ from edgeclient.learner import Learner
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused, Will
 from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Model, Models
+from edgeclient.receipts import Receipts
 from edgeclient.sender import Sender
 from edgeclient.settings import ConfigError, Device
+from edgeclient.teller import Teller
 from edgeclient.train.data import DataError, NoExamplesError
 from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.uplink import policy
 from edgeclient.uplink.conditions import Board
 from edgeclient.uplink.guard import Guard
-from edgeclient.uplink.home_assistant import discovery
 from edgeclient.uplink.needs import lacking
 from edgeclient.uplink.policy import Hindrance, Queue, Send, Train, Wait
 from edgeclient.uplink.presence import Presence
-from edgeclient.uplink.settle import settle
 from edgeclient.uplink.wear import round_bytes
-from edgeclient.wire import announcement, frame, messages, status, topics
+from edgeclient.wire import announcement, topics
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.limits import MAX_RECEIPT_LIST
-from edgeclient.wire.status import Status
 
 _LOG = logging.getLogger(__name__)
 TURN_S: Final = 0.5
 _FETCH_PAUSE_S: Final = 2.0  # after a blob that was not what it should be
 _DISK_PAUSE_S: Final = 30.0  # before a full disk is tried again
 _AT_ONCE: Final = 64  # events in a turn
-_REMEMBERED: Final = 1024  # settled sequences
-_CONFIRM: Final = 1000  # settled sequences, before HELLO says so
 _TIDY_S: Final = 5.0  # between two looks at what waits and at what was spent
 _STARVED_S: Final = 30.0  # before a source without examples is asked again
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
@@ -90,6 +84,8 @@ class Agent:
         )
         self._learner = learner or Learner(settings)
         self._sender = Sender(settings, self._link, self._presence)
+        self._receipts = Receipts(self._sender)
+        self._teller = Teller(settings, self._link)
         self._follower = Follower(Models(settings.directory / "models"))
         self.guard = guard or Guard(settings.conditions, settings.directory, Board(settings.directory))
         self.guard.also(settings.directory)
@@ -104,10 +100,8 @@ class Agent:
         self._full: tuple[float, str] = (-math.inf, "")
         self._failed: tuple[int, str] = (-1, "")  # the version that could not be trained on, and why
         self._starved_until = -math.inf
-        self._unconfirmed = 0
         self._doing = "starting"
         self._oldest_s = 0.0
-        self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self._rounds = 0
         self.once = False
         self.stopping = False
@@ -153,7 +147,8 @@ class Agent:
             return
         self.outcome = {"done": self.done, "because": self.forbidden, **self.facts()}
         facts = {**self.facts(), "note": why}
-        self._tell(self._presence.goodbye(facts, self._link.socket_bytes(), self._health()))
+        said = self._presence.goodbye(facts, self._link.socket_bytes(), self._health())
+        self._teller.tell(said, self._learner.gain)
         self._link.stop()
         if self._store is not None:
             self._store.close()
@@ -196,7 +191,7 @@ class Agent:
                     except LinkDown:
                         continue  # gone again already: the next Connected does all of this
                     self._greet()
-                    self._introduce()
+                    self._teller.introduce()
                 case Message() as message:
                     self._presence.received(len(message.payload))
                     try:
@@ -260,49 +255,13 @@ class Agent:
         self._adopted = model
 
     def _on_receipt(self, payload: bytes) -> None:
-        store = self._store
-        if store is None:
+        if self._store is None:
             return
-        account = store.account()
-        awaiting = {row.sequence: row.id for row in store.outbox() if row.sequence is not None}
-        receipt = messages.decode_receipt(payload)
-
-        def digest(sequence: int) -> bytes | None:
-            if sequence not in awaiting:
-                return self._settled.get(sequence)
-            return frame.digest(frame.stamp(store.body(awaiting[sequence]), epoch=account.epoch, sequence=sequence))
-
-        settlement = settle(
-            receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting, digest=digest
-        )
-        if receipt.epoch == account.epoch:
-            self._sender.window.answered()
-        if settlement.renew:
-            _LOG.warning("another device uses a copy of this store, or it is an old backup. A new epoch begins")
-            store.renew()
-            self._settled.clear()
-            self._learner.begin(store)
+        answered = self._receipts.take(self._store, payload)
+        if answered.renewed:
+            self._learner.begin(self._store)
+        if answered.greet:
             self._greet()
-        elif not settlement.empty:
-            for sequence, refusal in settlement.refused:
-                fields = self._sender.identity(account.epoch, sequence, verdict="refused", reason=refusal.reason)
-                text = "frame %d refused (%s): its entries join the next round"
-                _LOG.info(text, sequence, refusal.reason, extra=fields)
-            for verdict, sequences in (("applied", settlement.applied), ("withdrawn", settlement.withdrawn)):
-                for sequence in sequences:
-                    fields = self._sender.identity(account.epoch, sequence, verdict=verdict)
-                    _LOG.debug("frame %d %s", sequence, verdict, extra=fields)
-            settled = [*settlement.applied, *settlement.withdrawn, *(sequence for sequence, _ in settlement.refused)]
-            self._settled |= {sequence: digest(sequence) for sequence in settled}
-            self._settled = dict(sorted(self._settled.items())[-_REMEMBERED:])
-            store.settle(
-                applied=settlement.applied,
-                refused=[sequence for sequence, _ in settlement.refused],
-                withdrawn=settlement.withdrawn,
-            )
-            self._unconfirmed += len(settled)
-            if self._unconfirmed > _CONFIRM or len(receipt.refused) > MAX_RECEIPT_LIST // 2:
-                self._greet()  # the ledger folds what is confirmed, and tells no refusal twice
 
     def _subscribe_chunks(self) -> None:
         wanted = set(self._follower.wanted())
@@ -408,22 +367,15 @@ class Agent:
 
     def _greet(self) -> None:
         if self._store is not None:
-            self._unconfirmed = 0
+            self._receipts.greeted()
             self._sender.greet(self._store)
 
     # Device → people
 
-    def _introduce(self) -> None:
-        """Tell Home Assistant where its sensors are; again at every connection, since a broker may have forgotten."""
-        if (wanted := self._settings.home_assistant) is not None:
-            with suppress(LinkDown):
-                for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
-                    self._link.publish(topic, config, retain=True)
-
     def _report(self, note: str) -> None:
         said = self._presence.due(time.monotonic(), self.facts(note), self._link.socket_bytes(), self._health())
         if said is not None:
-            self._tell(said)
+            self._teller.tell(said, self._learner.gain)
 
     def _health(self) -> dict[str, Any]:
         """Fields of Status that change all the time."""
@@ -434,25 +386,6 @@ class Agent:
             "battery_percent": observed.battery_percent,
             "temperature_c": observed.temperature_c,
         }
-
-    def _tell(self, said: Status) -> None:
-        """Into status.json for `edgeclient status`, and retained on the broker for everybody."""
-        # Not synced: it wears the card, and after a power cut nobody misses the last second.
-        gained = self._learner.gain
-        self._keep("status.json", json.dumps({**asdict(said), "gain": None if gained is None else asdict(gained)}))
-        try:
-            self._link.publish(self._topic(topics.status), status.encode(said), retain=True)
-        except LinkDown:
-            return
-
-    def _keep(self, name: str, text: str) -> None:
-        path = self._settings.directory / name
-        temporary = path.with_suffix(".new")
-        try:
-            temporary.write_text(text)
-            temporary.replace(path)
-        except OSError as error:
-            _LOG.warning("%s cannot be written: %s", path, error)
 
     def facts(self, note: str = "") -> dict[str, Any]:
         """What the device tells about itself: fields of Status."""
