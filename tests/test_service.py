@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import cast
 
 import fleet
 import numpy as np
@@ -17,12 +18,13 @@ import pytest
 from broker import children, service, upkeep
 from broker.ledger import ledger
 from broker.ledger.ledger import Ledger
+from broker.monitor.watch import Watch
 from broker.registry import blobs
 from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, DevicePolicy, Task
 from edgeclient.compress.feedback import compress_with_feedback
-from edgeclient.link.mqtt import Endpoint, Link, Message
+from edgeclient.link.mqtt import Endpoint, Event, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import announcement, frame, messages, topics
 from edgeclient.wire.errors import REASONS
@@ -301,6 +303,59 @@ def test_a_flood_from_one_device_takes_no_more_than_its_share(tmp_path: Path, en
             # What it had saved, and less than a crowd before it was one and after it was none.
             assert 0 < book.frame_counts(task)["bad"][1] < 200 * 512
         assert "bad: takes more than its share of the time" in (tmp_path / "a.log").read_text()
+
+
+class _Crowd:
+    """A link where `events` wait, and that keeps what is published."""
+
+    connected = True
+
+    def __init__(self, events: list[Event]) -> None:
+        self.events = events
+        self.published: list[str] = []
+
+    def poll(self, _wait_s: float, limit: int = 64) -> list[Event]:
+        given, self.events = self.events[:limit], self.events[limit:]
+        return given
+
+    def subscribe(self, *_: str, **__: int) -> None: ...
+
+    def acknowledge(self, _: Message) -> None: ...
+
+    def publish(self, topic: str, _: bytes, **__: bool) -> None:
+        self.published.append(topic)
+
+
+class _Statuses(Watch):
+    """Takes them, as the monitor does."""
+
+    listens = True
+
+    def heard(self, topic: str, payload: bytes) -> bool:
+        return "/status/" in topic and bool(payload)
+
+
+def test_statuses_in_a_flood_do_not_hide_that_it_is_one(tmp_path: Path) -> None:
+    made = Aggregator(directory=tmp_path / "data", mqtt=Mqtt())
+    add_task(made, "t", fleet.BUNDLE, Task())
+    flood: list[Event] = []
+    for turn in range(160):
+        frames = tuple((512 * turn + i, b"12345678") for i in range(512))
+        withdraw = messages.encode_withdraw(messages.Withdraw(9, frames))
+        flood.append(Message(topics.up("t", "bad"), withdraw, False, 1, turn, 1))
+        flood.append(Message(topics.status("t", "bad"), b"{}", False, 1, 0, 0))
+    good = Message(topics.up("t", "good"), fleet.make_frame("t", "good", epoch=EPOCH, sequence=0), False, 1, 999, 1)
+    link = _Crowd([*flood, good])
+    service_ = service.Service(made, Endpoint("127.0.0.1", 1), lambda _: pytest.fail("nothing to start"), _Statuses())
+    service_._link = cast(Link, link)
+    while link.events:
+        service_._turn()
+    assert topics.down("t", "good") in link.published
+    counts = service_._ledger.frame_counts("t")
+    assert counts["good"] == (1, 0, 0)
+    assert 0 < counts["bad"][1] < 120 * 512
+    service_._ledger.close()
+    service_._lock.close()
 
 
 def _parts(task: str, device: str, examples: int, seed: int, max_bytes: int) -> list[bytes]:
