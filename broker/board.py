@@ -70,6 +70,7 @@ class Board:
         """What changes by itself, in sections; none for a task that is not there."""
         if task not in self.tasks():
             return {}
+        self._shown.look()
         curve = self._curves.setdefault(task, Curve(task)).read(self._db)
         settings, roster = self._settings(task), self._shown.roster
         last, summary = curve[-1], roster.summary(task)
@@ -95,6 +96,7 @@ class Board:
 
     def devices(self, task: str, *, state: str = "", search: str = "", number: int = 0) -> dict[str, Any]:
         """A page of the fleet."""
+        self._shown.look()
         found = self._shown.roster.page(task, state=state, search=search[:64], number=number)
         rows = [_row(name, device) for name, device in found.devices]
         return {"rows": rows, "total": found.total, "page": number, "per_page": PAGE}
@@ -103,6 +105,7 @@ class Board:
         """Everything about one device; None when nobody knows it."""
         if checked(task) not in self.tasks():
             return None
+        self._shown.look()
         past, device = history.of_device(self._db, task, checked(name)), self._shown.roster.find(task, name)
         if device is None and not past.epochs:
             return None

@@ -88,6 +88,7 @@ class Service:
         self._ages = Ages()
         self._waiting: list[Message] = []
         self._listens = False
+        self._crowded = False
         self._stop = threading.Event()
         self._tasks = {row[0]: Running.load(self._ledger, self._blobs, *row) for row in self._ledger.tasks()}
         for task in self._tasks.values():
@@ -154,8 +155,9 @@ class Service:
 
     def _listen(self) -> None:
         waits = [wait for task in self._tasks.values() if (wait := self._round_wait_s(task)) is not None]
-        wait_s = 0.0 if self._waiting else max(0.0, min([_TURN_S, *waits]))
-        for event in self._link.poll(wait_s, limit=_AT_ONCE):
+        events = self._link.poll(0.0 if self._waiting else max(0.0, min([_TURN_S, *waits])), limit=_AT_ONCE)
+        self._crowded = len(events) >= _CROWD  # statuses among them
+        for event in events:
             match event:
                 case Message() if self._watch.heard(event.topic, event.payload):
                     continue
@@ -241,10 +243,11 @@ class Service:
         hellos: list[Greeting] = []
         asked: list[Entry | Withdrawal] = []
         layouts = {name: task.layout for name, task in self._tasks.items()}
+        crowded = self._crowded or len(arrived) >= _CROWD
         for message in arrived:
             self._watch.uploaded(len(message.payload))
             device, now, began_s = message.topic.rpartition("/")[2], time.monotonic(), time.thread_time()
-            if len(arrived) >= _CROWD and not self._shares.may(device, now=now):
+            if crowded and not self._shares.may(device, now=now):
                 self._complain(device[:64], "share", "takes more than its share of the time: dropped, may come again")
                 continue
             said = decode(message.topic, message.payload, layouts)

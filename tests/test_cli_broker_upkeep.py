@@ -15,13 +15,16 @@ import fleet
 import pytest
 
 from broker import upkeep
+from broker.aggregate.fixed import weighted_sum
+from broker.aggregate.step import Sgd
 from broker.ledger.ledger import Ledger
+from broker.ledger.rows import Entry, Version
 from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, Embedded, Task
 from edgeclient.failpoint import VARIABLE
 from edgeclient.link.mqtt import Endpoint, Link
-from edgeclient.wire import announcement, messages, topics
+from edgeclient.wire import announcement, frame, messages, topics
 from edgeclient.wire.messages import Hello, Receipt
 
 EPOCH = 2**64 - 7
@@ -160,11 +163,6 @@ DAMAGE = {
 
 def _fill(store: Aggregator) -> None:
     """Six frames in two versions; the fourth is the second part of the third's update."""
-    from broker.aggregate.fixed import weighted_sum  # noqa: PLC0415 (what a batch needs)
-    from broker.aggregate.step import Sgd  # noqa: PLC0415
-    from broker.ledger.rows import Entry, Version  # noqa: PLC0415
-    from edgeclient.wire import frame  # noqa: PLC0415
-
     parameters, blobs = fleet.START, Blobs(store.registry)
     with Ledger(store.ledger) as ledger:
         for number in (1, 2):
@@ -285,3 +283,41 @@ def test_killed_halfway_backup_and_restore_start_again(store: Aggregator, tmp_pa
     _call(tmp_path, "restore", *config, "saved")
     assert _json(tmp_path, "ledger", "check", *config) == {"findings": [], "versions_remade": 2}
     assert sorted(path.name for path in store.directory.iterdir()) == ["ledger.db", "registry", "serve.lock"]
+
+
+def test_a_folder_of_a_dead_machine_is_restored_with_its_log(store: Aggregator, tmp_path: Path) -> None:
+    """ledger.db as a power cut or a snapshot leaves it: the newest writes are in ledger.db-wal alone."""
+    _fill(store)
+    with Ledger(store.ledger) as ledger:
+        body = fleet.make_frame("t", "d", epoch=7, sequence=6, seed=6)
+        entry = Entry("t", "d", 7, 6, frame.digest(body), 6, 0, 1, 0, 100, 25600, None, body)
+        ledger.admit([entry], 1.0)
+        assert Path(f"{store.ledger}-wal").stat().st_size > 0
+        shutil.copytree(store.directory, tmp_path / "snapshot")
+    shutil.rmtree(store.directory)
+    _call(tmp_path, "restore", "--config", "b.toml", "snapshot")
+    with Ledger(store.ledger, read_only=True) as ledger:
+        assert ledger.frame_counts("t") == {"d": (7, 0, 0)}
+    assert _json(tmp_path, "ledger", "check", "--config", "b.toml")["findings"] == []
+    names = sorted(path.name for path in store.directory.iterdir())
+    assert names == ["ledger.db", "registry", "serve.lock"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_backup_without_room_gives_the_room_back(store: Aggregator, tmp_path: Path) -> None:
+    _fill(store)
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=True)
+    try:
+        used = sum(path.stat().st_size for path in store.directory.rglob("*") if path.is_file())
+        (small / "filler").write_bytes(bytes((3 << 20) - used // 2))
+        before = os.statvfs(small).f_bavail
+        said = _call(tmp_path, "backup", "--config", "b.toml", "small/saved", code=1)
+        assert len(said.splitlines()) == 1
+        assert os.statvfs(small).f_bavail == before
+        assert [path.name for path in small.iterdir()] == ["filler"]
+        (small / "filler").unlink()
+        _call(tmp_path, "backup", "--config", "b.toml", "small/saved")
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)

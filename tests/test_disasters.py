@@ -158,6 +158,31 @@ def test_damage_that_is_met_later_is_one_line_too(tmp_path: Path, endpoint: Endp
         assert "edgeclient store check" in last
 
 
+def test_a_damaged_frame_is_one_line_and_leaves_the_other_tasks_alone(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Other bytes in a row of a sound database, which SQLite does not notice."""
+    with world(tmp_path, endpoint, "d-frame") as (one, _):
+        with closing(sqlite3.connect(one / "state/store/store.db", isolation_level=None)) as db:
+            row = "INSERT INTO frame (state, sequence, layer, base_version, created, body) VALUES (?, NULL, 0, 0, 0, ?)"
+            db.execute(row, ("returned", fleet.make_frame("d-frame", "one", epoch=0, sequence=0)[:-1] + b"!"))
+        third = prepared(tmp_path / "third", endpoint, "d-frame", "third", 4)
+        command = [sys.executable, "-m", "edgeclient.cli", "run", str(one / "d.toml"), str(third / "d.toml")]
+        process = children.spawn(command, log=tmp_path / "two.log")
+        said = tmp_path / "two.log"
+        try:
+            until(lambda: "one in d-frame learns no longer, the other tasks go on" in said.read_text(), tmp_path)
+            until(lambda: told(third)["applied"] >= 2, tmp_path)
+            assert process.poll() is None
+        finally:
+            children.end(process)
+        (line,) = [line for line in said.read_text().splitlines() if "learns no longer" in line]
+        assert "store.db cannot be read" in line
+        assert "edgeclient store check" in line
+        assert "Traceback" not in said.read_text()
+        check = [sys.executable, "-m", "edgeclient.cli", "store", "check", str(one / "d.toml")]
+        checked = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+        assert (checked.returncode, "FAULT" in checked.stdout) == (1, True)
+
+
 def test_a_task_that_ends_leaves_the_others_alone(tmp_path: Path, endpoint: Endpoint) -> None:
     with world(tmp_path, endpoint, "d-alone") as (one, _):
         (one / "state/store/store.db").write_bytes(b"\0garbage" * 2000)
@@ -208,6 +233,29 @@ def test_a_full_disk_pauses_the_device_and_no_more(tmp_path: Path, endpoint: End
             assert told(folder)["renewals"] == 0
         finally:
             subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_a_fleet_goes_on_with_yesterdays_ledger(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Put back by hand, as with a snapshot of the machine: `edgebroker restore` would have said so to the ledger."""
+    broker = tmp_path / "broker"
+    broker.mkdir()
+    one = prepared(tmp_path / "one", endpoint, "d-yesterday", "one", 2)
+    settings = Task(goal=1, min_interval_s=0.2, policy=SETTINGS.policy)
+    with ExitStack() as stack:
+        with fleet.aggregator(broker, endpoint, "d-yesterday", settings):
+            stack.enter_context(running(one))
+            until(lambda: told(one)["applied"] >= 2, tmp_path)
+        shutil.copytree(broker / "data", tmp_path / "yesterday")
+        with fleet.restarted_aggregator(broker):
+            applied = told(one)["applied"]
+            until(lambda: told(one)["applied"] >= applied + 2, tmp_path)
+        shutil.rmtree(broker / "data")
+        (tmp_path / "yesterday").rename(broker / "data")
+        with fleet.restarted_aggregator(broker):
+            applied = told(one)["applied"]
+            until(lambda: told(one)["applied"] >= applied + 2, tmp_path)
+        assert (broker / "a.log").read_text().count("an older ledger was put back") == 1
+        assert told(one)["renewals"] == 0
 
 
 def _room(folder: Path) -> int:

@@ -389,6 +389,44 @@ def test_an_idle_slot_that_was_cut_short_is_made_whole(tmp_path: Path) -> None:
         assert store.residual().tolist() == [3.0] * SIZE
 
 
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_an_idle_slot_that_is_gone_is_made_again(tmp_path: Path, when: str) -> None:
+    """Gone before the store is opened, or after a round has begun to fill it."""
+    with opened(tmp_path) as store:
+        round_of(store, [1, 2, 3, 4, 5, 6])
+        (live,) = store._db.execute("SELECT slot FROM account").fetchone()
+        epoch, kept = store.account().epoch, store.residual()
+    idle_path = tmp_path / f"residual.{1 - live}"
+    if when == "before":
+        idle_path.unlink()
+    with opened(tmp_path) as store:
+        assert (store.notice, store.account().epoch) == (None, epoch)
+        residual, idle = store.slots()
+        idle[:] = residual + 3
+        wanted = idle.tolist()
+        if when == "while":
+            idle_path.unlink()
+            idle = np.array(idle)  # not the mapping, which the missing file was
+        store.commit_round([], idle, token="t", base_version=0)
+        assert store.residual().tolist() == wanted == (kept + 3).tolist()
+    with opened(tmp_path) as store:
+        assert (store.notice, store.residual().tolist()) == (None, wanted)
+
+
+def test_a_live_slot_that_is_cut_short_says_what_to_do_and_begins_a_new_epoch(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        round_of(store, [1, 2, 3, 4, 5, 6])
+        (live,) = store._db.execute("SELECT slot FROM account").fetchone()
+        epoch = store.account().epoch
+        os.truncate(tmp_path / f"residual.{live}", 5)
+        with pytest.raises(StoreError, match=rf"residual\.{live} is damaged .*: start again, and a new epoch begins"):
+            store.slots()
+    with opened(tmp_path) as store:
+        assert "is damaged: it is dropped and a new epoch begins" in (store.notice or "")
+        assert store.account().epoch != epoch
+        store.slots()
+
+
 def test_epochs_are_random_and_use_64_bits(tmp_path: Path) -> None:
     epochs = set()
     for i in range(20):

@@ -442,3 +442,36 @@ def test_a_flood_at_qos_0_is_dropped_where_nobody_reads(mqtt_broker: EmbeddedBro
         assert wait_for(link, Message).payload == b"kept"
         flood.publish(f"{topic}/0", b"again")
         assert wait_for(link, Message).payload == b"again"
+
+
+def test_redeliveries_do_not_pile_up_where_nobody_reads(listener: socket.socket) -> None:
+    """A broker sends again what is not acknowledged in time; one copy waits, and a read one may come again."""
+    with started(listener.getsockname()[1]) as link, accept(listener) as connection:
+        wait_for(link, Connected)
+        connection.sendall(b"".join(packet(b"a/b", mid, b"x") for mid in [1, 2] * 100 + [3]))
+        wait_until(lambda: any(mid == 3 for _, mid in link._unread))
+        read = [event for event in link.poll(1.0) if isinstance(event, Message)]
+        assert [message.mid for message in read] == [1, 2, 3]
+        connection.sendall(packet(b"a/b", 1, b"x"))
+        assert wait_for(link, Message).mid == 1
+        link.acknowledge(read[1])
+        assert read_until(connection, bytes([0x40, 2, 0, 2]))
+        connection.sendall(packet(b"a/b", 2, b"another message"))
+        assert wait_for(link, Message).payload == b"another message"
+        connection.shutdown(socket.SHUT_RDWR)
+        with accept(listener) as second:
+            assert wait_for(link, Connected).connection == 2
+            second.sendall(packet(b"a/b", 1, b"of the new connection"))
+            assert wait_for(link, Message).payload == b"of the new connection"
+
+
+def test_an_oversized_message_ends_its_senders_connection_alone(mqtt_broker: EmbeddedBroker, topic: str) -> None:
+    """A few dozen that were let through would be more than the broker keeps ready for a listener: it would hang up."""
+    with connected(mqtt_broker.port) as listens, connected(mqtt_broker.port, 2_000_000) as sender:
+        listens.subscribe(topic)
+        sender.publish(topic, bytes(1_900_000))
+        wait_for(sender, Disconnected)
+        assert wait_for(sender, Connected).connection == 2
+        sender.publish(topic, b"after it")
+        message = wait_for(listens, Message)
+        assert (message.payload, message.connection) == (b"after it", 1)

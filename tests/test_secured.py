@@ -280,6 +280,20 @@ def test_a_port_that_wants_tls_is_named(broker: Secured) -> None:
     assert "set [mqtt] tls = true" in why(broker.mqtt("pi-7", tls=False, ca_file=None))
 
 
+def test_an_oversized_message_ends_its_senders_connection_alone(broker: Secured) -> None:
+    up = topics.up("har", "pi-7")
+    with connected(broker.mqtt("aggregator")) as listens, started(broker.mqtt("pi-7")) as device:
+        wait_for(device, Connected)
+        subscribe(listens, up)
+        device.publish(up, bytes(900_000))
+        wait_for(device, Disconnected)
+        assert wait_for(device, Connected) == Connected(2)
+        device.publish(up, b"after it")
+        message = wait_for(listens, Message)
+        assert (message.payload, message.connection) == (b"after it", 1)
+        listens.acknowledge(message)
+
+
 @pytest.mark.skipif(MISSING, reason="mosquitto is not installed: tools/test")
 @pytest.mark.parametrize(
     ("begins", "ends", "said"), [(-2, -1, "has expired: renew it"), (1, 2, "is not valid yet: see this device's clock")]

@@ -1,12 +1,15 @@
 """The aggregator as a process, and a stranger on the wire."""
 
+import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import cast
 
 import fleet
 import numpy as np
@@ -15,10 +18,13 @@ import pytest
 from broker import children, service, upkeep
 from broker.ledger import ledger
 from broker.ledger.ledger import Ledger
+from broker.monitor.watch import Watch
 from broker.registry import blobs
+from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, DevicePolicy, Task
-from edgeclient.link.mqtt import Endpoint, Link, Message
+from edgeclient.compress.feedback import compress_with_feedback
+from edgeclient.link.mqtt import Endpoint, Event, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import announcement, frame, messages, topics
 from edgeclient.wire.errors import REASONS
@@ -32,6 +38,13 @@ def _say(link: Link, task: str, device: str, payload: bytes) -> Receipt:
     link.publish(topics.up(task, device), payload)
     answer = fleet.await_message(link, lambda message: message.topic == topics.down(task, device))
     return messages.decode_receipt(answer.payload)
+
+
+def _wait_for_another(link: Link, task: str, before: announcement.Announcement) -> announcement.Announcement:
+    """The first announcement of an aggregator that was started after another."""
+    while (found := _wait_for_head(link, task, 0)).service == before.service:
+        pass
+    return found
 
 
 def _wait_for_head(link: Link, task: str, version: int) -> announcement.Announcement:
@@ -154,8 +167,7 @@ def test_an_aggregator_killed_anywhere_counts_once(
         assert doomed.wait(30) == -9
         monkeypatch.delenv("EDGECLIENT_FAILPOINTS")
         with fleet.restarted_aggregator(tmp_path):
-            while _wait_for_head(link, task, 0).service == before.service:
-                pass
+            _wait_for_another(link, task, before)
             # A device sends everything again to an aggregator that is new.
             assert _say(link, task, "a", body).watermark == 1
             assert _say(link, task, "a", body).watermark == 1
@@ -266,6 +278,190 @@ def test_without_room_on_the_disk_nothing_is_answered_and_then_everything(tmp_pa
         assert "Traceback" not in (tmp_path / "a.log").read_text()
     found, _ = upkeep.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
     assert found == []
+
+
+def test_a_flood_from_one_device_takes_no_more_than_its_share(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Each message of it takes the ledger 25 ms. What is over the share is dropped; a real device would send it again.
+
+    An honest frame behind it in the queue is answered when all of it was read or dropped.
+    """
+    task, floods = "flood", 300
+    with (
+        fleet.aggregator(tmp_path, endpoint, task, Task(goal=9)) as made,
+        fleet.hand(endpoint, topics.head(task), topics.down(task, "good")) as link,
+        fleet.hand(endpoint) as bad,
+    ):
+        _wait_for_head(link, task, 0)
+        for turn in range(floods):
+            frames = tuple((512 * turn + i, b"12345678") for i in range(512))
+            bad.publish(topics.up(task, "bad"), messages.encode_withdraw(messages.Withdraw(9, frames)))
+        until_s = time.monotonic() + 30
+        while bad.pending:
+            assert time.monotonic() < until_s
+        assert _say(link, task, "good", fleet.make_frame(task, "good", epoch=EPOCH, sequence=0)).watermark == 1
+        with Ledger(made.ledger, read_only=True) as book:
+            # What it had saved, and less than a crowd before it was one and after it was none.
+            assert 0 < book.frame_counts(task)["bad"][1] < 200 * 512
+        assert "bad: takes more than its share of the time" in (tmp_path / "a.log").read_text()
+
+
+class _Crowd:
+    """A link where `events` wait, and that keeps what is published."""
+
+    connected = True
+
+    def __init__(self, events: list[Event]) -> None:
+        self.events = events
+        self.published: list[str] = []
+
+    def poll(self, _wait_s: float, limit: int = 64) -> list[Event]:
+        given, self.events = self.events[:limit], self.events[limit:]
+        return given
+
+    def subscribe(self, *_: str, **__: int) -> None: ...
+
+    def acknowledge(self, _: Message) -> None: ...
+
+    def publish(self, topic: str, _: bytes, **__: bool) -> None:
+        self.published.append(topic)
+
+
+class _Statuses(Watch):
+    """Takes them, as the monitor does."""
+
+    listens = True
+
+    def heard(self, topic: str, payload: bytes) -> bool:
+        return "/status/" in topic and bool(payload)
+
+
+def test_statuses_in_a_flood_do_not_hide_that_it_is_one(tmp_path: Path) -> None:
+    made = Aggregator(directory=tmp_path / "data", mqtt=Mqtt())
+    add_task(made, "t", fleet.BUNDLE, Task())
+    flood: list[Event] = []
+    for turn in range(160):
+        frames = tuple((512 * turn + i, b"12345678") for i in range(512))
+        withdraw = messages.encode_withdraw(messages.Withdraw(9, frames))
+        flood.append(Message(topics.up("t", "bad"), withdraw, False, 1, turn, 1))
+        flood.append(Message(topics.status("t", "bad"), b"{}", False, 1, 0, 0))
+    good = Message(topics.up("t", "good"), fleet.make_frame("t", "good", epoch=EPOCH, sequence=0), False, 1, 999, 1)
+    link = _Crowd([*flood, good])
+    service_ = service.Service(made, Endpoint("127.0.0.1", 1), lambda _: pytest.fail("nothing to start"), _Statuses())
+    service_._link = cast(Link, link)
+    while link.events:
+        service_._turn()
+    assert topics.down("t", "good") in link.published
+    counts = service_._ledger.frame_counts("t")
+    assert counts["good"] == (1, 0, 0)
+    assert 0 < counts["bad"][1] < 120 * 512
+    service_._ledger.close()
+    service_._lock.close()
+
+
+def _parts(task: str, device: str, examples: int, seed: int, max_bytes: int) -> list[bytes]:
+    """The frames of one update."""
+    delta = np.random.default_rng(seed).normal(0, 0.01, fleet.LAYOUT.size).astype(np.float32)
+    update, _ = compress_with_feedback(delta, np.zeros_like(delta), k=900 if examples > 100 else 20)
+    origin = frame.Origin(task, device, bytes.fromhex(fleet.LAYOUT.digest)[:8], 0, 0, examples)
+    bodies = [body for layer in frame.encode_layers(update, origin, frame.Coding(max_bytes)) for body in layer]
+    return [frame.stamp(body, epoch=EPOCH, sequence=i) for i, body in enumerate(bodies)]
+
+
+def test_late_parts_of_a_heavy_update_are_averaged_not_multiplied(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Their lead went into an earlier batch; the one that they come into is led by a light update."""
+    task = "late"
+    heavy, (light,) = _parts(task, "heavy", 4096, 1, 600), _parts(task, "light", 10, 2, 65536)
+    with (
+        fleet.aggregator(tmp_path, endpoint, task, Task(goal=1, deadline_s=60, min_interval_s=0)) as made,
+        fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link,
+    ):
+        _wait_for_head(link, task, 0)
+        _say(link, task, "heavy", heavy[0])
+        _wait_for_head(link, task, 1)
+        for body in heavy[1:]:
+            _say(link, task, "heavy", body)
+        assert _versions(made, task) == [0, 1]
+        link.publish(topics.up(task, "light"), light)
+        _wait_for_head(link, task, 2)
+    with Ledger(made.ledger, read_only=True) as book:
+        _, first, second = book.versions(task)
+    assert (first.frames, second.updates, second.frames) == (1, 1, len(heavy))
+    registry = Blobs(made.registry)
+    before, after = (np.frombuffer(registry.get(each.digest), "<f4") for each in (first, second))
+    sent = max(np.abs(frame.decode(body).update.values.decoded()).max() for body in [*heavy, light])
+    assert 0 < np.abs(after - before).max() <= 1.001 * sent
+    assert upkeep.examine(made) == ([], 2)
+
+
+@pytest.mark.parametrize("shown_by", ["hello", "frame"])
+def test_an_older_ledger_that_was_put_back_by_hand_continues_above_the_fleet(
+    tmp_path: Path, endpoint: Endpoint, shown_by: str
+) -> None:
+    """Once a start, and only as far as versions may have come since: a liar moves nothing."""
+    task = f"yesterday-{shown_by}"
+    settings = Task(goal=1, min_interval_s=0, policy=DevicePolicy(max_staleness=10))
+    bodies = [fleet.make_frame(task, "a", epoch=EPOCH, sequence=i, seed=i) for i in range(3)]
+    with fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link:
+        with fleet.aggregator(tmp_path, endpoint, task, settings) as made:
+            _wait_for_head(link, task, 0)
+            _say(link, task, "a", bodies[0])
+            first = _wait_for_head(link, task, 1)
+        shutil.copytree(made.directory, tmp_path / "yesterday")
+        with fleet.restarted_aggregator(tmp_path):
+            _wait_for_another(link, task, first)
+            for body in bodies[1:]:
+                _say(link, task, "a", body)
+            before = _wait_for_head(link, task, 3)
+        shutil.rmtree(made.directory)
+        (tmp_path / "yesterday").rename(made.directory)
+        with fleet.restarted_aggregator(tmp_path):
+            _wait_for_another(link, task, before)
+            lie = fleet.make_frame(task, "liar", epoch=EPOCH, sequence=0, base_version=10**6)
+            assert _say(link, task, "liar", lie).refused == ((0, Refusal.FUTURE),)
+            _say(link, task, "liar", messages.encode_hello(Hello(8, 10**6, 10**6)))
+            assert _versions(made, task) == [0, 1]
+            if shown_by == "hello":
+                assert _say(link, task, "a", messages.encode_hello(Hello(EPOCH, 3, 3))).watermark == 3
+            else:
+                newer = fleet.make_frame(task, "b", epoch=EPOCH, sequence=0, base_version=3)
+                assert _say(link, task, "b", newer).refused == ((0, Refusal.FUTURE),)
+            number = _wait_for_head(link, task, 4).version
+            assert number > 1000
+            again = fleet.make_frame(task, "c", epoch=EPOCH, sequence=0, base_version=number + 1)
+            assert _say(link, task, "c", again).refused == ((0, Refusal.FUTURE),)
+            good = fleet.make_frame(task, "a", epoch=EPOCH, sequence=3, base_version=number, seed=3)
+            assert _say(link, task, "a", good).watermark == (4 if shown_by == "hello" else 1)
+            assert _wait_for_head(link, task, number + 1).version == number + 1
+            assert _versions(made, task) == [0, 1, number, number + 1]
+        assert (tmp_path / "a.log").read_text().count("an older ledger was put back") == 1
+    assert upkeep.examine(made)[0] == []
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone"])
+def test_a_damaged_version_of_the_past_is_not_served_and_ends_nothing(
+    tmp_path: Path, endpoint: Endpoint, damage: str
+) -> None:
+    task = f"past-{damage[:3]}"
+    with fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link:
+        with fleet.aggregator(tmp_path, endpoint, task, Task(goal=1, min_interval_s=0)) as made:
+            before = _wait_for_head(link, task, 0)
+            for sequence in range(3):
+                _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=sequence, seed=sequence))
+                _wait_for_head(link, task, sequence + 1)
+        with Ledger(made.ledger, read_only=True) as book:
+            past = made.registry / book.versions(task)[1].digest
+        if damage == "gone":
+            past.unlink()
+        else:
+            os.truncate(past, past.stat().st_size - 4)
+        with fleet.restarted_aggregator(tmp_path):
+            _wait_for_another(link, task, before)
+            assert _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=3, seed=3)).watermark == 4
+            _wait_for_head(link, task, 4)
+        (line,) = [
+            line for line in (tmp_path / "a.log").read_text().splitlines() if "until then it is not served" in line
+        ]
+        assert past.name in line
 
 
 JUMPING = """

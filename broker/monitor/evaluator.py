@@ -74,8 +74,10 @@ class Evaluator:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             try:
-                answer = dict(json.loads(line))
-            except (ValueError, TypeError):  # something that the data source prints
+                answer = json.loads(line)
+            except ValueError:
+                answer = None
+            if not isinstance(answer, dict):  # something that the data source prints
                 continue
             metrics = {key: float(value) for key, value in answer.items() if isinstance(value, int | float)}
             self._results.put(Evaluated(self._submitted.get(), metrics))

@@ -194,9 +194,17 @@ class Metrics(Watch):
         with self._reading:
             for topic, payload in self._unread.take(most):
                 try:
-                    self._presence.hear(topic, payload)
+                    self._hear(topic, payload)
                 except WireError as error:
                     self.rejected(error.reason)
+
+    def _hear(self, topic: str, payload: bytes) -> None:
+        """Take in one status; WireError when it is none."""
+        self._presence.hear(topic, payload)
+
+    def look(self) -> None:
+        """Look at what was put aside, or at a good part of it: somebody asks."""
+        self._read(_SCRAPE)
 
     def uploaded(self, size: int) -> None:
         """See Watch."""
@@ -272,7 +280,7 @@ class Metrics(Watch):
 
     def seen(self) -> Iterator[Metric]:
         """What is not counted as it happens: devices by their last words, the MQTT broker's, and how the service is."""
-        self._read(_SCRAPE)
+        self.look()
         devices = self._presence.summary()
         yield counts("devices", "Devices by what they last said.", "state", devices.devices)
         yield counts("devices_doing", "Connected devices by what they do or wait for.", "doing", devices.doings)

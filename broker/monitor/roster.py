@@ -65,7 +65,7 @@ def doing(said: Status) -> str:
 
 @dataclass(slots=True)
 class Roster:
-    """The devices of all tasks; written by the service's thread, read by that of the page.
+    """The devices of all tasks; written by one thread at a time (Metrics looks under a lock), read by that of the page.
 
     Attributes:
         clock: Unix seconds.

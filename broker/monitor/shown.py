@@ -6,7 +6,6 @@ from collections.abc import Callable
 from broker.monitor.metrics import Metrics
 from broker.monitor.presence import MAX_DEVICES
 from broker.monitor.roster import Roster
-from edgeclient.wire.errors import WireError
 
 
 class Shown(Metrics):
@@ -58,15 +57,9 @@ class Shown(Metrics):
         if up:
             self.roster.connected()
 
-    def heard(self, topic: str, payload: bytes) -> bool:
-        """See Watch; what cannot be read has been counted as such."""
-        taken = super().heard(topic, payload)
-        if taken:
-            try:
-                self.roster.hear(topic, payload)
-            except WireError:
-                return True
-        return taken
+    def _hear(self, topic: str, payload: bytes) -> None:
+        super()._hear(topic, payload)
+        self.roster.hear(topic, payload)
 
     def uploaded(self, size: int) -> None:
         """See Watch."""
