@@ -507,7 +507,7 @@ def test_a_running_aggregator_counts_and_answers(tmp_path: Path, endpoint: Endpo
     frames = [
         fleet.make_frame(task, "a", epoch=7, sequence=0),
         fleet.make_frame(task, "a", epoch=7, sequence=0),
-        fleet.make_frame(task, "a", epoch=7, sequence=1, base_version=9),
+        fleet.make_frame(task, "a", epoch=7, sequence=1, base_version=10**6),
         b"junk",
         fleet.make_frame(task, "a", epoch=7, sequence=2, seed=1),
     ]
