@@ -91,7 +91,9 @@ def remade(ledger: Ledger, blobs: Blobs, task: str, learning_rate: float) -> int
     (content,) = (blobs.get(digest) for name, digest, _ in ledger.tasks() if name == task)
     tensors = bundle.decode(content).manifest.layout.tensors
     for before, after in pairwise(ledger.versions(task)):
-        assert after.batch is not None
+        if after.batch is None:  # an older ledger went on above what the fleet knew, with the same parameters
+            same += after.digest == before.digest
+            continue
         parameters = np.frombuffer(blobs.get(before.digest), "<f4").astype(np.float32)
         members = [(frame.decode(each.body, tensors).update, each.weight) for each in ledger.batch(task, after.batch)]
         total = weighted_sum(members, parameters.size, SCALE_BITS)

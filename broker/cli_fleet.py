@@ -82,15 +82,15 @@ def devices(config: Path, *, as_json: bool) -> None:
 def listed(ledger: Ledger, heard: hearing.Listening) -> list[dict[str, Any]]:
     """A row for every device that the ledger or the MQTT broker knows."""
     rows: list[dict[str, Any]] = []
-    for task, fleet in heard.fleets.items():
+    for task, said in heard.said.items():
         counts, (last,) = ledger.frame_counts(task), ledger.versions(task, last=1)
-        for device in sorted(counts.keys() | fleet.last.keys()):
+        for device in sorted(counts.keys() | said.keys()):
             applied, refused, _ = counts.get(device, (0, 0, 0))
             rows.append(
                 listing.row(
                     task,
                     device,
-                    said=fleet.last.get(device),
+                    said=said.get(device),
                     asked=heard.reached,
                     applied=applied,
                     refused=refused,

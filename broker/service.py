@@ -43,6 +43,7 @@ _TURN_S: Final = 0.5
 _RETRY_S: Final = 1.0  # after a write for which there was no room
 _CROWD: Final = 64  # messages that are there at once: then nobody gets more than a share of the time
 _RECORD_S: Final = 50e-6  # that the ledger takes for an identity, measured
+_AT_ONCE: Final = 256  # messages that share a commit; statuses among them make it no smaller
 _MAX_WAITING: Final = 1024  # messages that wait for it; the MQTT broker keeps the rest
 _CLEAR_AT_CONNECT: Final = 64  # retired versions whose chunks may still lie on the broker
 
@@ -154,7 +155,8 @@ class Service:
 
     def _listen(self) -> None:
         waits = [wait for task in self._tasks.values() if (wait := self._round_wait_s(task)) is not None]
-        events = self._link.poll(0.0 if self._waiting else max(0.0, min([_TURN_S, *waits])))
+        wait_s = 0.0 if self._waiting else max(0.0, min([_TURN_S, *waits]))
+        events = self._link.poll(wait_s, limit=_AT_ONCE)
         self._crowded = len(events) >= _CROWD  # statuses among them
         for event in events:
             match event:

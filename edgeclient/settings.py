@@ -127,7 +127,7 @@ class Upload:
     max_frame_bytes: int = attrs.field(default=65536, validator=within(256, 65536))
     # The retained status follows changes, at most this often; a status takes half the bytes of a small frame.
     status_every_s: float = attrs.field(default=5.0, validator=within(0.1, 86400))
-    # ... and goes out at least this often, so that a device that hangs is noticed: 100 times a day takes about 50 kB.
+    # ... and goes out at least this often, so that a device that hangs is noticed: 96 times a day takes about 40 kB.
     heartbeat_s: float = attrs.field(default=900.0, validator=within(1, 1e7))
     # All frames of an update together take at most so many bytes; 0: what the task says. Fewer entries go then.
     max_update_bytes: int = attrs.field(default=0, validator=within(0, 1 << 40))

@@ -25,6 +25,7 @@ from broker.monitor import http
 from broker.monitor.metrics import STUCK_S, Metrics
 from broker.monitor.presence import MAX_FRAMES, Presence
 from broker.monitor.silence import SILENT_S
+from broker.monitor.unread import MOST_BYTES, MOST_TOPICS, Unread
 from broker.monitor.watch import Watch
 from broker.service import add_task
 from broker.settings import Aggregator, Monitor, Task
@@ -259,11 +260,34 @@ def test_health_and_readiness() -> None:
     assert "not connected" in metrics.ready()
 
 
+def test_the_lag_of_the_intake_is_how_long_some_have_waited_without_a_break() -> None:
+    now = [0.0]
+    metrics = made(clock=lambda: now[0])
+
+    def lag() -> float:
+        return samples(metrics.exposition())["edgebroker_uncounted_seconds", frozenset()]
+
+    for now[0], uncounted, seconds in (
+        (5.0, 0, 0),
+        (10.0, 3, 0),
+        (11.0, 2, 1),
+        (15.0, 9, 5),
+        (16.0, 0, 0),
+        (20.0, 1, 0),
+    ):
+        metrics.turned(writable=True, uncounted=uncounted)
+        assert lag() == seconds
+    now[0] = 27.0
+    assert lag() == 7
+
+
 def test_ten_thousand_devices_are_scraped_in_a_tenth_of_a_second() -> None:
     metrics = made()
     for number in range(10_000):
         body = status.encode(Status(("online", "offline")[number % 2], f"{number:016x}", queued=number % 5))
         assert metrics.heard(topics.status("har", f"device-{number}"), body)
+    while metrics.unread:
+        metrics.turned(writable=True)  # the service is idle
     taken = []
     for _ in range(5):
         began_s = time.perf_counter()
@@ -339,6 +363,52 @@ def test_words_of_devices_are_bounded_and_numbers_are_spread() -> None:
     assert spread.counts[:4] == [2, 1, 1, 3]  # 0, 1, 2 and 3 to 5 frames
     assert (sum(spread.counts), spread.total) == (41, sum(range(40)))
     assert presence.summary().norms["har"].total == 40 * 1e9
+
+
+def test_uploads_go_first_and_statuses_are_read_when_there_is_time() -> None:
+    metrics = made()
+    for number in range(3000):
+        metrics.heard(topics.status("har", f"d{number}"), status.encode(Status("online", "s")))
+    metrics.turned(writable=True, uncounted=1)
+    assert not metrics._presence.summary().devices
+    metrics.turned(writable=True)
+    assert metrics._presence.summary().devices == {("har", "online"): 256}
+    found = samples(metrics.exposition())
+    assert found["edgebroker_devices", frozenset({"har", "online"})] == 256 + 1000
+    metrics.connected(up=True)  # the broker tells all of them again
+    assert not samples(metrics.exposition()).keys() & {("edgebroker_devices", frozenset({"har", "online"}))}
+
+
+def test_what_waits_to_be_read_is_bounded() -> None:
+    metrics = made()
+    for number in range(MOST_TOPICS + 500):
+        metrics.heard(topics.status("har", f"d{number}"), b"{}")
+    assert metrics.unread <= MOST_TOPICS
+    for number in range(3000):
+        metrics.heard(topics.status("har", f"long-{number}"), b"x" * 8000)
+    assert metrics._unread._bytes <= MOST_BYTES + 8000
+    metrics.heard(topics.status("har", "a"), b"x" * 10_000)
+    assert samples(metrics.exposition())["edgebroker_rejected_messages_total", frozenset({"too-large"})] == 1
+    metrics.connected(up=True)
+    assert metrics._unread._bytes == 0
+
+
+def test_a_late_will_does_not_hide_who_came_back_while_nobody_read() -> None:
+    unread, topic = Unread(), topics.status("har", "a")
+    born, again = (status.encode(Status("online", session)) for session in ("s1", "s2"))
+    will = status.encode(Status("offline", "s1"))
+    for payload in (born, again, will):
+        unread.put(topic, payload)
+    presence = Presence()
+    for told in unread.take(9):
+        presence.hear(*told)
+    assert presence.summary().devices == {("har", "online"): 1}
+    for payload in (born, will):
+        unread.put(topic, payload)
+    assert unread.take(9) == [(topic, born), (topic, will)]
+    for payload in (will, again):
+        unread.put(topic, payload)
+    assert unread.take(9) == [(topic, again)]
 
 
 @pytest.mark.parametrize("payload", [b"\xff", b"[]", b"{}", b"x" * 100_000, b'{"state":"asleep","session":"a"}'])
@@ -442,8 +512,9 @@ def test_a_running_aggregator_counts_and_answers(tmp_path: Path, endpoint: Endpo
         fleet.make_frame(task, "a", epoch=7, sequence=2, seed=1),
     ]
     with (
-        monitored(tmp_path, endpoint, task, Task(goal=2, min_interval_s=0)) as url,
+        # First, so that nothing is published while the subscription is under way.
         fleet.hand(endpoint, topics.head(task)) as link,
+        monitored(tmp_path, endpoint, task, Task(goal=2, min_interval_s=0)) as url,
     ):
         fleet.await_message(link, lambda message: message.topic == topics.head(task))
         link.publish(topics.status(task, "a"), status.encode(Status("online", "s", queued=4)), retain=True)

@@ -4,8 +4,12 @@ import http.client
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +21,7 @@ from served import TASK, TOKEN, Page, served
 from broker.ledger.ledger import Ledger
 from broker.ledger.rows import Entry, Version
 from broker.monitor.gate import Gate, read_token
+from broker.monitor.http import MAX_CONNECTIONS
 from broker.monitor.roster import PAGE, Roster, doing
 from broker.settings import Aggregator, Monitor
 from broker.web import watching
@@ -36,6 +41,13 @@ def page(tmp_path: Path) -> Iterator[Page]:
 def guarded(tmp_path: Path) -> Iterator[Page]:
     with served(tmp_path, Gate(TOKEN)) as found:
         yield found
+
+
+def test_what_others_made_is_as_it_was() -> None:
+    folder = Path(str(files("broker.monitor"))) / "page"
+    listed = re.findall(r"^    ([0-9a-f]{64})  (.+)$", (folder / "README.md").read_text(), re.MULTILINE)
+    assert len(listed) == 2
+    assert [sha256((folder / "uplot" / name).read_bytes()).hexdigest() for _, name in listed] == [d for d, _ in listed]
 
 
 # Who may read it
@@ -217,6 +229,25 @@ def test_huge_or_binary_statuses_are_counted_and_not_shown(page: Page, payload: 
     first = page.json("/api/first")
     assert [row["name"] for row in first["devices"]["rows"]] == ["good"]
     assert sum(first["verdicts"]["unreadable"].values()) == 1
+
+
+def test_many_connections_take_no_more_descriptors(page: Page) -> None:
+    with ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", page.port))) for _ in range(MAX_CONNECTIONS)
+        ]
+        silent[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert silent[-1].recv(12) == b"HTTP/1.1 200"  # so that those before it are accepted
+        one_more = stack.enter_context(socket.create_connection(("127.0.0.1", page.port)))
+        one_more.settimeout(10)
+        assert one_more.recv(1) == b""
+        silent.pop().close()
+        until_s = time.monotonic() + 10
+        while time.monotonic() < until_s:  # until the server has seen that one is gone
+            with suppress(ConnectionError, http.client.HTTPException):
+                assert page.ask("/").status == 200
+                return
+        raise AssertionError("nobody is let in any more")
 
 
 def test_lies_are_bounded(page: Page) -> None:

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from broker.monitor import hearing
 from broker.monitor.silence import HANGS_S, WORDS, Contact, guess
 from edgeclient import __version__
+from edgeclient.link.mqtt import Endpoint, Message
 from edgeclient.uplink.presence import Presence
-from edgeclient.wire import status
+from edgeclient.wire import status, topics
 
 # When a device says something
 
@@ -92,3 +94,25 @@ def test_every_word_is_guessed_and_every_doing_has_a_guess() -> None:
     assert {word for _, word in CASES} == WORDS.keys()
     for doing in status.DOINGS:
         assert guess(Contact(replace(ONLINE, doing=doing))) in WORDS
+
+
+# What a listener keeps
+
+
+def test_a_listener_is_bounded_and_forgets_who_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "MAX_DEVICES", 3)
+    heard = hearing.Listening(Endpoint("127.0.0.1", 1), ["t"])
+
+    def say(topic: str, payload: bytes) -> None:
+        heard._hear(Message(topic, payload, retained=True, connection=1, mid=1, qos=1))
+
+    for number in range(10):
+        say(topics.status("t", f"d{number}"), status.encode(ONLINE))
+    say(topics.status("t", "d0"), b"\xff")
+    say(topics.status("other", "d0"), status.encode(ONLINE))
+    say(topics.up("t", "d0"), status.encode(ONLINE))
+    say("t", b"{}")
+    assert heard.said == {"t": {f"d{number}": ONLINE for number in range(3)}}
+    say(topics.status("t", "d1"), b"")
+    say(topics.status("t", "d2"), status.encode(GONE))
+    assert (set(heard.said["t"]), heard.said["t"]["d2"].state) == ({"d0", "d2"}, "offline")

@@ -14,7 +14,8 @@ from typing import Any, Final
 CLOSURE: Final = "tools/release_closure.json"
 _PIP_S: Final = 900
 _LICENCE_LETTERS: Final = 40  # more is the text of a licence, not its name
-_TEXT_ALONE: Final = {"atheris": "Apache-2.0"}  # metadata name no licence, a file has its text
+# Metadata name no licence, a file has its text; axe-core, which the second brings along, is under the other of its two.
+_TEXT_ALONE: Final = {"atheris": "Apache-2.0", "axe-playwright-python": "MIT AND MPL-2.0"}
 _BOARD: Final = [
     "--python-version=3.13",
     "--implementation=cp",

@@ -40,6 +40,17 @@ VENDORED: Final = (
         (PurePosixPath("broker/demo_data/watch_har.npz"), PurePosixPath("broker/demo_data/watch-har.bundle")),
         in_wheel=False,
     ),
+    Vendored(
+        "uplot",
+        "1.6.32",
+        "MIT",
+        "https://github.com/leeoniya/uPlot",
+        (
+            PurePosixPath("broker/monitor/page/uplot/uPlot.iife.min.js"),
+            PurePosixPath("broker/monitor/page/uplot/uPlot.min.css"),
+        ),
+        in_wheel=True,
+    ),
 )
 _LICENCE: Final = "Apache-2.0"
 

@@ -3,14 +3,16 @@
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
-from broker.monitor.fleet import Fleet
+from broker.monitor.presence import MAX_DEVICES
 from broker.settings import Aggregator
 from edgeclient.link.mqtt import Connected, Endpoint, Link, LinkDown, Message
-from edgeclient.wire import topics
+from edgeclient.wire import status, topics
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.status import Status
 
 _CONNECT_S: Final = 10.0
 # Retained messages follow the subscription at once.
@@ -61,14 +63,14 @@ class Listening:
         tasks: whose devices.
 
     Attributes:
-        fleets: the last status of every device, by task.
+        said: the last status of each device, by task; of MAX_DEVICES at most.
         reached: whether the broker has ever let us in.
 
     Example: `with Listening(endpoint, ["har"]) as heard: heard.wait(1.0)`
     """
 
     def __init__(self, endpoint: Endpoint, tasks: Sequence[str]) -> None:
-        self.fleets = {name: Fleet() for name in tasks}
+        self.said: dict[str, dict[str, Status]] = {name: {} for name in tasks}
         self.reached = False
         self._link = Link(endpoint, client_id_prefix="listens")
 
@@ -89,7 +91,7 @@ class Listening:
                 if isinstance(event, Connected):
                     self.reached = True
                     with contextlib.suppress(LinkDown):  # gone again: the next Connected asks again
-                        self._link.subscribe(*(topics.everyone(name, "status") for name in self.fleets))
+                        self._link.subscribe(*(topics.everyone(name, "status") for name in self.said))
                 elif isinstance(event, Message):
                     self._link.acknowledge(event)
                     self._hear(event)
@@ -104,8 +106,32 @@ class Listening:
 
     def _hear(self, message: Message) -> None:
         try:
-            task = topics.parse(message.topic).task
+            topic = topics.parse(message.topic)
+            told = status.decode(message.payload) if message.payload else None
         except WireError:
-            return
-        if task in self.fleets:
-            self.fleets[task].hear(message.topic, message.payload)
+            return  # who may write there may write anything
+        known = self.said.get(topic.task)
+        if topic.kind == "status" and known is not None:
+            (device,) = topic.rest
+            if told is None:
+                known.pop(device, None)  # it has left
+            elif device in known:
+                known[device] = merged(known[device], told)
+            elif len(known) < MAX_DEVICES:
+                known[device] = told
+
+
+def merged(known: Status, told: Status) -> Status:
+    """A last will carries no counters: then all but the state is what the same session said; a late one says nothing.
+
+    Example:
+        >>> merged(Status("online", "a", battery_percent=9, socket_sent=7), Status("offline", "a")).battery_percent
+        9
+        >>> merged(Status("online", "b"), Status("offline", "a")).state
+        'online'
+    """
+    if told.state == status.OFFLINE and told.session != known.session:
+        return known
+    if told.session == known.session and told.socket_sent < known.socket_sent:
+        return replace(known, state=told.state, note=told.note)
+    return told

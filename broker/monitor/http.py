@@ -28,6 +28,8 @@ HTML: Final = "text/html; charset=utf-8"
 _JSON: Final = "application/json"
 _MAX_BODY: Final = 4096
 _MAX_STREAMS: Final = 64
+MAX_CONNECTIONS: Final = 256
+_SILENT_S: Final = 20.0  # a connection on which nobody asks
 _SQUEEZED: Final = 1000  # bytes from which compression is worth it
 _STILL_THERE_S: Final = 15.0
 _SECURE: Final = {
@@ -130,16 +132,32 @@ async def _serve(listener: socket.socket, application: web.Application, started:
     def stop() -> None:
         loop.call_soon_threadsafe(done.set)
 
-    runner = web.AppRunner(application, access_log=None, keepalive_timeout=60, shutdown_timeout=0.2)
+    runner = web.AppRunner(application, access_log=None, keepalive_timeout=_SILENT_S, shutdown_timeout=0.2)
     try:
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        server = runner.server
+        assert server is not None
+
+        def accept() -> asyncio.Protocol:
+            return server() if len(server.connections) < MAX_CONNECTIONS else _Turned()
+
+        accepting = await loop.create_server(accept, sock=listener)
     except BaseException as error:
         started.set_exception(error)
         raise
     started.set_result(stop)
     await done.wait()
+    accepting.close()
     await runner.cleanup()
+
+
+class _Turned(asyncio.Protocol):
+    """One connection too many: hangs up, so that strangers cannot use up the descriptors of the service."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """At once."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 def _application(site: Site, gate: Gate) -> web.Application:

@@ -1,13 +1,15 @@
-"""Every Prometheus series of the aggregator, with its unit in its name; prometheus-client is imported here alone.
+"""Every Prometheus series of the aggregator, with its unit in its name.
+
+prometheus-client is imported here and in families.py alone.
 
 No label names a device, so that ten thousand of them cost the monitoring no more than ten. Written by the service's
 thread, read by that of a scrape.
 """
 
 import math
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -19,19 +21,25 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from broker.monitor.families import counts, gauge, spread
 from broker.monitor.mqtt_health import MqttHealth
-from broker.monitor.presence import AGES_S, DEPTHS, NORMS, Presence, Spread
+from broker.monitor.presence import AGES_S, DEPTHS, NORMS, Presence
+from broker.monitor.unread import Unread
 from broker.monitor.watch import Watch
 from edgeclient.wire.errors import REASONS, WireError
+from edgeclient.wire.limits import MAX_STATUS_BYTES
 from edgeclient.wire.messages import Refusal
 
 # A turn that aggregates a large model takes seconds; one that takes this long hangs.
 STUCK_S: Final = 60.0
 _OTHER: Final = "other"
+# Statuses that are read at once, 20 us each: in an idle turn, and in a scrape, which shall take less than 0.1 s.
+_IDLE: Final = 256
+_SCRAPE: Final = 1000
 _ANSWERS: Final = (
     ("applied", ""),
     ("duplicate", ""),
@@ -73,6 +81,7 @@ class Metrics(Watch):
         self._turned_s, self._writable, self._up = clock(), True, False
         self._uncounted, self._uncounted_since_s = 0, clock()
         self._presence = Presence(clock=clock)
+        self._unread, self._reading = Unread(), threading.Lock()
         self._mqtt = MqttHealth(clock)
         self._dense: dict[str, int] = {}
         # labels() takes as long as a count does, so what a frame needs is looked up once.
@@ -153,20 +162,41 @@ class Metrics(Watch):
         if not self._uncounted or not uncounted:
             self._uncounted_since_s = self._turned_s
         self._uncounted = uncounted
+        if not uncounted:
+            self._read(_IDLE)
 
     def connected(self, *, up: bool) -> None:
         """See Watch; what devices said is told again by the broker."""
         self._up = up
         if up:
+            self._unread.clear()
             self._presence.forget()
 
     def heard(self, topic: str, payload: bytes) -> bool:
-        """See Watch; a status that cannot be read is a rejected message."""
-        try:
-            return self._presence.hear(topic, payload) or self._mqtt.hear(topic, payload)
-        except WireError as error:
-            self.rejected(error.reason)
+        """See Watch; statuses are put aside until the service is idle or somebody scrapes."""
+        if topic.split("/", 5)[3:4] == ["status"]:
+            if len(payload) > MAX_STATUS_BYTES:
+                self.rejected("too-large")
+                return True
+            if self._unread.full:
+                self._read(_IDLE)
+            self._unread.put(topic, payload)
             return True
+        return self._mqtt.hear(topic, payload)
+
+    @property
+    def unread(self) -> int:
+        """Devices whose newest status nobody has looked at yet."""
+        return len(self._unread)
+
+    def _read(self, most: int) -> None:
+        """Look at so many statuses; what cannot be read is a rejected message."""
+        with self._reading:
+            for topic, payload in self._unread.take(most):
+                try:
+                    self._presence.hear(topic, payload)
+                except WireError as error:
+                    self.rejected(error.reason)
 
     def uploaded(self, size: int) -> None:
         """See Watch."""
@@ -242,28 +272,29 @@ class Metrics(Watch):
 
     def seen(self) -> Iterator[Metric]:
         """What is not counted as it happens: devices by their last words, the MQTT broker's, and how the service is."""
+        self._read(_SCRAPE)
         devices = self._presence.summary()
-        yield _counts("devices", "Devices by what they last said.", "state", devices.devices)
-        yield _counts("devices_doing", "Connected devices by what they do or wait for.", "doing", devices.doings)
-        yield _counts("silent_devices", "Devices silent for an hour, by likely reason.", "reason", devices.silent)
-        yield _counts("outbox_frames", "Frames on devices, as they report them.", "stage", devices.outbox)
-        yield _spread("device_outbox_frames", "Frames on a device.", DEPTHS, devices.depths)
-        yield _spread("device_oldest_frame_seconds", "Age of the oldest frame on a device.", AGES_S, devices.ages)
-        yield _spread("device_residual_norm", "Euclidean norm of a device's residual.", NORMS, devices.norms)
+        yield counts("devices", "Devices by what they last said.", "state", devices.devices)
+        yield counts("devices_doing", "Connected devices by what they do or wait for.", "doing", devices.doings)
+        yield counts("silent_devices", "Devices silent for an hour, by likely reason.", "reason", devices.silent)
+        yield counts("outbox_frames", "Frames on devices, as they report them.", "stage", devices.outbox)
+        yield spread("device_outbox_frames", "Frames on a device.", DEPTHS, devices.depths)
+        yield spread("device_oldest_frame_seconds", "Age of the oldest frame on a device.", AGES_S, devices.ages)
+        yield spread("device_residual_norm", "Euclidean norm of a device's residual.", NORMS, devices.norms)
         yield CounterMetricFamily(
             "edgebroker_statuses_left_out",
             "Statuses of devices beyond the most that are kept.",
             value=self._presence.left_out,
         )
         lag_s = self._clock() - self._uncounted_since_s if self._uncounted else 0.0
-        yield _gauge("uncounted_messages", "Messages that wait in the aggregator to be counted.", self._uncounted)
-        yield _gauge("uncounted_seconds", "Since when some wait without a break: none is older.", lag_s)
-        yield _gauge("mqtt_connected", "1: listens on the MQTT broker.", self._up)
-        yield _gauge("writable", "1: there is room on the disk.", self._writable)
+        yield gauge("uncounted_messages", "Messages that wait in the aggregator to be counted.", self._uncounted)
+        yield gauge("uncounted_seconds", "Since when some wait without a break: none is older.", lag_s)
+        yield gauge("mqtt_connected", "1: listens on the MQTT broker.", self._up)
+        yield gauge("writable", "1: there is room on the disk.", self._writable)
         told = self._mqtt.told()
         for name, (kind, text) in _MQTT.items():
             yield kind(f"edgebroker_mqtt_{name}", text, value=told.get(name))
-        yield _gauge("mqtt_told_age_seconds", "How long ago the MQTT broker told the above.", self._mqtt.age_s())
+        yield gauge("mqtt_told_age_seconds", "How long ago the MQTT broker told the above.", self._mqtt.age_s())
 
 
 # Figures of the MQTT broker, as far as it tells them.
@@ -276,26 +307,6 @@ _MQTT: Final[dict[str, tuple[Callable[..., Metric], str]]] = {
     "slow_consumers": (CounterMetricFamily, "Clients it has cut off for being too slow (NATS)."),
     "stored_bytes": (GaugeMetricFamily, "Messages it keeps."),
 }
-
-
-def _gauge(name: str, text: str, value: float | None) -> Metric:
-    """Without a sample where there is no value."""
-    return GaugeMetricFamily(f"edgebroker_{name}", text, value=value)
-
-
-def _counts(name: str, text: str, label: str, counts: Mapping[tuple[str, str], int]) -> Metric:
-    family = GaugeMetricFamily(f"edgebroker_{name}", text, labels=["task", label])
-    for labels, count in counts.items():
-        family.add_metric(labels, count)
-    return family
-
-
-def _spread(name: str, text: str, bounds: Sequence[float], spreads: Mapping[str, Spread]) -> Metric:
-    family = GaugeHistogramMetricFamily(f"edgebroker_{name}", text, labels=["task"])
-    named = [*(str(float(bound)) for bound in bounds), "+Inf"]
-    for task, spread in spreads.items():
-        family.add_metric([task], list(zip(named, accumulate(spread.counts), strict=True)), spread.total)
-    return family
 
 
 class _Seen(Collector):

@@ -11,7 +11,7 @@ from broker.monitor.silence import SILENT_S, Contact, guess
 from edgeclient.wire import status, topics
 from edgeclient.wire.status import Status
 
-MAX_DEVICES: Final = 50_000  # 61 MB, measured
+MAX_DEVICES: Final = 50_000  # 39 MB, measured; twice that after a reconnect
 # A device that lies must not drown the others in the sum.
 MAX_FRAMES: Final = 1_000_000
 _MOST: Final = 1e9
@@ -134,7 +134,7 @@ class Presence:
         self._before, self._last = self._last, {}
 
     def summary(self) -> Summary:
-        """All of it, in one pass: 10,000 devices take 15 ms, measured."""
+        """All of it, in one pass: 10,000 devices take 22 ms, measured."""
         now, made = self.clock(), Summary()
         for (task, _), (said, heard_s) in list(self._last.items()):
             made.devices[task, said.state] += 1

@@ -119,7 +119,10 @@ def decode(data: bytes) -> Announcement:
         raise WireError("version", f"announcement format is not {FORMAT}")
     wire = fields.take("wire", list)
     if not all(type(version) is int for version in wire) or WIRE_VERSION not in wire:
-        raise WireError("version", f"the aggregator speaks wire versions {wire}, this side {WIRE_VERSION}")
+        ours = f"{WIRE_VERSION} to {FRAME_VERSION}"
+        raise WireError(
+            "version", f"the aggregator reads frame versions {wire}, this device writes {ours}: update edgeclient here"
+        )
     scale_bits = fields.integer("scale_bits", 0, 60)
     value_limit = fields.number("value_limit", 2.0**-30, 2.0**30)
     if math.frexp(value_limit)[0] != 0.5 or value_limit * 2**scale_bits > 2**30:

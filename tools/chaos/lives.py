@@ -236,7 +236,8 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
             while link.busy:
                 service._turn()  # noqa: SLF001 (as above)
             running.settings = attrs.evolve(running.settings, goal=1, deadline_s=0.1)
-            while running.version.number < version.number:
+            made = running.version.number + 1
+            while running.version.number < made:
                 service._turn()  # noqa: SLF001 (as above)
         return running.version.digest
 

@@ -80,8 +80,10 @@ def _everything(board: Board) -> int:
     passes: list[suite.Pass] = []
     try:
         # From this thread: children die with the one that started them.
-        passes.append(suite.start("with numba", numba, environment, FOLDER / "with-numba.log", also=suite.TWINS))
-        passes.append(suite.start("without numba", plain, environment, FOLDER / "plain.log", without=suite.NEED_NUMBA))
+        log = FOLDER / "with-numba.log"
+        passes.append(suite.start("with numba", numba, environment, log, suite.WITH_NUMBA))
+        files, log = suite.WITHOUT_NUMBA, FOLDER / "plain.log"
+        passes.append(suite.start("without numba", plain, environment, log, files, without=suite.NEED_NUMBA))
         trained, said = _round(plain, environment)
         installed_, told = _installed(board)
         results = [each.passed() for each in passes]

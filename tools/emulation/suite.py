@@ -8,29 +8,35 @@ from typing import Final
 
 from broker import children
 
-# What a device runs, with what it has: no onnx, no MQTT broker, no import linter. Each runs with the numba twins and
-# without, since which of them is used is the device's choice.
-FILES: Final = (
-    "test_bundle.py",
-    "test_cli.py",
+# What a device runs, with what it has: no onnx, no MQTT broker, no import linter. What reaches kernels runs with the
+# numba twins and without, since which of them is used is the device's choice; the rest runs once, in either pass.
+KERNELS: Final = (
     "test_compress.py",
-    "test_data.py",
-    "test_durable.py",
-    "test_firmware_configs.py",
-    "test_format_doc.py",
     "test_golden.py",
-    "test_golden_training.py",
     "test_imports.py",
     "test_laws.py",
-    "test_models.py",
+    "test_wire.py",
+)
+# test_select compares the twins with their definitions; golden vectors do so for the codes of a frame.
+WITH_NUMBA: Final = (
+    *KERNELS,
+    "test_bundle.py",
+    "test_data.py",
+    "test_golden_training.py",
     "test_safetensors.py",
+    "test_select.py",
     "test_settings.py",
     "test_train.py",
     "test_uplink.py",
-    "test_wire.py",
 )
-# What compares the twins with their definitions; golden vectors do so for the codes of a frame.
-TWINS: Final = ("test_select.py",)
+WITHOUT_NUMBA: Final = (
+    *KERNELS,
+    "test_cli.py",
+    "test_durable.py",
+    "test_firmware_configs.py",
+    "test_format_doc.py",
+    "test_models.py",
+)
 # Tests in them that are not.
 ELSEWHERE: Final = (
     "test_imports.py::test_import_contracts",
@@ -81,8 +87,8 @@ def start(
     python: Path,
     environment: Mapping[str, str],
     log: Path,
+    files: Sequence[str],
     *,
-    also: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> Pass:
     """Begin to run the suite.
@@ -92,7 +98,7 @@ def start(
         python: of the emulated environment.
         environment: of the emulated processes.
         log: where its output goes, anew.
-        also: files besides FILES.
+        files: of tests.
         without: tests that are left out, besides ELSEWHERE.
     """
     log.unlink(missing_ok=True)
@@ -110,5 +116,5 @@ def start(
     # The broker's command line is not the device's.
     # So say those that run once with each backend which one it is.
     options += ["-k", "not broker.cli and not -numba" if without else "not broker.cli"]
-    command = [str(python), "-m", "pytest", *options, *(f"tests/{file}" for file in (*FILES, *also))]
+    command = [str(python), "-m", "pytest", *options, *(f"tests/{file}" for file in files)]
     return Pass(name, children.spawn(command, log=log, env=environment), log)
