@@ -155,7 +155,8 @@ class Service:
 
     def _listen(self) -> None:
         waits = [wait for task in self._tasks.values() if (wait := self._round_wait_s(task)) is not None]
-        events = self._link.poll(0.0 if self._waiting else max(0.0, min([_TURN_S, *waits])), limit=_AT_ONCE)
+        wait_s = 0.0 if self._waiting else max(0.0, min([_TURN_S, *waits]))
+        events = self._link.poll(wait_s, limit=_AT_ONCE)
         self._crowded = len(events) >= _CROWD  # statuses among them
         for event in events:
             match event:

@@ -343,7 +343,7 @@ def test_statuses_in_a_flood_do_not_hide_that_it_is_one(tmp_path: Path) -> None:
         frames = tuple((512 * turn + i, b"12345678") for i in range(512))
         withdraw = messages.encode_withdraw(messages.Withdraw(9, frames))
         flood.append(Message(topics.up("t", "bad"), withdraw, False, 1, turn, 1))
-        flood.append(Message(topics.status("t", "bad"), b"{}", False, 1, 0, 0))
+        flood += [Message(topics.status("t", "bad"), b"{}", False, 1, 0, 0)] * 5
     good = Message(topics.up("t", "good"), fleet.make_frame("t", "good", epoch=EPOCH, sequence=0), False, 1, 999, 1)
     link = _Crowd([*flood, good])
     service_ = service.Service(made, Endpoint("127.0.0.1", 1), lambda _: pytest.fail("nothing to start"), _Statuses())

@@ -20,7 +20,7 @@ class Member:
         sequence: within the epoch.
         base_version: that its update was trained from.
         weight: of its update.
-        leads: whether it is the update's first admitted frame: only those count for the total weight.
+        leads: whether it is the update's first admitted frame.
     """
 
     device: str
