@@ -77,6 +77,7 @@ def serve(config: Path, log_format: str, log_level: str) -> None:
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
     with ExitStack() as stack:
+        embedded = None
         if settings.embedded is not None:
             started = EmbeddedBroker(
                 settings.directory / "mqtt", host=settings.embedded.host, port=settings.embedded.port
@@ -94,7 +95,8 @@ def serve(config: Path, log_format: str, log_level: str) -> None:
             evaluators.append(process)
             return process
 
-        service = Service(settings, endpoint, spawn, stack.enter_context(watching(settings)))
+        tend = embedded.tend if embedded is not None else None
+        service = Service(settings, endpoint, spawn, stack.enter_context(watching(settings)), tend)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: service.stop())
         click.echo(f"aggregating on {endpoint.url}, stop with Ctrl-C")

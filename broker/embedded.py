@@ -7,6 +7,7 @@ it is the process that we recorded.
 
 import fcntl
 import json
+import logging
 import os
 import select
 import signal
@@ -21,6 +22,7 @@ from typing import Final, Self
 from broker import children
 from edgeclient import files
 
+_LOG = logging.getLogger(__name__)
 _READY_S: Final = 15.0
 _ORPHAN_S: Final = 2.0
 _PORT_TRIES: Final = 5
@@ -85,6 +87,16 @@ class EmbeddedBroker:
         except BaseException:
             self.stop()
             raise
+
+    def tend(self) -> None:
+        """Start the server again if it has ended.
+
+        Raises:
+            EmbeddedBrokerError: it cannot be started; the text says what to do.
+        """
+        if self.process is not None and (code := self.process.poll()) is not None:
+            _LOG.error("the MQTT broker has ended (%d): it is started again, see %s", code, self.log)
+            self.start()
 
     def stop(self) -> None:
         """End the server."""

@@ -67,12 +67,20 @@ class Service:
         endpoint: the MQTT broker.
         spawn: starts the evaluator's child process.
         watch: is told what happens.
+        tend: sees to the MQTT broker, every turn; for one that is ours.
 
     Raises:
         LedgerError, RegistryError: the store cannot be used; the text says what to do.
     """
 
-    def __init__(self, settings: Aggregator, endpoint: Endpoint, spawn: Spawn, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        settings: Aggregator,
+        endpoint: Endpoint,
+        spawn: Spawn,
+        watch: Watch | None = None,
+        tend: Callable[[], None] | None = None,
+    ) -> None:
         self._lock = Lock(settings.ledger)
         self._ledger = Ledger(settings.ledger)
         self._ledger.check_pages()
@@ -81,6 +89,7 @@ class Service:
             stray.unlink(missing_ok=True)
         self._link = Link(endpoint, client_id_prefix="aggregator")
         self._watch = watch or Watch()
+        self._tend = tend or (lambda: None)
         self._health_topics = self._health_from(settings)
         self._service = secrets.token_hex(8)
         self._complaints = Complaints()
@@ -123,6 +132,7 @@ class Service:
         self._link.start()
         try:
             while not self._stop.is_set():
+                self._tend()
                 try:
                     self._turn()
                     self._watch.turned(writable=True, uncounted=self._link.backlog)

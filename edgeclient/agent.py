@@ -45,6 +45,7 @@ TURN_S: Final = 0.5
 _FETCH_PAUSE_S: Final = 2.0  # after a blob that was not what it should be
 _DISK_PAUSE_S: Final = 30.0  # before a full disk is tried again
 _AT_ONCE: Final = 64  # events in a turn
+_UNREACHED_S: Final = 5.0  # before its owner hears of it
 _TIDY_S: Final = 5.0  # between two looks at what waits and at what was spent
 _STARVED_S: Final = 30.0  # before a source without examples is asked again
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
@@ -101,6 +102,8 @@ class Agent:
         self._failed: tuple[int, str] = (-1, "")  # the version that could not be trained on, and why
         self._starved_until = -math.inf
         self._doing = "starting"
+        self._up_s = time.monotonic()
+        self._said = ""
         self._oldest_s = 0.0
         self._rounds = 0
         self.once = False
@@ -139,6 +142,7 @@ class Agent:
             self._store = None
             where = self._settings.directory / "store"
             raise StoreError(f"{where}/store.db cannot be read ({error}): edgeclient store check says more") from None
+        self._log_wait()
         self._report(note)
 
     def close(self, why: str = "stopped") -> None:
@@ -152,6 +156,18 @@ class Agent:
         self._link.stop()
         if self._store is not None:
             self._store.close()
+
+    def _log_wait(self) -> None:
+        """One line when what it waits for changes: who looks on would take it for hung."""
+        now, up = time.monotonic(), self._link.connected
+        self._up_s = now if up else self._up_s
+        mqtt = self._settings.mqtt
+        down = f"{mqtt.host} port {mqtt.port} does not answer" if now - self._up_s > _UNREACHED_S else ""
+        why = self.forbidden if up else down
+        kind = (self._doing if up else "link") if why else ""
+        if why and kind != self._said:
+            _LOG.info("waiting: %s", why)
+        self._said = kind
 
     def _wait_for_room(self, why: str) -> str:
         """The store cannot be written: nothing is lost and nothing half done; what could not be kept comes again."""

@@ -38,6 +38,7 @@ from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Evaluation, Trainer, TrainingError
 from edgeclient.train.trainers import open_trainer
 from edgeclient.upkeep import store_command
+from edgeclient.uplink.guard import PAUSED
 from edgeclient.warmup import warmup_command
 from edgeclient.wire import bundle
 from edgeclient.wire.errors import WireError
@@ -161,7 +162,8 @@ def status(config: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"device": settings.device, "task": settings.task, **said}))
         return
-    click.echo(f"{settings.device}: {said['note'] if said['running'] else 'not running'}")
+    idle = "not running" + ", and paused: edgeclient resume lets it go on" * (settings.directory / PAUSED).exists()
+    click.echo(f"{settings.device}: {said['note'] if said['running'] else idle}")
     click.echo(f"  model version {said['version']}, {said['rounds']} rounds trained")
     frames = ", ".join(f"{said[state]} {state}" for state in ("queued", "sent", "returned", "applied", "refused"))
     click.echo(f"  frames: {frames}")

@@ -42,7 +42,7 @@ class Page:
     settings: Aggregator
     shown: Shown
 
-    def ask(self, path: str, *, method: str = "GET", body: str | None = None, **headers: str) -> Answer:
+    def ask(self, path: str, *, method: str = "GET", body: str | bytes | None = None, **headers: str) -> Answer:
         """Header names may be written with underscores."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:

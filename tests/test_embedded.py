@@ -123,6 +123,20 @@ def test_what_was_retained_survives_a_killed_server(tmp_path: Path) -> None:
             assert exchange(port, "a/b") == b"kept"
 
 
+def test_a_server_that_was_killed_is_started_again_where_it_was(tmp_path: Path) -> None:
+    with EmbeddedBroker(tmp_path) as broker:
+        first, port = broker.process, broker.port
+        assert first is not None
+        broker.tend()
+        assert broker.process is first
+        first.kill()
+        first.wait()
+        broker.tend()
+        assert broker.process is not first
+        assert broker.port == port
+        assert exchange(port, "a/b", b"kept") == b"kept"
+
+
 def test_start_replaces_a_running_server(tmp_path: Path) -> None:
     with EmbeddedBroker(tmp_path) as broker:
         first, port = broker.process, broker.port

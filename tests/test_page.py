@@ -143,6 +143,44 @@ def test_the_token_opens_a_session(guarded: Page, caplog: pytest.LogCaptureFixtu
     assert TOKEN not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/x-www-form-urlencoded; charset=nope", b"token=a"),
+        ("application/x-www-form-urlencoded; charset=utf-16", b"token=a"),
+        ("application/x-www-form-urlencoded", b"token=%ff%fe\xff"),
+        ("application/x-www-form-urlencoded", b"&".join([b"a=b"] * 100)),
+        ("multipart/form-data", b"abc"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Transfer-Encoding: nope\r\n\r\na\r\n--x--"),
+    ],
+)
+def test_forms_that_are_none_are_one_line(
+    guarded: Page, caplog: pytest.LogCaptureFixture, kind: str, body: bytes
+) -> None:
+    answer = guarded.ask("/login", method="POST", body=body, **{"Content-Type": kind})
+    assert answer.status in {400, 401, 415}
+    assert "Traceback" not in caplog.text
+
+
+def test_an_origin_that_is_none_is_another_site(guarded: Page) -> None:
+    assert guarded.ask("/healthz", Origin="http://[").status == 403
+
+
+def test_forms_that_never_end_shut_nobody_out(guarded: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.monitor.http._BODY_S", 0.2)
+    begun = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    with ExitStack() as stack:
+        for _ in range(MAX_CONNECTIONS):
+            opened = stack.enter_context(socket.create_connection(("127.0.0.1", guarded.port)))
+            opened.sendall(begun + b"Content-Length: 100\r\n\r\ntok")
+        until_s = time.monotonic() + 20
+        while time.monotonic() < until_s:
+            with suppress(ConnectionError, http.client.HTTPException):
+                assert guarded.ask("/healthz").status == 200
+                return
+        raise AssertionError("nobody is let in any more")
+
+
 def test_sessions_end_and_are_bounded() -> None:
     now = [0.0]
     gate = Gate(TOKEN, clock=lambda: now[0])
@@ -251,7 +289,7 @@ def test_many_connections_take_no_more_descriptors(page: Page) -> None:
 
 
 def test_lies_are_bounded(page: Page) -> None:
-    page.hear("liar", note="n" * 5000, queued=2**62, up_bytes=2**62)
+    page.hear("liar", note="n" * 5000, queued=10**6, up_bytes=2**53)
     first = page.json("/api/first")
     assert len(first["devices"]["rows"][0]["note"]) == 200
     assert first["fleet"]["outbox"] <= 1_000_000

@@ -1,9 +1,12 @@
 """The aggregator as a process, and a stranger on the wire."""
 
+import json
 import os
 import re
 import resource
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +28,7 @@ from broker.service import add_task
 from broker.settings import Aggregator, DevicePolicy, Task
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.mqtt import Endpoint, Event, Link, Message
-from edgeclient.settings import Mqtt
+from edgeclient.settings import Mqtt, load
 from edgeclient.wire import announcement, frame, messages, topics
 from edgeclient.wire.errors import REASONS
 from edgeclient.wire.messages import Hello, Receipt, Refusal
@@ -517,3 +520,26 @@ def _last_words(folder: Path) -> str:
     (line,) = ended.stderr.splitlines()
     assert line.startswith("edgebroker: ")
     return line
+
+
+def test_serve_starts_its_mqtt_broker_again(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    config = tmp_path / "broker.toml"
+    config.write_text(f'directory = "data"\n[embedded]\nport = {port}\n[monitor]\nenabled = false\n')
+    add_task(load(config, Aggregator), "s-again", fleet.BUNDLE, Task())
+    endpoint = Endpoint("127.0.0.1", port)
+    command = [sys.executable, "-m", "broker.cli", "serve", str(config)]
+    process = children.spawn(command, log=tmp_path / "serve.log")
+    try:
+        for _ in range(2):
+            with fleet.hand(endpoint, topics.head("s-again")) as link:
+                fleet.await_message(link, lambda message: message.topic == topics.head("s-again"))
+                server = json.loads((tmp_path / "data/mqtt/server.json").read_text())["pid"]
+                os.kill(server, signal.SIGKILL)
+                until_s = time.monotonic() + 30
+                while json.loads((tmp_path / "data/mqtt/server.json").read_text())["pid"] == server:
+                    assert time.monotonic() < until_s, (tmp_path / "serve.log").read_text()
+    finally:
+        children.end(process)
+    assert "the MQTT broker has ended (-9): it is started again" in (tmp_path / "serve.log").read_text()

@@ -286,12 +286,28 @@ def test_announcement_round_trips(data: st.DataObject, size: int, exponent: int,
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_status_round_trips(data: st.DataObject) -> None:
-    text, integer, number = st.text(max_size=200), st.integers(-1, 2**63 - 1), st.floats(-1e300, 1e300)
-    kinds = {str: text, int: integer, int | None: st.none() | integer, float | None: st.none() | number}
-    values: dict[str, Any] = {each.name: data.draw(kinds[each.type]) for each in fields(Status)}  # type: ignore[index]
+    text, values = st.text(max_size=200), dict[str, Any]()
+    for each in fields(Status):
+        low, high = status.RANGES.get(each.name, status.COUNTS)
+        number = st.floats(low, high) if "float" in str(each.type) else st.integers(int(low), int(high))
+        values[each.name] = data.draw(
+            text if each.type is str else st.none() | number if "None" in str(each.type) else number
+        )
     health = Status(**(values | {"state": data.draw(st.sampled_from(["online", "offline"]))}))
     assert status.decode(status.encode(health)) == health
     assert len(status.encode(health)) <= MAX_STATUS_BYTES
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("queued", -1), ("sent", 10**6 + 1), ("up_bytes", 2**53 + 1), ("version", -2), ("battery_percent", 101),
+     ("temperature_c", 1e300), ("temperature_c", -273.2), ("residual_norm", -1e-9)],
+)  # fmt: skip
+def test_a_status_of_what_cannot_be_is_refused(key: str, value: float) -> None:
+    told = json.dumps({"state": "online", "session": "s", key: value}).encode()
+    with pytest.raises(WireError, match=key) as caught:
+        status.decode(told)
+    assert caught.value.reason == "range"
 
 
 # Bytes that are not what they should be

@@ -90,7 +90,7 @@ class Gate:
         if not self._is_ours(host):
             return "this name is not known here: use the address, or add the name to [monitor] names"
         origin = headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and origin.partition("://")[2] != host:
             return "another site may not ask here"
         follows_link = method == "GET" and headers.get("Sec-Fetch-Dest") == "document"
         if headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"} and not follows_link:

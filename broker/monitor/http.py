@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qs
 
 from aiohttp import hdrs, web
 
@@ -23,10 +24,15 @@ from edgeclient.settings import ConfigError
 from edgeclient.wire.errors import WireError
 
 _LOG = logging.getLogger(__name__)
+# aiohttp would log a traceback for every request that is none; strangers decide how many those are.
+_QUIET = logging.getLogger(f"{__name__}.requests")
+_QUIET.setLevel(logging.CRITICAL)
 TEXT: Final = "text/plain; charset=utf-8"
 HTML: Final = "text/html; charset=utf-8"
 _JSON: Final = "application/json"
+_FORM: Final = "application/x-www-form-urlencoded"
 _MAX_BODY: Final = 4096
+_BODY_S: Final = 5.0
 _MAX_STREAMS: Final = 64
 MAX_CONNECTIONS: Final = 256
 _SILENT_S: Final = 20.0  # a connection on which nobody asks
@@ -132,7 +138,9 @@ async def _serve(listener: socket.socket, application: web.Application, started:
     def stop() -> None:
         loop.call_soon_threadsafe(done.set)
 
-    runner = web.AppRunner(application, access_log=None, keepalive_timeout=_SILENT_S, shutdown_timeout=0.2)
+    runner = web.AppRunner(
+        application, access_log=None, logger=_QUIET, keepalive_timeout=_SILENT_S, shutdown_timeout=0.2
+    )
     try:
         await runner.setup()
         server = runner.server
@@ -176,6 +184,9 @@ def _application(site: Site, gate: Gate) -> web.Application:
             return _response(told(error.status, wrong), request)
         except WireError as error:
             return _response(told(400, error.detail), request)
+        except (TimeoutError, ValueError, ConnectionError) as error:
+            slow = isinstance(error, TimeoutError)
+            return _hung_up(told(408, "it did not end") if slow else told(400, "it cannot be read"), request)
 
     application = web.Application(middlewares=[guard], client_max_size=_MAX_BODY)
     application.on_response_prepare.append(_secure)
@@ -202,8 +213,12 @@ def _getting(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespon
 
 def _logging_in(form: Callable[[str], Answer], gate: Gate) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def login(request: web.Request) -> web.StreamResponse:
-        given = (await request.post()).get("token")
-        session = gate.login(given) if isinstance(given, str) else None
+        if request.content_type != _FORM:
+            return _response(told(415, f"send {_FORM}"), request)
+        # Read here: aiohttp's own reading of forms waits for ever, and raises whatever a codec or a boundary may raise.
+        async with asyncio.timeout(_BODY_S):
+            body = await request.read()
+        session = gate.login(parse_qs(body.decode(errors="replace"), max_num_fields=8).get("token", [""])[0])
         if session is None:
             return _response(form("That is not the operator's token."), request)
         response = web.Response(status=303, headers={hdrs.LOCATION: "/"})
@@ -211,6 +226,13 @@ def _logging_in(form: Callable[[str], Answer], gate: Gate) -> Callable[[web.Requ
         return response
 
     return login
+
+
+def _hung_up(answer: Answer, request: web.Request) -> web.Response:
+    """With the rest of the request unread, the connection is good for nothing else."""
+    response = _response(answer, request)
+    response.force_close()
+    return response
 
 
 def _asks_for_token(site: Site, request: web.Request) -> Answer:

@@ -136,7 +136,7 @@ class Presence:
     def summary(self) -> Summary:
         """All of it, in one pass: 10,000 devices take 22 ms, measured."""
         now, made = self.clock(), Summary()
-        for (task, _), (said, heard_s) in list(self._last.items()):
+        for (task, _), (said, heard_s) in self._last.copy().items():  # while others write
             made.devices[task, said.state] += 1
             if said.state == status.ONLINE:
                 made.doings[task, said.doing if said.doing in _DOINGS else OTHER] += 1

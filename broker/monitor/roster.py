@@ -141,7 +141,7 @@ class Roster:
         states = dict.fromkeys(STATES, 0)
         notes, reasons = Counter[str](), Counter[str]()
         outbox = 0
-        for known in list(self._last.get(task, {}).values()):
+        for known in self._last.get(task, {}).copy().values():  # while others write
             state = known.state
             states[state] += 1
             outbox += min(known.said.queued + known.said.sent + known.said.returned, _MAX_OUTBOX)
@@ -157,6 +157,6 @@ class Roster:
         return Page(found[number * PAGE : (number + 1) * PAGE], len(found))
 
     def _found(self, task: str, state: str, search: str) -> Iterator[tuple[str, Known]]:
-        for device, known in list(self._last.get(task, {}).items()):
+        for device, known in self._last.get(task, {}).copy().items():
             if search in device.lower() and state in {"", known.state}:
                 yield device, known

@@ -124,7 +124,7 @@ def _contact(facts: Facts) -> Iterator[str]:
         yield "The MQTT broker cannot be reached, so that what the device says of itself is unknown."
     if said is None:
         if facts.asked:
-            yield "It has said nothing since the MQTT broker started: it was never connected, or uses another broker."
+            yield "The MQTT broker knows nothing of it: it has left, was never connected, or uses another broker."
         return
     note = f"; it says: {printable(said.note)}" if said.note else ""
     yield f"It is {'not connected' if said.state == OFFLINE else 'connected'}{note}."
@@ -136,6 +136,8 @@ def _contact(facts: Facts) -> Iterator[str]:
         late = facts.version - said.version > facts.max_staleness
         why = ": what it trained from that is too old to be counted" if late else ""
         yield f"It has version {said.version}, the current one is {facts.version}{why}."
+    elif said.version > facts.version:
+        yield f"It says that it has version {said.version}, but the current one is {facts.version}."
     else:
         yield f"It has the current version, {said.version}."
     if said.queued or said.sent or said.returned:

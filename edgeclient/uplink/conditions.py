@@ -112,7 +112,7 @@ class Board:
                 status = _text(supply / "status")
                 on_battery = None if status in {None, "Unknown"} else status == "Discharging"
                 capacity = _text(supply / "capacity")
-                percent = int(capacity) if capacity is not None and capacity.isdecimal() else None
+                percent = min(100, int(capacity)) if capacity is not None and capacity.isdecimal() else None
                 tenths = _number(supply / "temp")
                 degrees = None if tenths is None else tenths / 10
         return on_battery, percent, degrees
@@ -129,7 +129,7 @@ class Board:
         plugged, percent, degrees = told.get("plugged"), told.get("percentage"), told.get("temperature")
         return (
             plugged == "UNPLUGGED" if isinstance(plugged, str) else None,
-            percent if isinstance(percent, int) else None,
+            min(max(percent, 0), 100) if isinstance(percent, int) else None,
             float(degrees) if isinstance(degrees, int | float) else None,
         )
 

@@ -17,6 +17,17 @@ DOINGS: Final = (
     "charger", "heat", "throttled", "load", "metered", "budget", "disk", "wear", "failed", "stopped",
 )  # fmt: skip
 _MAX_NOTE: Final = 200
+# What cannot be is refused, so that a liar spoils no sum and no table. Counters begin at 0.
+COUNTS: Final = (0, 2**53)
+RANGES: Final = {
+    "version": (-1, 2**53),
+    "queued": (0, 10**6),
+    "sent": (0, 10**6),
+    "returned": (0, 10**6),
+    "battery_percent": (0, 100),
+    "temperature_c": (-100, 300),
+    "residual_norm": (0, 1e30),
+}
 _MAX_NUMBER: Final = 1e300
 _FIRST: Final = 15  # keys that are always there
 
@@ -104,6 +115,9 @@ def decode(data: bytes) -> Status:
             continue
         if not _fits(value, kinds):
             raise WireError("json", f"status.{name} is {str(value)[:40]!r}")
+        low, high = RANGES.get(name, COUNTS)
+        if type(value) is not str and value is not None and not low <= value <= high:
+            raise WireError("range", f"status.{name} is {str(value)[:40]}")
         known[name] = value[:_MAX_NOTE] if type(value) is str else value
     if missing := {"state", "session"} - known.keys():
         raise WireError("json", f"status.{min(missing)} is missing")
@@ -120,5 +134,5 @@ def _fits(value: Any, kinds: tuple[Any, ...]) -> bool:
     if float in kinds:
         return type(value) in (int, float) and abs(value) <= _MAX_NUMBER  # neither NaN nor infinity
     if int in kinds:
-        return type(value) is int and -1 <= value < 2**63
+        return type(value) is int
     return type(value) is str
