@@ -1,4 +1,4 @@
-"""The aggregator's composition root: the map of ARCHITECTURE.md, top to bottom, in one loop.
+"""The aggregator's composition root: the map of README.md, top to bottom, in one loop.
 
 MQTT message → frame → ledger (ONE transaction) → receipt → acknowledgement → batch → new parameters →
 registry → announcement.

@@ -1,4 +1,4 @@
-"""The device's composition root: the map of ARCHITECTURE.md, top to bottom, in one loop.
+"""The device's composition root: the map of README.md, top to bottom, in one loop.
 
 Announcement → model → a round of learning, one commit → outbox → MQTT → receipt → settled. `learner` holds the round,
 `sender` the way out; what happens when is `uplink.policy`'s.

@@ -630,7 +630,7 @@ def test_any_json_in_any_key_gives_a_value_or_a_wire_error(data: st.DataObject, 
     ],
 )
 def test_status_fields_outside_their_limits(fields: dict[str, Any]) -> None:
-    with pytest.raises(WireError, match="json|range"):
+    with pytest.raises(WireError, match=r"json|range"):
         status.decode(changed(status.encode(HEALTH), **fields))
 
 

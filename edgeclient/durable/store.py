@@ -1,4 +1,4 @@
-"""The device's store: one SQLite file is the only commit point (ARCHITECTURE: durability).
+"""The device's store: one SQLite file is the only commit point (PROTOCOL.md).
 
 A frame's life is the table `rows.LIFE`. A round is one transaction: frames in, merged ones out, new residual slot
 named. Both or neither: a frame without its residual would count twice, a residual without its frame would lose.
