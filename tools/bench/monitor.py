@@ -15,6 +15,7 @@ import numpy as np
 
 from broker import demo_data
 from broker.monitor.metrics import Metrics
+from broker.monitor.shown import Shown
 from broker.monitor.watch import Watch
 from broker.service import Service, add_task
 from broker.settings import Aggregator, DevicePolicy, Task
@@ -115,7 +116,7 @@ def monitor_command(devices: int, statuses: float, seed: int, *, quick: bool, as
     slices = 100 if quick else 400
     content = demo_data.bundle_bytes()
     with tempfile.TemporaryDirectory(prefix="edgeclient-monitor-") as folder:
-        metrics = Metrics(disk=lambda: (0, 0))
+        metrics = Shown(disk=lambda: (0, 0))
         plain = Side(Path(folder) / "plain", content, Watch())
         watched = Side(Path(folder) / "watched", content, metrics)
         plain.turn()
