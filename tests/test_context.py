@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from hashlib import sha256
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +61,12 @@ def test_round_trip_and_the_twin_agrees(made: Entries, past: bool) -> None:
 
 
 def tensors(path: Path) -> list[Entries]:
-    """Every tensor with entries of every update in a file of captured masks."""
+    """Every tensor with entries of the updates in a file of captured masks: two of each round that has a map."""
     shapes, captured = load(path)
     found = []
-    for each in captured:
+    mapped = [(each, each.buckets) for each in captured if each.buckets is not None]
+    by_round = groupby(mapped, key=lambda pair: pair[0].round)
+    for each, buckets in chain.from_iterable(islice(pairs, 2) for _, pairs in by_round):
         first = 0
         for shape in shapes:
             size = int(np.prod(shape))
@@ -71,7 +74,7 @@ def tensors(path: Path) -> list[Entries]:
             if a < b:
                 found.append((
                     size // shape[-1], shape[-1], each.indices[a:b] - first,
-                    each.negative[a:b], each.levels[a:b], each.buckets[first : first + size],
+                    each.negative[a:b], each.levels[a:b], buckets[first : first + size],
                 ))  # fmt: skip
             first += size
     return found

@@ -1,8 +1,9 @@
 """Captures what devices really send: residual-compensated top-k updates of federated training, in plain NumPy.
 
 `python -m tools.masks --out DIR [--quick] [--task T] [--density D]` trains three small models with error feedback
-and writes one compressed .npz per task and density: the layout, and for some devices of two late rounds the
-positions, signs and levels of the update, beside the history map that both sides had before that round
+and writes one compressed .npz per task and density: the layout, and the positions, signs and levels of updates: at
+1 % those of all ten devices of five rounds, evenly spread over the training, else of two devices of the round that the
+coder was tuned on and of the last. Beside these two rounds is the history map that both sides had before them
 (`load` and `Captured` say how to read it). Seeded: the same machine captures the same masks again.
 
 Tasks: `fashion-mnist` and `watch-har` from ../shared/data with the splits of their READMEs; `next-word` from the
@@ -29,6 +30,9 @@ from edgeclient.compress.update import F32, I64, U8, Bools, StepValues
 
 DATA = Path(__file__).parents[2] / "shared/data"
 DENSITIES = (0.001, 0.01, 0.05)
+COHORT = 10  # devices in a round
+# The round on which the coder was tuned: figures are of the others.
+TUNED = {"fashion-mnist": 60, "watch-har": 60, "next-word": 30}
 TOP_BUCKET = 22
 DECAY = 0.9
 VOCABULARY = 6000
@@ -46,20 +50,20 @@ class Task:
     devices: list[Examples]
     rate: float
     batch: int
-    rounds: tuple[int, int]  # captured
+    rounds: tuple[int, ...]  # captured
     examples: int = 1 << 30  # a device learns from at most this many in a round
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """One device's update in one round; `buckets` (n,) is the map known before that round."""
+    """One device's update in one round; `buckets` (n,) is the map known before that round, where it was kept."""
 
     round: int
     device: int
     indices: I64
     negative: Bools
     levels: U8
-    buckets: U8
+    buckets: U8 | None
 
 
 def history_buckets(average: F32) -> U8:
@@ -103,7 +107,7 @@ def learn(parameters: list[F32], x: npt.NDArray[Any], y: I64, rate: float) -> fl
 
 
 def capture(task: Task, density: float, *, devices: int, seed: int = 0) -> list[Captured]:
-    """Train to the later of the task's rounds; the first `devices` updates of either round."""
+    """Train to the last of the task's rounds; the first `devices` updates of each."""
     rng = np.random.default_rng(seed)
     start = [
         rng.normal(0, 0.1 if i == 0 and _embeds(task) else np.sqrt(2 / s[0]), s) if len(s) > 1 else np.zeros(s)
@@ -115,8 +119,9 @@ def capture(task: Task, density: float, *, devices: int, seed: int = 0) -> list[
     captured: list[Captured] = []
     for turn in range(1, max(task.rounds) + 1):
         total = np.zeros(flat.size, np.float64)
-        buckets = history_buckets(average)
-        cohort = rng.permutation(len(task.devices))[:10]
+        mapped = turn in {TUNED[task.name], max(task.rounds)}
+        buckets = history_buckets(average) if mapped else None
+        cohort = rng.permutation(len(task.devices))[:COHORT]
         kept: list[Captured] = []
         losses = []
         for device in cohort.tolist():
@@ -164,7 +169,7 @@ def fashion_mnist() -> Task:
     order = np.argsort(labels, kind="stable").reshape(200, 300)
     shards = np.random.default_rng(1).permutation(200).reshape(100, 2)
     devices = [(images[i], labels[i].astype(np.int64)) for i in (order[pair].ravel() for pair in shards)]
-    return Task("fashion-mnist", _mlp(784, 200, 200, 10), devices, 0.05, 20, (60, 100))
+    return Task("fashion-mnist", _mlp(784, 200, 200, 10), devices, 0.05, 20, (20, 40, 60, 80, 100))
 
 
 def watch_har() -> Task:
@@ -183,7 +188,7 @@ def watch_har() -> Task:
                     windows.append(scaled[at : at + 100].ravel())
                     labels.append(int(data["exercise"][i]))
             devices.append((np.array(windows, np.float32), np.array(labels, np.int64)))
-    return Task("watch-har", _mlp(600, 256, 128, 7), devices, 0.02, 16, (60, 100))
+    return Task("watch-har", _mlp(600, 256, 128, 7), devices, 0.02, 16, (20, 40, 60, 80, 100))
 
 
 def next_word() -> Task:
@@ -204,7 +209,7 @@ def next_word() -> Task:
         windows = np.lib.stride_tricks.sliding_window_view(ids, CONTEXT + 1)
         devices.append((windows[:, :-1], windows[:, -1].copy()))
     shapes = ((VOCABULARY, 64), *_mlp(CONTEXT * 64, 64, VOCABULARY))
-    return Task("next-word", shapes, devices, 0.3, 16, (30, 50), examples=1600)
+    return Task("next-word", shapes, devices, 0.3, 16, (10, 20, 30, 40, 50), examples=1600)
 
 
 def _mlp(*widths: int) -> tuple[tuple[int, ...], ...]:
@@ -226,7 +231,8 @@ def save(path: Path, shapes: tuple[tuple[int, ...], ...], captured: list[Capture
         arrays[f"gaps{i}"] = np.diff(each.indices, prepend=-1).astype(np.uint32)
         arrays[f"negative{i}"] = np.packbits(each.negative)
         arrays[f"levels{i}"] = each.levels
-        arrays[f"buckets-{each.round}"] = each.buckets
+        if each.buckets is not None:
+            arrays[f"buckets-{each.round}"] = each.buckets
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
 
 
@@ -238,7 +244,7 @@ def load(path: Path) -> tuple[tuple[tuple[int, ...], ...], list[Captured]]:
         for i, (turn, device) in enumerate(zip(data["rounds"].tolist(), data["devices"].tolist(), strict=True)):
             indices = np.cumsum(data[f"gaps{i}"].astype(np.int64)) - 1
             negative = np.unpackbits(data[f"negative{i}"])[: indices.size].astype(np.bool_)
-            buckets = data[f"buckets-{turn}"]
+            buckets = data.get(f"buckets-{turn}")
             captured.append(Captured(turn, device, indices, negative, data[f"levels{i}"], buckets))
     return shapes, captured
 
@@ -249,7 +255,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the .npz files")
     parser.add_argument("--task", choices=sorted(TASKS), action="append")
     parser.add_argument("--density", type=float, action="append")
-    parser.add_argument("--devices", type=int, default=2, help="updates kept of each round")
+    parser.add_argument("--devices", type=int, help="updates kept of each round (at 1 %%: all 10, else 2)")
     parser.add_argument("--quick", action="store_true", help="1 %% only, rounds 6 and 10: seconds, and early masks")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -258,7 +264,9 @@ def main() -> None:
         if options.quick:
             task = replace(task, rounds=(6, 10), examples=min(task.examples, 400))
         for density in options.density or ((0.01,) if options.quick else DENSITIES):
-            captured = capture(task, density, devices=options.devices)
+            whole = density == 0.01 or options.quick
+            kept = task if whole else replace(task, rounds=(TUNED[name], task.rounds[-1]))
+            captured = capture(kept, density, devices=options.devices or (COHORT if whole else 2))
             save(options.out / f"{name}-{density:g}.npz", task.shapes, captured)
 
 

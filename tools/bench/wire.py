@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from math import lgamma, log, prod
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +47,9 @@ _ORIGIN: Final = frame.Origin("bench", "device-1", bytes(8), 100, 100, 500)
 def wire_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
     """Bits per entry: the floor log2 C(n, k) / k, our frames and their parts, and other formats.
 
+    Of real training, first all captured rounds but the one that the coder was tuned on, then each round alone. Late
+    rounds cost more: what is worth sending has spread.
+
     Mode "range" does not know the tensors, "tensors" does. Positions include streams of the context coder, which hold
     signs and levels too. Values are on the step grid; uniform masks have magnitudes as error feedback leaves them, up
     to 1.2 times the threshold. Pairs are 64 bits; the other formats count a float32 value as 0 bits: positions alone.
@@ -60,8 +64,11 @@ def wire_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> 
         source, _, density = path.stem.rpartition("-")
         shapes, captured = masks.load(path)
         tensors = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
-        latest = [each for each in captured if each.round == captured[-1].round]
-        rows += [_captured(source, float(density), latest, tensors, known) for known in (None, tensors)]
+        fresh = [each for each in captured if each.round != masks.TUNED[source]]
+        rows += [_captured(source, float(density), fresh, tensors, known) for known in (None, tensors)]
+        by_round = [list(each) for _, each in groupby(captured, key=lambda each: each.round)]
+        if len(by_round) > 2:  # else the row before says it
+            rows += [_captured(source, float(density), each, tensors, tensors) for each in by_round]
     if out is not None:
         _plot(rows, out)
     report.tell({}, rows, as_json=as_json, seed=seed)
@@ -84,13 +91,18 @@ def _captured(
     # Which centroids, no bit depends on.
     grid = np.float32(1), (np.float32(1.125), np.float32(2.5), np.float32(3.5))
     updates = [SparseUpdate(n, each.indices, StepValues(*grid, each.negative, each.levels)) for each in captured]
-    return _row(
-        source, density, [(update, known) for update in updates], MAX_FRAME_BYTES, "tensors" if known else "range"
-    )
+    rounds = ",".join(map(str, sorted({each.round for each in captured})))
+    pairs = [(update, known) for update in updates]
+    return _row(source, density, pairs, MAX_FRAME_BYTES, "tensors" if known else "range", rounds)
 
 
 def _row(
-    source: str, density: float, updates: Sequence[tuple[SparseUpdate, Tensors | None]], room: int, mode: str
+    source: str,
+    density: float,
+    updates: Sequence[tuple[SparseUpdate, Tensors | None]],
+    room: int,
+    mode: str,
+    rounds: str | None = None,
 ) -> dict[str, Any]:
     bits: Counter[str] = Counter()
     frames, entries = 0, 0
@@ -115,6 +127,8 @@ def _row(
         "source": source,
         "n": updates[0][0].size,
         "density": density,
+        "rounds": rounds,
+        "updates": len(updates),
         "mode": mode,
         "frames": frames,
         "floor_bits": sum(_floor(each.size, each.indices.size) for each, _ in updates) / entries,
@@ -125,6 +139,10 @@ def _row(
         "pairs64_bits": 64.0,
         **others,
     }
+
+
+def _of(rounds: str | None) -> str:
+    return f", round {rounds}" if rounds else ""
 
 
 def _floor(n: int, k: int) -> float:
@@ -174,7 +192,7 @@ def _plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
     axes.plot([row["floor_bits"] for row in rows], places, "k|", markersize=14, label="floor of uniform positions")
     for name, mark in [("leb128_zstd_bits", "x"), ("bitmap_zstd_bits", "+"), ("roaring_bits", ".")]:
         axes.plot([row[name] for row in rows], places, mark, label=f"{name.removesuffix('_bits')}, positions alone")
-    names = [f"{row['source']} {row['n']:.3g}, {row['density']:.1%}, {row['mode']}" for row in rows]
+    names = [f"{row['source']} {row['n']:.3g}, {row['density']:.1%}, {row['mode']}{_of(row['rounds'])}" for row in rows]
     axes.set_yticks(places, names)
     axes.set_xlabel("bits per entry")
     axes.legend()
