@@ -130,7 +130,7 @@ def test_message_kinds_and_modes() -> None:
     assert f"b, 0 to {positions1.MAX_PARAMETER}" in section("4.2")
 
 
-def test_modes_of_version_2() -> None:
+def test_modes_of_versions_2_and_3() -> None:
     (rows,) = tables(section("3.4 Values"), "value mode")
     assert [(int(row[0]), row[1]) for row in rows] == list(enumerate(values.MODES))
     (rows,) = tables(section("3.2 Segments"), "position mode")

@@ -1,8 +1,9 @@
-"""Frames of version 2: every value mode with every position mode, by both kernels; and what no device sends."""
+"""Frames of versions 2 and 3: every value mode with every position mode, by both kernels; and what no device sends."""
 
 import math
 import time
 import tracemalloc
+from dataclasses import replace
 from random import Random
 from typing import Any, get_args
 
@@ -14,18 +15,19 @@ from hypothesis import strategies as st
 from edgeclient.compress.quantise import Mode, Quantiser, quantise
 from edgeclient.compress.select import Accel
 from edgeclient.compress.update import F32, I64, SparseUpdate, StepValues
-from edgeclient.wire import context, frame, frame2, positions, rice, values
+from edgeclient.wire import context, frame, frame2, matrix, positions, rice, values
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import Origin
 from edgeclient.wire.limits import MAX_CONTEXT_POSITIONS, MAX_FRAME_BYTES, MAX_SIZE
 from edgeclient.wire.positions import Range, Tensors
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed, varint
-from tools import fuzz
+from tools import fuzz, masks
 
 ORIGIN = Origin("har", "pi-7", b"layout-8", 3, 4, 320)
 MODES = get_args(Mode)
 EXTREME = [1e38, -1e38, 3.4e38, -3.4028235e38, 5e-41, -1e-45, 1.0, -2.0, 2.0**-110, 2.0**-111, 65504.0]
 each_mode = pytest.mark.parametrize("mode", MODES)
+each_version = pytest.mark.parametrize("version", frame2.VERSIONS)
 each_accel = pytest.mark.parametrize("accel", ["numpy", "numba"])
 
 
@@ -64,12 +66,14 @@ def assert_same(made: SparseUpdate, wanted: SparseUpdate) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(updates(), st.booleans(), st.sampled_from([MAX_FRAME_BYTES, 250]))
-def test_frames_round_trip_by_both_kernels(case: tuple[SparseUpdate, Tensors], known: bool, room: int) -> None:
+@given(updates(), st.booleans(), st.sampled_from([MAX_FRAME_BYTES, 250]), st.sampled_from(frame2.VERSIONS))
+def test_frames_round_trip_by_both_kernels(
+    case: tuple[SparseUpdate, Tensors], known: bool, room: int, version: int
+) -> None:
     update, tensors = case
     shown = tensors if known else None
-    made = frame.encode_update(update, ORIGIN, room, tensors=shown, accel="numba")
-    assert made == frame.encode_update(update, ORIGIN, room, tensors=shown, accel="numpy")
+    made = frame.encode_update(update, ORIGIN, room, version=version, tensors=shown, accel="numba")
+    assert made == frame.encode_update(update, ORIGIN, room, version=version, tensors=shown, accel="numpy")
     assert max(map(len, made)) <= room
     accels: list[Accel] = ["numpy", "numba"]
     for accel in accels:
@@ -249,14 +253,15 @@ def test_that_frame_uses_every_position_mode() -> None:
     (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, tensors=tensors)
     reader = Reader(unsealed(data))
     frame2.read_header(reader)
-    segments = positions.read_head(reader, positions.touched(0, 1300, tensors), 10**4)
+    segments = positions.read_head(reader, positions.touched(0, 1300, tensors, turning=True), 10**4)
     assert [each.mode for each in segments] == [positions.CONTEXT, positions.DENSE, positions.RICE]
 
 
+@each_version
 @each_accel
-def test_every_prefix_flip_and_forged_byte_gives_a_sound_frame_or_a_wire_error(accel: Accel) -> None:
+def test_every_prefix_flip_and_forged_byte_gives_a_sound_frame_or_a_wire_error(accel: Accel, version: int) -> None:
     update, tensors = by_tensor()
-    (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, tensors=tensors)
+    (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, version=version, tensors=tensors)
     body = unsealed(data)
     frame.decode(data, tensors, accel=accel)
     for end in range(len(body)):
@@ -493,8 +498,90 @@ def test_tensors_get_centroids_of_their_own_where_it_pays() -> None:
 
 def test_a_range_knows_its_rows() -> None:
     tensors = [(4, 5), (1, 7), (3, 2)]
-    assert positions.touched(7, 22, tensors) == [Range(7, 13, 5, 0), Range(20, 7, 7, 20), Range(27, 2, 2, 27)]
-    assert [each.row for each in positions.touched(7, 22, tensors)] == [5, 20, 27]
+    found = [Range(7, 13, 0, (4, 5)), Range(20, 7, 20, (1, 7)), Range(27, 2, 27, (3, 2))]
+    for turning in (False, True):  # a part stays as it is
+        assert positions.touched(7, 22, tensors, turning=turning) == found
+    assert [each.row for each in found] == [5, 20, 27]
+    assert [each.columns for each in found] == [5, 7, 2]
+
+
+# Version 3: streams know the tensors before, and lie with their short side
+
+
+def test_wide_matrices_are_turned_as_a_whole() -> None:
+    whole, vector, tall = positions.touched(0, 33, [(4, 5), (1, 7), (3, 2)], turning=True)
+    assert (whole.turned, whole.columns, vector.turned, tall.turned) == (True, 4, False, False)
+    assert not any(each.turned for each in positions.touched(0, 33, [(4, 5), (1, 7), (3, 2)], turning=False))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 50), st.data())
+def test_a_matrix_is_laid_out_and_read_back(rows: int, columns: int, begins: int, data: st.DataObject) -> None:
+    (within,) = positions.touched(0, rows * columns, [(rows, columns)], turning=True)
+    within = replace(within, first=begins, begins=begins)
+    chosen = data.draw(st.sets(st.integers(0, rows * columns - 1), min_size=1))
+    indices = np.array(sorted(chosen)) + begins
+    offsets, order = matrix.laid_out(indices, within)
+    dense = np.zeros((rows, columns), np.int64)
+    dense.ravel()[indices - begins] = np.arange(indices.size) + 1
+    seen = (dense.T if within.turned else dense).ravel()
+    assert np.array_equal(offsets, np.flatnonzero(seen))
+    assert np.array_equal(order, seen[seen > 0] - 1)
+    again, back = matrix.coordinates(offsets, within)
+    assert np.array_equal(again, indices)
+    assert np.array_equal(order[back], np.arange(indices.size))
+
+
+def test_activity_counts_along_equal_lengths() -> None:
+    tensors = [(6, 3), (1, 3), (3, 6), (1, 9)]
+    embedding, bias, softmax, other = positions.touched(0, 48, tensors, turning=True)
+    before = matrix.Entries()
+    assert not any(each.any() for each in before.activity(embedding, 6))
+    before.add(np.array([0, 1, 2, 15, 16]), embedding)  # three in row 0, two in row 5
+    before.add(np.array([18]), bias)
+    rows, columns = before.activity(softmax, 4)  # it is turned: 6 x 3, here up to its fourth row
+    assert (rows.tolist(), columns.tolist()) == ([2, 0, 0, 0], [2, 2, 1])  # bit lengths of 3, 0, 0, 0 and of 3, 2, 1
+    assert [each.tolist() for each in before.activity(other, 1)] == [[0], [0] * 9]
+    (part,) = positions.touched(26, 4, tensors, turning=True)  # of rows 0 and 1 of the softmax, which is not turned
+    rows, columns = before.activity(part, 2)
+    assert (rows.tolist(), columns.tolist()) == ([2, 2], [2, 0, 0, 0, 0, 2])
+    (last,) = positions.touched(34, 4, tensors, turning=True)  # row 2
+    assert before.activity(last, 1)[0].tolist() == [1]
+
+
+def test_lengths_are_counted_in_their_order_while_there_is_room() -> None:
+    half = MAX_CONTEXT_POSITIONS // 2
+    before = matrix.Entries()
+    tracemalloc.start()
+    lengths = [2 * half + 1, half + 1, half, 9, *range(half - 200, half - 10)]  # too long, fits, too long, fits, fits …
+    for length in lengths:
+        before.add(np.array([5]), Range(0, length, 0, (1, length)))
+    counted = [length for length in lengths if seen(before, length)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counted == [half + 1, 9, half - 200]
+    assert peak < 8 * 2 * half + (1 << 20)
+
+
+def seen(before: matrix.Entries, length: int) -> bool:
+    """Whether the entry in column 5 of vectors of this length was counted."""
+    rows, columns = before.activity(Range(0, 6, 0, (length, 1)), 6)
+    assert columns.tolist() == [0]
+    return bool(rows[5])
+
+
+def test_real_updates_are_smaller_than_in_version_2() -> None:
+    shapes, captured = masks.load(masks.COMMITTED / "next-word-0.01.npz")
+    tensors = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
+    size = sum(rows * columns for rows, columns in tensors)
+    bits: dict[int, int] = {}
+    for version in frame2.VERSIONS:
+        for each in captured[::10]:
+            grid = np.float32(1), (np.float32(1.125), np.float32(2.5), np.float32(3.5))
+            update = SparseUpdate(size, each.indices, StepValues(*grid, each.negative, each.levels))
+            (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, version=version, tensors=tensors)
+            assert_same(frame.decode(data, tensors).update, update)
+            bits[version] = bits.get(version, 0) + len(data)
+    assert bits[3] < 0.97 * bits[2]
 
 
 def dense_numbers(size: int) -> F32:

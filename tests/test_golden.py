@@ -23,7 +23,8 @@ V2 = [
     "frame-bfloat16", "frame-context", "frame-dense", "frame-float", "frame-int4", "frame-int8", "frame-parts",
     "frame-row", "frame-runs", "frame-sign", "frame-step", "frame-tensors",
 ]  # fmt: skip
-ALL = [f"v1-{name}" for name in V1] + [f"v2-{name}" for name in V2]
+V3 = ["frame-activity", "frame-context", "frame-parts", "frame-row", "frame-step"]
+ALL = [f"v{version}-{name}" for version, names in enumerate((V1, V2, V3), 1) for name in names]
 
 
 def load(name: str) -> tuple[list[bytes], list[dict[str, Any]]]:
@@ -66,7 +67,7 @@ def encoded(made: frame.Frame, origin: frame.Origin, tensors: Tensors | None, ac
         return sealed(frame1.with_part(frame1.encode(made.update, origin), made.part, made.parts))
     first, last = int(made.update.indices[0]), int(made.update.indices[-1])
     first, span = (first, last - first + 1) if made.parts > 1 else (0, made.update.size)
-    body = frame2.encode_body(made.update, first, span, tensors, accel)
+    body = frame2.encode_body(made.update, first, span, tensors, accel, made.wire_version)
     return sealed(frame2.encode_header(body, origin, made.update.size, made.part, made.parts) + body.content)
 
 
@@ -89,16 +90,19 @@ def test_the_vectors_use_what_they_are_named_after() -> None:
         (grid,) = [field for field in trace if field.name == "values: grid"]
         assert data[grid.end - 1] == form
     assert any(segment.code.thirds for segment in segments("frame-tensors"))
+    related = segments("frame-activity", version=3)
+    assert [(segment.mode, segment.range.turned) for segment in related] == [(1, True), (1, False)]
 
 
-def segments(name: str) -> list[Segment]:
-    (data,), (meaning,) = load(f"v2-{name}")
+def segments(name: str, version: int = 2) -> list[Segment]:
+    (data,), (meaning,) = load(f"v{version}-{name}")
     reader = Reader(unsealed(data))
     header = frame2.read_header(reader)
-    return positions.read_head(reader, positions.touched(0, header.size, meaning["tensors"]), 10**6)
+    ranges = positions.touched(0, header.size, meaning["tensors"], turning=header.version > 2)
+    return positions.read_head(reader, ranges, 10**6)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_the_parts_make_one_update_that_splits_the_same_way_again(version: int) -> None:
     data, _ = load(f"v{version}-frame-parts")
     made = [frame.decode(each) for each in data]
@@ -110,7 +114,7 @@ def test_the_parts_make_one_update_that_splits_the_same_way_again(version: int) 
     assert indices.size == 600
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_the_step_vector_holds_every_level(version: int) -> None:
     (data,), _ = load(f"v{version}-frame-step")
     assert np.unique(frame.decode(data).update.values.levels).tolist() == list(range(13))  # type: ignore[union-attr]

@@ -22,14 +22,14 @@ import numpy as np
 from edgeclient.compress.quantise import Mode, quantise
 from edgeclient.compress.select import Accel
 from edgeclient.compress.update import SparseUpdate
-from edgeclient.wire import frame
+from edgeclient.wire import frame, frame2
 from edgeclient.wire.errors import REASONS, WireError
 from edgeclient.wire.limits import MAX_FRAME_BYTES, MAX_SIZE
 from edgeclient.wire.positions import Tensors
 from edgeclient.wire.reader import sealed, unsealed, varint
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
-TENSORS: Tensors = ((40, 50), (1, 50), (30, 32), (1, 990))
+TENSORS: Tensors = ((40, 48), (48, 20), (1, 48), (1, 1072))  # turned, related, vectors
 SIZE = sum(rows * columns for rows, columns in TENSORS)
 MODES: tuple[Mode, ...] = ("step", "float32", "bfloat16", "int8", "int4", "sign")
 MEMORY = 64 << 20  # stated in FORMAT.md, section 1
@@ -52,8 +52,9 @@ def seeds() -> list[bytes]:
             update = SparseUpdate(
                 SIZE, indices, quantise(numbers, 16.0, mode, runs=(indices.size // 2, indices.size - indices.size // 2))
             )
-            made += frame.encode_update(update, _ORIGIN, MAX_FRAME_BYTES, tensors=tensors)
-            made += frame.encode_update(update, _ORIGIN, 300, tensors=tensors)[:2]
+            for version in frame2.VERSIONS:
+                for max_bytes in (MAX_FRAME_BYTES, 300):
+                    made += frame.encode_update(update, _ORIGIN, max_bytes, version=version, tensors=tensors)[:2]
     return [unsealed(each) for each in made]
 
 
@@ -86,8 +87,8 @@ def mutated(random: Random, corpus: Sequence[bytes]) -> bytes:
 
 
 def _forge_varint(random: Random, body: bytearray) -> None:
-    """Another number in the place of one of the varints behind the header of version 2."""
-    if len(body) < 40 or body[2] != 2:
+    """Another number in the place of one of the varints behind the header of a version after 1."""
+    if len(body) < 40 or body[2] not in frame2.VERSIONS:
         return
     at = 25
     for _ in range(random.randrange(12)):

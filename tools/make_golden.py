@@ -1,6 +1,7 @@
-"""Write the golden vectors of frames of version 2 into tests/golden: run once per version, in a commit of its own.
+"""Write the golden vectors of frames of versions 2 and 3 into tests/golden: once per version, in a commit of its own.
 
 The vectors of version 1, and of the messages that have no other, were written by the writers of their time and stay.
+Version 3 has vectors of what it codes otherwise than version 2, and of what its readers must still tell apart.
 
 Existing files are left alone, since a published layout never changes its meaning.
 
@@ -42,9 +43,9 @@ def long_update() -> SparseUpdate:
     return compress_with_feedback(delta, np.zeros(3000, np.float32), k=600)[0]
 
 
-def frames(update: SparseUpdate, tensors: Tensors | None = None, max_bytes: int = 65_536) -> list[bytes]:
+def frames(update: SparseUpdate, tensors: Tensors | None, max_bytes: int, version: int) -> list[bytes]:
     """Stamped frames of an update, from sequence 5."""
-    made = frame.encode_update(update, ORIGIN, max_bytes, tensors=tensors)
+    made = frame.encode_update(update, ORIGIN, max_bytes, version=version, tensors=tensors)
     return [frame.stamp(body, epoch=EPOCH, sequence=5 + i) for i, body in enumerate(made)]
 
 
@@ -101,29 +102,45 @@ def run_update() -> SparseUpdate:
     return SparseUpdate(10_000, indices, quantise(numbers, 16.0, runs=(100, 100)))
 
 
+def related_update() -> SparseUpdate:
+    """A flat and a tall tensor that are busy at the same of 50 places: in rows whose signs go along, or against."""
+    busy = np.array([2, 3, 11, 20, 21, 22, 40, 49])
+    flat = (np.arange(20)[:, None] * 50 + busy)[(np.arange(20)[:, None] + busy) % 7 > 0]
+    tall = (busy[:, None] * 20 + np.array([1, 6, 7, 15])).ravel()
+    signs = np.where((flat % 50 + flat // 50 % 2) % 2 == 0, 1.0, -1.0), np.where(tall // 20 % 3 == 0, -1.0, 1.0)
+    against = np.where(tall % 20 == 6, -1.0, 1.0)
+    numbers = np.concatenate([signs[0], 1.3 * signs[1] * against]).astype(np.float32)
+    return SparseUpdate(2000, np.concatenate([flat, 1000 + tall]), quantise(numbers, 16.0))
+
+
 def main() -> None:
     """Write what is not there yet."""
+    whole = 65_536
     vectors: dict[str, tuple[SparseUpdate, Tensors | None, int]] = {
-        "float": (float_update(), None, 65_536),
-        "step": (step_update(), None, 65_536),
+        "float": (float_update(), None, whole),
+        "step": (step_update(), None, whole),
         "parts": (long_update(), None, 160),
-        "bfloat16": (values_update("bfloat16"), None, 65_536),
-        "int8": (values_update("int8"), None, 65_536),
-        "int4": (values_update("int4"), None, 65_536),
-        "sign": (values_update("sign"), None, 65_536),
-        "tensors": (rare_update(), [(40, 50), (30, 100), (10, 100)], 65_536),
-        "dense": (dense_update(), [(1, 100), (1, 20), (40, 122)], 65_536),
-        "context": (column_update(), [(64, 32)], 65_536),
-        "row": (level_update(), None, 65_536),
-        "runs": (run_update(), [(10, 100), (90, 100)], 65_536),
+        "bfloat16": (values_update("bfloat16"), None, whole),
+        "int8": (values_update("int8"), None, whole),
+        "int4": (values_update("int4"), None, whole),
+        "sign": (values_update("sign"), None, whole),
+        "tensors": (rare_update(), [(40, 50), (30, 100), (10, 100)], whole),
+        "dense": (dense_update(), [(1, 100), (1, 20), (40, 122)], whole),
+        "context": (column_update(), [(64, 32)], whole),
+        "row": (level_update(), None, whole),
+        "runs": (run_update(), [(10, 100), (90, 100)], whole),
+        "activity": (related_update(), [(20, 50), (50, 20)], whole),
     }
+    versions = dict.fromkeys(vectors, (2,)) | dict.fromkeys(["step", "parts", "row", "context"], (2, 3))
+    versions["activity"] = (3,)
     FOLDER.mkdir(exist_ok=True)
-    for name, (update, tensors, max_bytes) in vectors.items():
-        path = FOLDER / f"v2-frame-{name}.hex"
+    for name, version in [(name, version) for name, each in versions.items() for version in each]:
+        update, tensors, max_bytes = vectors[name]
+        path = FOLDER / f"v{version}-frame-{name}.hex"
         if path.exists():
             print(f"{path.name} is there already")
             continue
-        data = frames(update, tensors, max_bytes)
+        data = frames(update, tensors, max_bytes, version)
         path.write_text("".join(each.hex() + "\n" for each in data))
         path.with_suffix(".json").write_text(json.dumps([described(each, tensors) for each in data], indent=1) + "\n")
 

@@ -3,8 +3,7 @@
 `python -m tools.masks --out DIR [--quick] [--task T] [--density D]` trains three small models with error feedback
 and writes one compressed .npz per task and density: the layout, and the positions, signs and levels of updates: at
 1 % those of all ten devices of five rounds, evenly spread over the training, else of two devices of the round that the
-coder was tuned on and of the last. Beside these two rounds is the history map that both sides had before them
-(`load` and `Captured` say how to read it). Seeded: the same machine captures the same masks again.
+coder was tuned on and of the last. `load` reads them. Seeded: the same machine captures the same masks again.
 
 Tasks: `fashion-mnist` and `watch-har` from ../shared/data with the splits of their READMEs; `next-word` from the
 Debian packages fortunes and fortunes-min (`apt-get download`, unpacked into a temporary folder), one device a file.
@@ -29,12 +28,11 @@ from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import F32, I64, U8, Bools, StepValues
 
 DATA = Path(__file__).parents[2] / "shared/data"
+COMMITTED = Path(__file__).parents[1] / "tests/data/masks"
 DENSITIES = (0.001, 0.01, 0.05)
 COHORT = 10  # devices in a round
 # The round on which the coder was tuned: figures are of the others.
 TUNED = {"fashion-mnist": 60, "watch-har": 60, "next-word": 30}
-TOP_BUCKET = 22
-DECAY = 0.9
 VOCABULARY = 6000
 CONTEXT = 4  # words
 PACKAGES = ("fortunes", "fortunes-min")
@@ -56,24 +54,13 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """One device's update in one round; `buckets` (n,) is the map known before that round, where it was kept."""
+    """One device's update in one round: (k,) ascending positions, signs and levels."""
 
     round: int
     device: int
     indices: I64
     negative: Bools
     levels: U8
-    buckets: U8 | None
-
-
-def history_buckets(average: F32) -> U8:
-    """Half-octave steps below the largest of `average` (n,) >= 0, counted down from 22; 0 where nothing ever moved."""
-    buckets = np.zeros(average.size, np.uint8)
-    moved = average > 0
-    if moved.any():
-        steps = np.floor(2 * np.log2(average.max() / average[moved]))
-        buckets[moved] = np.maximum(1, TOP_BUCKET - steps).astype(np.uint8)
-    return buckets
 
 
 def learn(parameters: list[F32], x: npt.NDArray[Any], y: I64, rate: float) -> float:
@@ -114,13 +101,10 @@ def capture(task: Task, density: float, *, devices: int, seed: int = 0) -> list[
         for i, s in enumerate(task.shapes)
     ]
     flat = np.concatenate([each.ravel() for each in start]).astype(np.float32)
-    average = np.zeros_like(flat)
     residuals: dict[int, F32] = {}
     captured: list[Captured] = []
     for turn in range(1, max(task.rounds) + 1):
         total = np.zeros(flat.size, np.float64)
-        mapped = turn in {TUNED[task.name], max(task.rounds)}
-        buckets = history_buckets(average) if mapped else None
         cohort = rng.permutation(len(task.devices))[:COHORT]
         kept: list[Captured] = []
         losses = []
@@ -133,11 +117,9 @@ def capture(task: Task, density: float, *, devices: int, seed: int = 0) -> list[
             update.add_to(total)
             if turn in task.rounds and len(kept) < devices and isinstance(update.values, StepValues):
                 step = update.values
-                kept.append(Captured(turn, device, update.indices, step.negative, step.levels, buckets))
+                kept.append(Captured(turn, device, update.indices, step.negative, step.levels))
         captured += kept
-        mean = (total / len(cohort)).astype(np.float32)
-        flat += mean
-        average = (DECAY * average + (1 - DECAY) * np.abs(mean)).astype(np.float32)
+        flat += (total / len(cohort)).astype(np.float32)
         if turn % 10 == 0:
             print(f"{task.name} {density:.1%} round {turn}: loss {np.mean(losses):.3f}", flush=True)
     return captured
@@ -231,8 +213,6 @@ def save(path: Path, shapes: tuple[tuple[int, ...], ...], captured: list[Capture
         arrays[f"gaps{i}"] = np.diff(each.indices, prepend=-1).astype(np.uint32)
         arrays[f"negative{i}"] = np.packbits(each.negative)
         arrays[f"levels{i}"] = each.levels
-        if each.buckets is not None:
-            arrays[f"buckets-{each.round}"] = each.buckets
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
 
 
@@ -244,8 +224,7 @@ def load(path: Path) -> tuple[tuple[tuple[int, ...], ...], list[Captured]]:
         for i, (turn, device) in enumerate(zip(data["rounds"].tolist(), data["devices"].tolist(), strict=True)):
             indices = np.cumsum(data[f"gaps{i}"].astype(np.int64)) - 1
             negative = np.unpackbits(data[f"negative{i}"])[: indices.size].astype(np.bool_)
-            buckets = data.get(f"buckets-{turn}")
-            captured.append(Captured(turn, device, indices, negative, data[f"levels{i}"], buckets))
+            captured.append(Captured(turn, device, indices, negative, data[f"levels{i}"]))
     return shapes, captured
 
 

@@ -11,7 +11,7 @@ from edgeclient.wire import context_model as model
 def _compiled() -> dict[str, Callable[..., Any]]:
     """Each function over a namespace in which the ones that it calls are compiled already."""
     names: dict[str, Any] = dict(vars(model))
-    for function in (model.bit, model.mixed, model.learn, model.value_bit, model.value, model.code):
+    for function in (model.bit, model.mixed, model.learn, model.value_bit, model.value, model.tie, model.code):
         assert isinstance(function, FunctionType)
         over = FunctionType(function.__code__, names, function.__name__)
         names[function.__name__] = njit()(over)

@@ -43,11 +43,13 @@ class Budget:
     size: int
     left: int | None = None
 
-    def stream(self, rows: int, columns: int, offsets: I64, negative: Bools, levels: U8) -> bytes | None:
-        """Entries of a tensor as a stream, or None where they are too few, or their positions too many."""
-        if offsets.size < _FEWEST or not self._spend(rows * columns):
-            return None
-        return context.encode(rows, columns, offsets, negative, levels, accel=engine(self.size, self.accel))
+    def affords(self, entries: int, positions: int) -> bool:
+        """Whether so many entries are worth a stream and their positions can be spent; then they are."""
+        return entries >= _FEWEST and self._spend(positions)
+
+    def engine(self) -> Literal["numpy", "numba"]:
+        """What codes."""
+        return engine(self.size, self.accel)
 
     def row(self, negative: Bools, levels: U8, bits: int) -> bytes | None:
         """Signs and levels as a full row, where it is likely to be sufficiently below `bits`."""
@@ -57,11 +59,11 @@ class Budget:
         if possible < _WORTH * _ENTRY_BITS or not self._spend(levels.size):
             return None
         every = np.arange(levels.size)
-        return context.encode(1, levels.size, every, negative, levels, accel=engine(self.size, self.accel))
+        return context.encode(1, levels.size, every, negative, levels, accel=self.engine())
 
     def _spend(self, positions: int) -> bool:
         if self.left is None:
-            self.left = BUDGET if engine(self.size, self.accel) == "numba" else BUDGET_UNCOMPILED
+            self.left = BUDGET if self.engine() == "numba" else BUDGET_UNCOMPILED
         if positions > self.left:
             return False
         self.left -= positions
@@ -86,6 +88,8 @@ def _entropy(counts: I64) -> float:
     return float(-(counts * np.log2(counts / counts.sum())).sum())
 
 
-def read_stream(data: bytes, rows: int, columns: int, count: int, accel: Accel = "auto") -> tuple[I64, Bools, U8]:
+def read_stream(
+    data: bytes, shape: tuple[int, int], count: int, activity: context.Activity | None, accel: Accel
+) -> tuple[I64, Bools, U8]:
     """Entries of a stream; WireError as `context.decode`."""
-    return context.decode(data, rows, columns, count, accel=engine(rows * columns, accel))
+    return context.decode(data, *shape, count, activity, accel=engine(shape[0] * shape[1], accel))

@@ -17,12 +17,16 @@ ONE: Final = 1 << 28  # probability 1
 STEEPEST: Final = 3071  # largest logit, in 1/256
 ROOT: Final = 0x4040200AAD55DDF4  # e^(1/256) in units of 2^-62, rounded down
 MOST_SEEN: Final = 4095
-BUCKETS: Final = 64
-GAPS, NEAR, SHAPE, PAST, SLOTS = 0, 256, 512, 1024, 2368  # where each kind of context begins in `p` and `seen`
+GRADES: Final = 8  # of activity
+BUCKETS: Final = GRADES * GRADES
+GAPS, NEAR, SHAPE, KNOWN, SLOTS = 0, 256, 512, 1024, 2368  # where each kind of context begins in `p` and `seen`
 SETS, WIDTH = 24, 8  # mixers chosen by row and column, and room in each
-# Initial weights in 1/64, without and with a map: column, row, gaps, near, shape, past, past and column.
+# Initial weights in 1/64, without and with activity: column, row, gaps, near, shape, known, known and column.
 WEIGHTS: Final = ((32, 22, 20, 16, 16, 0, 0, 0), (26, 16, 12, 10, 10, 16, 16, 0))
-SIGN, BALANCE, LEVEL, BAND, VALUE_SLOTS = 0, 16, 128, 192, 256
+SIGN, BALANCE, TIE, LEVEL, BAND, VALUE_SLOTS = 0, 16, 98, 128, 192, 256
+TIE_WEIGHT: Final = 40
+MOST_TIED: Final = 32  # entries of a row that tell about the signs of later ones
+TIED_COLUMNS: Final = 1024  # a matrix of this many columns or fewer has ties, if it has as many rows
 
 
 class State(NamedTuple):
@@ -48,6 +52,8 @@ class State(NamedTuple):
     sign: Ints  # last sign in each column: 0 none, 1 positive, 2 negative
     balance: Ints  # negative minus positive entries in each column, kept in -4..4
     level: Ints  # last level in each column
+    ties: Ints  # columns × columns: how often two columns had the same sign in a row, less how often not; or empty
+    tied: Ints  # of the row's first entries: column, and behind MOST_TIED of these 1 positive, -1 negative
     value_p: Ints
     value_seen: Ints
     value_weights: Ints
@@ -67,7 +73,7 @@ def tables() -> tuple[I64, I64, I64]:
     return squash, stretch, np.array([i.bit_length() for i in range(256)], np.int64)
 
 
-def start(data: U8, size: int, shape: tuple[int, int, int], *, decoding: bool, past: bool) -> State:
+def start(data: U8, size: int, shape: tuple[int, int, int], *, decoding: bool, known: bool, ties: bool) -> State:
     """The state before the first position of rows × columns with `count` ones."""
     rows, columns, count = shape
     total = rows * columns
@@ -76,6 +82,7 @@ def start(data: U8, size: int, shape: tuple[int, int, int], *, decoding: bool, p
     n = np.arange(1, MOST_SEEN + 2, dtype=np.int64)
     code = int.from_bytes(data[:4].tobytes(), "big") if decoding else 0
     squash, stretch, grade = tables()
+    tied = columns if ties and columns <= min(rows, TIED_COLUMNS) else 0
     return State(
         coder=np.array([decoding, 0, 0xFFFFFFFF, code, 4 * decoding, size], np.int64),
         data=data,
@@ -87,7 +94,7 @@ def start(data: U8, size: int, shape: tuple[int, int, int], *, decoding: bool, p
         brisk=(1 << 21) // (2 * n[:256] + 1),
         p=np.full(SLOTS, p, np.int64),
         seen=np.zeros(SLOTS, np.int64),
-        weights=np.tile(np.array(WEIGHTS[past], np.int64) << 18, SETS + BUCKETS),
+        weights=np.tile(np.array(WEIGHTS[known], np.int64) << 18, SETS + BUCKETS),
         x=np.zeros(WIDTH, np.int64),
         slots=np.zeros(WIDTH, np.int64),
         column=np.full(columns, p, np.int32),
@@ -97,9 +104,11 @@ def start(data: U8, size: int, shape: tuple[int, int, int], *, decoding: bool, p
         sign=np.zeros(columns, np.int8),
         balance=np.zeros(columns, np.int8),
         level=np.zeros(columns, np.int8),
+        ties=np.zeros(tied * tied, np.int32),
+        tied=np.zeros(2 * MOST_TIED, np.int64),
         value_p=np.array([ONE >> 1] * LEVEL + [ONE >> 3] * (VALUE_SLOTS - LEVEL), np.int64),
         value_seen=np.zeros(VALUE_SLOTS, np.int64),
-        value_weights=np.full(12, 26 << 18, np.int64),
+        value_weights=np.array([26, 26, TIE_WEIGHT, 0] + [26] * 8, np.int64) << 18,
     )
 
 
@@ -148,29 +157,49 @@ def learn(weights: Ints, at: int, x: Ints, inputs: int, step: int) -> None:
         weights[at + t] += (step * x[t] + (1 << 13)) >> 14
 
 
-def value_bit(state: State, y: int, mixer: int) -> int:
-    """Code one bit of a sign or level from the two contexts in `slots`."""
+def value_bit(state: State, y: int, mixer: int, inputs: int, turned: int) -> int:
+    """Code one bit of a sign or level from the contexts in `slots`; a turned third one predicts the other bit."""
     x, slots, p, seen, weights = state.x, state.slots, state.value_p, state.value_seen, state.value_weights
-    x[0] = state.stretch[p[slots[0]] >> 12]
-    x[1] = state.stretch[p[slots[1]] >> 12]
-    logit = min(max(mixed(weights, mixer, x, 2) >> 24, -STEEPEST), STEEPEST)
+    for t in range(inputs):
+        x[t] = state.stretch[p[slots[t]] >> 12]
+    if turned:
+        x[2] = -x[2]
+    logit = min(max(mixed(weights, mixer, x, inputs) >> 24, -STEEPEST), STEEPEST)
     chance = state.squash[logit + STEEPEST]
     y = bit(state.coder, state.data, y, chance)
     target = y << 28
-    learn(weights, mixer, x, 2, ((target - chance) >> 8) * 12)
-    for t in range(2):
+    learn(weights, mixer, x, inputs, ((target - chance) >> 8) * 12)
+    for t in range(inputs):
         s = slots[t]
-        p[s] += (target - p[s]) * state.brisk[seen[s]] >> 20
+        goal = ONE - target if turned and t == 2 else target
+        p[s] += (goal - p[s]) * state.brisk[seen[s]] >> 20
         seen[s] = min(seen[s] + 1, 255)
     return y
 
 
 def value(state: State, j: int, row: Ints, negative: int, level: int, logit: int) -> int:
-    """Code sign and level of an entry in column j: 16 · negative + level. `row`: last sign, balance, last level."""
-    slots, sign, balance = state.slots, state.sign, state.balance
+    """Code sign and level of an entry in column j: 16 · negative + level.
+
+    `row`: last sign, balance, last level, how many entries tell of the signs of later ones.
+    """
+    slots, sign, balance, ties, tied = state.slots, state.sign, state.balance, state.ties, state.tied
     slots[0] = SIGN + sign[j] * 3 + row[0]
     slots[1] = BALANCE + (balance[j] + 4) * 9 + row[1] + 4
-    negative = value_bit(state, negative, 0)
+    evidence = 0
+    if len(ties):
+        for t in range(row[3]):
+            evidence += tied[MOST_TIED + t] * ties[tied[t] * len(sign) + j]
+    distance = abs(evidence)
+    grade = 0
+    while distance and grade < 15:
+        distance >>= 1
+        grade += 1
+    slots[2] = TIE + grade
+    negative = value_bit(state, negative, 0, 3 if evidence else 2, 1 if evidence > 0 else 0)
+    if len(ties) and row[3] < MOST_TIED:
+        tied[row[3]] = j
+        tied[MOST_TIED + row[3]] = 1 - 2 * negative
+        row[3] += 1
     sign[j] = row[0] = 1 + negative
     balance[j] = min(max(balance[j] + 2 * negative - 1, -4), 4)
     row[1] = min(max(row[1] + 2 * negative - 1, -4), 4)
@@ -180,29 +209,37 @@ def value(state: State, j: int, row: Ints, negative: int, level: int, logit: int
     while u < 12:
         slots[0] = LEVEL + min(u, 3) * 9 + before
         slots[1] = BAND + min(u, 3) * 8 + band
-        if not value_bit(state, 1 if level > u else 0, 8 if u else 4):
+        if not value_bit(state, 1 if level > u else 0, 8 if u else 4, 2, 0):
             break
         u += 1
     state.level[j] = row[2] = u
     return 16 * negative + u
 
 
+def tie(ties: Ints, tied: Ints, columns: int, count: int) -> None:
+    """Learn from the first `count` entries of a row which columns have the same sign."""
+    for a in range(count):
+        for b in range(a + 1, count):
+            ties[tied[a] * columns + tied[b]] += tied[MOST_TIED + a] * tied[MOST_TIED + b]
+
+
 def code(  # noqa: PLR0915 (one loop with its state at hand is what a compiler makes fast)
-    state: State, rows: int, columns: int, entries: Ints, values: Ints, buckets: Ints, past: int
+    state: State, rows: int, columns: int, entries: Ints, values: Ints, active: Ints
 ) -> int:
     """Code `entries` (flat positions) and `values` (16 · negative + level) of a matrix, or fill them in.
 
+    `active`: a grade of activity for each row, then for each column; or nothing.
     Returns how many entries there are: all of them, or fewer where the data ends too early.
     """
     coder, squash, stretch, grade = state.coder, state.squash, state.stretch, state.grade
     steady, quick, p, seen, weights = state.steady, state.quick, state.p, state.seen, state.weights
     x, slots, column, last, above, tally = state.x, state.slots, state.column, state.last, state.above, state.tally
     count = len(entries)
-    inputs = 7 if past else 5
+    inputs = 7 if len(active) else 5
     origin = stretch[p[0] >> 12]
     usual = p[0]  # probability of a 1 in a row, from the rows before
     before = 0  # ones in the row before, at most 3
-    row = [0, 0, 0]
+    row = [0, 0, 0, 0]
     k = 0
     end = rows * columns
     for i in range(rows):
@@ -210,7 +247,7 @@ def code(  # noqa: PLR0915 (one loop with its state at hand is what a compiler m
         found = 0
         gap = -1
         left = 0
-        row[0] = row[1] = row[2] = 0
+        row[0] = row[1] = row[2] = row[3] = 0
         rate = steady[min(i, MOST_SEEN)]
         for j in range(columns):
             if k == count:
@@ -225,10 +262,11 @@ def code(  # noqa: PLR0915 (one loop with its state at hand is what a compiler m
             slots[4] = SHAPE + c * 20 + r
             mixer = (min(found, 5) * 4 + tally[j]) * WIDTH
             other = SETS * WIDTH
-            if past:
-                slots[5] = PAST + buckets[at] * 21 + 20
-                slots[6] = PAST + buckets[at] * 21 + c
-                other += buckets[at] * WIDTH
+            if inputs > 5:
+                bucket = active[i] * GRADES + active[rows + j]
+                slots[5] = KNOWN + bucket * 21 + 20
+                slots[6] = KNOWN + bucket * 21 + c
+                other += bucket * WIDTH
             for t in range(2, inputs):
                 x[t] = stretch[p[slots[t]] >> 12]
             dot = mixed(weights, mixer, x, inputs) + mixed(weights, other, x, inputs)
@@ -261,6 +299,7 @@ def code(  # noqa: PLR0915 (one loop with its state at hand is what a compiler m
                     return -1
         if coder[0] and coder[4] > coder[5] + 4:
             return -1
+        tie(state.ties, state.tied, columns, row[3])
         usual = max(usual + (((found << 28) // columns - usual) * 13 >> 7), 1 << 10)
         before = min(found, 3)
     return k

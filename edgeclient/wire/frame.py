@@ -46,7 +46,7 @@ __all__ = [
 
 T = TypeVar("T")
 _IDENTITY: Final = struct.Struct("<QI")
-_IDENTITY_AT: Final = {frame1.VERSION: frame1.IDENTITY_AT, frame2.VERSION: frame2.IDENTITY_AT}
+_IDENTITY_AT: Final = {frame1.VERSION: frame1.IDENTITY_AT, **dict.fromkeys(frame2.VERSIONS, frame2.IDENTITY_AT)}
 _CHECKSUM: Final = 4
 MAX_PARTS: Final = 0xFFFF
 # A frame of a part is filled up to this much, and holds at least the second much of it, unless it is the last.
@@ -148,7 +148,7 @@ def _framed(layers: list[SparseUpdate], origin: Origin, coding: Coding) -> list[
         whole = whole and not split
         first = 0 if whole else int(piece.indices[0])
         span = piece.size if whole else int(piece.indices[-1]) - first + 1
-        return frame2.encode_body(piece, first, span, coding.tensors, coding.accel)
+        return frame2.encode_body(piece, first, span, coding.tensors, coding.accel, coding.version)
 
     def size(body: frame2.Body) -> int:
         part, parts = (0, 1) if body.span == size_ and not split else (MAX_PARTS - 1, MAX_PARTS)

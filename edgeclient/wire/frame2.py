@@ -1,4 +1,7 @@
-"""Frames of version 2: a compact header, and a body that is coded tensor by tensor (FORMAT.md, section 3)."""
+"""Frames of versions 2 and 3: a compact header, and a body that is coded tensor by tensor (FORMAT.md, section 3).
+
+Both have the same layout. Streams of version 3 tell more about a tensor by those before it, and by ties of columns.
+"""
 
 import struct
 from dataclasses import dataclass
@@ -8,16 +11,18 @@ import numpy as np
 
 from edgeclient.compress.select import Accel
 from edgeclient.compress.update import I64, U8, Bools, SparseUpdate, Values
-from edgeclient.wire import positions, read_values, rice, values
+from edgeclient.wire import context, positions, read_values, rice, values
 from edgeclient.wire.coder import Budget, level_bits, read_stream
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.limits import MAX_SIZE
+from edgeclient.wire.matrix import Entries, coordinates, laid_out
 from edgeclient.wire.messages import FRAME, MAGIC
 from edgeclient.wire.origin import MAX_U32, Frame, Origin, address
 from edgeclient.wire.positions import CONTEXT, Range, Segment, Tensors
 from edgeclient.wire.reader import Reader, varint
 
-VERSION: Final = 2
+VERSIONS: Final = (2, 3)
+_ACTIVITY: Final = 3  # the version from which streams are coded with activity and turned
 # magic · version · kind · flags and value mode · address · layout · epoch · sequence
 HEADER: Final = struct.Struct("<2sBBBI4sQI")
 IDENTITY_AT: Final = 13
@@ -36,6 +41,7 @@ ENTRIES_PER_BYTE: Final = 8
 class Header:
     """Everything before the body; `first` and `span` are the range of the part."""
 
+    version: int
     flags: int
     address: int
     layout_tag: bytes
@@ -53,7 +59,7 @@ class Header:
     def frame(self, update: SparseUpdate) -> Frame:
         """With its entries."""
         return Frame(
-            VERSION, self.address, self.layout_tag, self.epoch, self.sequence, self.number, self.part, self.parts,
+            self.version, self.address, self.layout_tag, self.epoch, self.sequence, self.number, self.part, self.parts,
             self.base_version, self.num_examples, update,
         )  # fmt: skip
 
@@ -62,6 +68,7 @@ class Header:
 class Body:
     """An encoded body, with the flags that it asks for and the coordinates first..first + span - 1 that it covers."""
 
+    version: int
     flags: int
     first: int
     span: int
@@ -71,7 +78,8 @@ class Body:
 def encode_header(body: Body, origin: Origin, size: int, part: int, parts: int) -> bytes:
     """The header without identity; bodies of an only part cover everything."""
     flags = body.flags | (PART if parts > 1 else 0)
-    fixed = HEADER.pack(MAGIC, VERSION, FRAME, flags, address(origin.task, origin.device), origin.layout_tag[:4], 0, 0)
+    address_ = address(origin.task, origin.device)
+    fixed = HEADER.pack(MAGIC, body.version, FRAME, flags, address_, origin.layout_tag[:4], 0, 0)
     fields = [origin.number, origin.base_version, min(origin.num_examples, MAX_U32), size]
     if parts > 1:
         fields += [part, parts, body.first, body.span]
@@ -80,7 +88,7 @@ def encode_header(body: Body, origin: Origin, size: int, part: int, parts: int) 
 
 def read_header(reader: Reader) -> Header:
     """The header; WireError for what FORMAT.md does not allow."""
-    _, _, _, flags, address_, layout_tag, epoch, sequence = reader.unpack(HEADER.format, _FIELDS)
+    _, version, _, flags, address_, layout_tag, epoch, sequence = reader.unpack(HEADER.format, _FIELDS)
     if flags & (SIGNED | _RESERVED):
         raise WireError("flags", f"reserved bits are set: {flags:#04x}")
     number = _varint(reader, "number", MAX_U32)
@@ -97,8 +105,9 @@ def read_header(reader: Reader) -> Header:
         if not part < parts or parts < 2 or span < 1:
             raise WireError("range", f"part {part} of {parts} with {span} coordinates")
     return Header(
-        flags, address_, layout_tag, epoch, sequence, number, base_version, num_examples, size, part, parts, first, span
-    )
+        version, flags, address_, layout_tag, epoch, sequence, number, base_version, num_examples, size,
+        part, parts, first, span,
+    )  # fmt: skip
 
 
 def _varint(reader: Reader, name: str, limit: int) -> int:
@@ -107,60 +116,77 @@ def _varint(reader: Reader, name: str, limit: int) -> int:
     return value
 
 
-def encode_body(update: SparseUpdate, first: int, span: int, tensors: Tensors | None, accel: Accel) -> Body:
+def encode_body(
+    update: SparseUpdate, first: int, span: int, tensors: Tensors | None, accel: Accel, version: int = VERSIONS[-1]
+) -> Body:
     """The entries of an update, all of which lie in first..first + span - 1, in the fewest bytes that are found."""
-    made = _encode_body(update, first, span, tensors, Budget(accel, update.size))
+    ranges = [Range(first, span)]
+    if tensors is not None:
+        ranges = positions.touched(first, span, tensors, turning=version >= _ACTIVITY)
+    made = _encode_body(update, ranges, Range(first, span), Budget(accel, update.size), version)
     if update.indices.size <= ENTRIES_PER_BYTE * len(made.content):
         return made
-    return _encode_body(update, first, span, tensors, Budget(accel, update.size, left=0))
+    return _encode_body(update, ranges, Range(first, span), Budget(accel, update.size, left=0), version)
 
 
-def _encode_body(update: SparseUpdate, first: int, span: int, tensors: Tensors | None, budget: Budget) -> Body:
-    ranges, segments = _choose(update, first, span, tensors, budget)
+def _encode_body(update: SparseUpdate, ranges: list[Range], everything: Range, budget: Budget, version: int) -> Body:
+    segments = _choose(update, ranges, everything, budget, version)
+    if not segments[0].range.columns:
+        ranges = [everything]
     plain = np.repeat([each.mode != CONTEXT for each in segments], [each.count for each in segments])
     coded = values.encode(update.values, plain, budget.row)
     sets = positions.pool(segments, update.indices) + coded.sets
     streams = b"".join(each.stream for each in segments)
     flags = coded.mode << 4 | (TENSORS if ranges[0].columns else 0)
     pool = rice.encode(sets, accel=budget.accel)
-    return Body(flags, first, span, positions.head(segments, ranges) + coded.head + pool + streams + coded.tail)
+    content = positions.head(segments, ranges) + coded.head + pool + streams + coded.tail
+    return Body(version, flags, everything.first, everything.span, content)
 
 
 def _choose(
-    update: SparseUpdate, first: int, span: int, tensors: Tensors | None, budget: Budget
-) -> tuple[list[Range], list[Segment]]:
+    update: SparseUpdate, ranges: list[Range], everything: Range, budget: Budget, version: int
+) -> list[Segment]:
     """One set of positions over the whole range, or one for each tensor."""
     indices, symbols = update.indices, values.symbols(update.values)
-    everything = Range(first, span)
     one, one_bits = positions.listed(indices, everything)
-    if tensors is None:
-        return [everything], [one]
-    ranges = positions.touched(first, span, tensors)
+    if not ranges[0].columns:
+        return [one]
     ends = np.searchsorted(indices, [each.first + each.span for each in ranges])
+    before = Entries() if version >= _ACTIVITY else None
     segments, bits, at = [], 0, 0
     for each, end in zip(ranges, ends.tolist(), strict=True):
         if end > at:
             part = slice(at, end)
             segment, cost = positions.listed(indices[part], each)
-            segments.append(_streamed(segment, cost, indices[part], symbols, part, budget) or segment)
+            segments.append(_streamed(segment, cost, indices[part], symbols, part, budget, before) or segment)
             streamed = segments[-1].mode == CONTEXT
             bits += 8 * segments[-1].length - _value_bits(symbols, part) if streamed else cost
+            if before:
+                before.add(indices[part], each)
         at = end
     overhead = len(positions.head(segments, ranges)) - len(positions.head([one], [everything]))
-    if bits + 8 * overhead < one_bits:
-        return ranges, segments
-    return [everything], [one]
+    return segments if bits + 8 * overhead < one_bits else [one]
 
 
 def _streamed(
-    segment: Segment, bits: int, indices: I64, symbols: tuple[Bools, U8] | None, part: slice, budget: Budget
+    segment: Segment,
+    bits: int,
+    indices: I64,
+    symbols: tuple[Bools, U8] | None,
+    part: slice,
+    budget: Budget,
+    before: Entries | None,
 ) -> Segment | None:
     """The segment as a stream of the context coder, if that is shorter."""
     within = segment.range
-    rows = (int(indices[-1]) - within.row) // within.columns + 1
-    negative, levels = (symbols[0][part], symbols[1][part]) if symbols else _nothing(segment.count)
-    stream = budget.stream(rows, within.columns, indices - within.row, negative, levels)
-    if stream is None or 8 * len(stream) >= bits + _value_bits(symbols, part):
+    offsets, order = laid_out(indices, within)
+    rows = int(offsets[-1]) // within.columns + 1
+    if not budget.affords(segment.count, rows * within.columns):
+        return None
+    negative, levels = (symbols[0][part][order], symbols[1][part][order]) if symbols else _nothing(segment.count)
+    activity = before.activity(within, rows) if before else None
+    stream = context.encode(rows, within.columns, offsets, negative, levels, activity, accel=budget.engine())
+    if 8 * len(stream) >= bits + _value_bits(symbols, part):
         return None
     return Segment(within, CONTEXT, segment.count, rows=rows, length=len(stream), stream=stream)
 
@@ -185,7 +211,7 @@ def decode(reader: Reader, tensors: Tensors | None, accel: Accel) -> Frame:
     if header.flags & TENSORS:
         if tensors is None or sum(rows * columns for rows, columns in tensors) != header.size:
             raise WireError("layout", f"{header.size} parameters by tensor, of another layout than is known here")
-        ranges = positions.touched(header.first, header.span, tensors)
+        ranges = positions.touched(header.first, header.span, tensors, turning=header.version >= _ACTIVITY)
     segments = positions.read_head(reader, ranges, most)
     plain = np.repeat([each.mode != CONTEXT for each in segments], [each.count for each in segments])
     indices, decoded = _read_entries(reader, header, segments, plain, accel)
@@ -201,7 +227,7 @@ def _read_entries(
     streamed = sum(each.rows * each.range.columns for each in segments)
 
     def read_row(data: bytes, columns: int) -> tuple[Bools, U8]:
-        _, negative, levels = read_stream(data, 1, columns, columns, accel)
+        _, negative, levels = read_stream(data, (1, columns), columns, None, accel)
         return negative, levels
 
     head = read_values.read_head(reader, header.flags >> 4, int(np.count_nonzero(plain)), streamed, read_row)
@@ -215,22 +241,20 @@ def _read_entries(
     )
     segments = positions.read_streams(reader, segments)
     negative, levels = _nothing(plain.size)
+    before = Entries() if header.version >= _ACTIVITY and header.flags & TENSORS else None
     waiting, parts, at = iter(pooled), [], 0
     for each in segments:
         if each.mode == CONTEXT:
-            offsets, signs, heights = read_stream(each.stream, each.rows, each.range.columns, each.count, accel)
-            parts.append(_placed(offsets, each.range))
-            negative[at : at + each.count], levels[at : at + each.count] = signs, heights
+            activity = before.activity(each.range, each.rows) if before else None
+            shape = each.rows, each.range.columns
+            offsets, signs, heights = read_stream(each.stream, shape, each.count, activity, accel)
+            placed, order = coordinates(offsets, each.range)
+            parts.append(placed)
+            negative[at : at + each.count], levels[at : at + each.count] = signs[order], heights[order]
         else:
             parts.append(positions.indices(each, next(waiting) if each.pooled else np.empty(0, np.int64)))
+        if before:
+            before.add(parts[-1], each.range)
         at += each.count
     indices = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return indices, read_values.read_tail(reader, head, pooled[len(sets) :], plain, negative, levels)
-
-
-def _placed(offsets: I64, within: Range) -> I64:
-    """Offsets from the row where a range begins as coordinates; WireError("range") for some outside the range."""
-    indices = offsets + within.row
-    if int(indices[0]) < within.first or int(indices[-1]) >= within.first + within.span:
-        raise WireError("range", f"a stream holds coordinates {indices[0]} to {indices[-1]}, outside its range")
-    return indices

@@ -35,7 +35,7 @@ class Origin:
 class Frame:
     """A decoded frame; `update` may be one coordinate range of a larger update.
 
-    `layout_tag` holds as many bytes of the layout digest as the version sends: 8 in version 1, 4 in version 2.
+    `layout_tag` holds as many bytes of the layout digest as the version sends: 8 in version 1, then 4.
     """
 
     wire_version: int

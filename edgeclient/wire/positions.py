@@ -30,12 +30,26 @@ _NO_CODE: Final = rice.Code(0)
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The coordinates first..first + span - 1 of a tensor, or of the whole vector where `columns` is 0."""
+    """The coordinates first..first + span - 1 of a tensor, or of the whole vector where `shape` has no numbers.
+
+    Attributes:
+        first: the first coordinate.
+        span: how many there are.
+        begins: coordinate of the tensor's first number.
+        shape: rows and columns of the tensor.
+        turned: a stream codes the transposed matrix; then the range is the whole tensor.
+    """
 
     first: int
     span: int
-    columns: int = 0
-    begins: int = 0  # coordinate of the tensor's first number
+    begins: int = 0
+    shape: tuple[int, int] = (0, 0)
+    turned: bool = False
+
+    @property
+    def columns(self) -> int:
+        """Columns of the matrix that a stream codes."""
+        return self.shape[0 if self.turned else 1]
 
     @property
     def row(self) -> int:
@@ -73,8 +87,12 @@ class Segment:
         return self.mode != CONTEXT and self.listed > 0
 
 
-def touched(first: int, span: int, tensors: Tensors) -> list[Range]:
-    """What of each tensor lies in first..first + span - 1, for those of which something does."""
+def touched(first: int, span: int, tensors: Tensors, *, turning: bool) -> list[Range]:
+    """What of each tensor lies in first..first + span - 1, for those of which something does.
+
+    `turning`: whole tensors of more columns than rows are coded the other way around, since short rows fit the model
+    of version 3: ties between columns are few and well known.
+    """
     bounds = [0, *accumulate(rows * columns for rows, columns in tensors)]
     found = []
     for t in range(bisect_right(bounds, first) - 1, len(tensors)):
@@ -82,7 +100,9 @@ def touched(first: int, span: int, tensors: Tensors) -> list[Range]:
         if begin >= first + span:
             break
         if begin < end:
-            found.append(Range(begin, end - begin, tensors[t][1], bounds[t]))
+            rows, columns = tensors[t]
+            turned = turning and 1 < rows < columns and end - begin == rows * columns
+            found.append(Range(begin, end - begin, bounds[t], (rows, columns), turned))
     return found
 
 

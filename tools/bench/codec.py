@@ -39,7 +39,8 @@ def codec_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) ->
     """Entries per second on one core, at density 1 %: encoding, and decoding and adding to a dense float32 vector.
 
     Rows "rice" code and decode positions alone (and add a constant), rows "frame" whole frames of 64 KiB with header,
-    values and checksum. "context" is the context coder, which counts positions. All rows take turns.
+    values and checksum. "context" is the context coder, which counts positions, at its slowest: with activity and ties.
+    All rows take turns.
 
     \b
     Example:
@@ -107,10 +108,13 @@ def _frames(update: SparseUpdate, dense: F32) -> Pair:
 
 def _context(chosen: npt.NDArray[np.int64], negative: npt.NDArray[np.bool_]) -> Pair:
     levels = np.zeros(chosen.size, np.uint8)
-    data = context.encode(CONTEXT_ROWS, CONTEXT_COLUMNS, chosen, negative, levels)
+    rows, columns = np.divmod(chosen, CONTEXT_COLUMNS)
+    counts = np.bincount(rows, minlength=CONTEXT_ROWS), np.bincount(columns, minlength=CONTEXT_COLUMNS)
+    activity = context.grades(counts[0]), context.grades(counts[1])
+    data = context.encode(CONTEXT_ROWS, CONTEXT_COLUMNS, chosen, negative, levels, activity)
     return (
-        lambda: context.encode(CONTEXT_ROWS, CONTEXT_COLUMNS, chosen, negative, levels),
-        lambda: context.decode(data, CONTEXT_ROWS, CONTEXT_COLUMNS, chosen.size),
+        lambda: context.encode(CONTEXT_ROWS, CONTEXT_COLUMNS, chosen, negative, levels, activity),
+        lambda: context.decode(data, CONTEXT_ROWS, CONTEXT_COLUMNS, chosen.size, activity),
     )
 
 

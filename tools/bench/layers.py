@@ -15,7 +15,6 @@ from edgeclient.wire import frame
 from edgeclient.wire.positions import Tensors
 from tools import masks
 from tools.bench import report
-from tools.bench.wire import MASKS
 
 _ORIGIN: Final = frame.Origin("bench", "device-1", bytes(8), 100, 100, 500)
 _ORDERS: Final = 200
@@ -44,7 +43,7 @@ def layers_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -
     for mode in ("step", "int8", "float32"):
         for source, update in (("first round", _first(n, mode, rng)), ("steady", _steady(n, mode, rng))):
             rows.append(_row(source, mode, update, frame.Coding(16_384), rng))
-    for path in sorted(MASKS.glob("*-0.05.npz")):
+    for path in sorted(masks.COMMITTED.glob("*-0.05.npz")):
         shapes, captured = masks.load(path)
         tensors = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
         rows.append(_row(path.stem, "step", _captured(captured[-1], tensors), frame.Coding(2048, tensors=tensors), rng))

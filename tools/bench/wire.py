@@ -22,7 +22,6 @@ from tools import masks
 from tools.bench import report
 
 I64 = npt.NDArray[np.int64]
-MASKS: Final = Path(__file__).parents[2] / "tests/data/masks"
 # n, density, bytes of a frame; the last is seven billion parameters in one.
 UNIFORM: Final = (
     (1_000_000, 0.001, MAX_FRAME_BYTES),
@@ -60,7 +59,7 @@ def wire_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> 
     """
     rng = np.random.default_rng(seed)
     rows = [_uniform(n, density, room, rng) for n, density, room in UNIFORM if n <= 10**7 or not quick]
-    for path in sorted(MASKS.glob("*.npz")):
+    for path in sorted(masks.COMMITTED.glob("*.npz")):
         source, _, density = path.stem.rpartition("-")
         shapes, captured = masks.load(path)
         tensors = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
