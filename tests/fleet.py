@@ -91,6 +91,9 @@ def _guarded(process: "subprocess.Popen[bytes]", log: Path) -> Iterator[None]:
     try:
         yield
         assert process.poll() is None, log.read_text()
+    except AssertionError as error:
+        error.add_note(f"{log.name}: {process.poll()}\n{log.read_text()[-2000:]}")
+        raise
     finally:
         children.end(process)
     assert "Traceback" not in log.read_text()

@@ -22,6 +22,7 @@ from broker.publish import retained
 from broker.settings import Task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.wire import announcement, topics
+from edgeclient.wire.limits import FRAME_VERSION
 
 ARCHIVE = Path(__file__).parent / "data" / "older-a1abdf0.tar.xz"
 ROOT = Path(__file__).parents[1]
@@ -98,7 +99,7 @@ def test_an_older_device(older: Path, tmp_path: Path, endpoint: Endpoint) -> Non
         made = stack.enter_context(fleet.aggregator(tmp_path, endpoint, "compatible-1", settings))
         start(stack, DEVICE, older, tmp_path / "d.log", str(config))
         head = fleet.await_message(hand, lambda each: announcement.decode(each.payload).version >= VERSIONS, 90)
-        assert json.loads(head.payload)["wire"] == [1, 2]
+        assert json.loads(head.payload)["wire"] == list(range(1, FRAME_VERSION + 1))
     with Ledger(made.ledger, read_only=True) as ledger:
         applied, refused, doubled = ledger.frame_counts("compatible-1")["old"]
     assert applied >= VERSIONS
@@ -119,11 +120,11 @@ def test_an_older_aggregator(older: Path, tmp_path: Path, endpoint: Endpoint) ->
 
 
 def test_a_device_whose_frames_nobody_reads_says_so_in_one_line(tmp_path: Path, endpoint: Endpoint) -> None:
-    announced = replace(fleet.announcement("compatible-3", 0, fleet.START), wire=(3, 4))
+    announced = replace(fleet.announcement("compatible-3", 0, fleet.START), wire=(FRAME_VERSION + 1, FRAME_VERSION + 2))
     with fleet.hand(endpoint, topics.head("compatible-3")) as hand:
         hand.publish(*retained.head(announced), retain=True)
         with fleet.device(tmp_path, endpoint, "lone", "compatible-3"):
-            fleet.log_says(tmp_path, "frame versions [3, 4]")
+            fleet.log_says(tmp_path, f"frame versions [{FRAME_VERSION + 1}, {FRAME_VERSION + 2}]")
     told = [line for line in (tmp_path / "d.log").read_text().splitlines() if "version" in line]
     assert len(told) == 1
-    assert "this device writes 1 to 2: update edgeclient here" in told[0]
+    assert f"this device writes 1 to {FRAME_VERSION}: update edgeclient here" in told[0]

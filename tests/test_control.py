@@ -31,7 +31,7 @@ def edgeclient(*arguments: str, timeout_s: float = 90) -> "subprocess.CompletedP
 def until(condition: Callable[[], bool], log: Path, timeout_s: float = 60) -> None:
     until_s = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < until_s, log.read_text()[-3000:]
+        assert time.monotonic() < until_s, f"{told(log.parent)}\n{log.read_text()[-3000:]}"
         time.sleep(0.05)
 
 

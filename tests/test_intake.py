@@ -15,6 +15,7 @@ from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.errors import REASONS, WireError
 from edgeclient.wire.layout import Layout, Parameter
+from edgeclient.wire.limits import FRAME_VERSION
 from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.reader import sealed
 
@@ -54,7 +55,7 @@ def test_a_frame_a_hello_and_a_withdrawal() -> None:
     [
         (TOPIC, b"", "d", "truncated"),
         (TOPIC, b"xx\x01\x01", "d", "magic"),
-        (TOPIC, b"EC\x03\x01", "d", "version"),
+        (TOPIC, bytes([*b"EC", FRAME_VERSION + 1, 1]), "d", "version"),
         (TOPIC, b"EC\x02\x02", "d", "version"),
         (TOPIC, b"EC\x01\x05" + bytes(20), "d", "kind"),
         (TOPIC, b"EC\x01\x03" + bytes(20), "d", "checksum"),

@@ -14,7 +14,7 @@ def laid_out(indices: I64, within: Range) -> tuple[I64, I64]:
 
     Example:
         >>> laid_out(np.array([12, 13, 14]), Range(10, 6, 10, shape=(2, 3), turned=True))
-        (array([1, 2, 4]), array([1, 0, 2]))
+        (array([1, 3, 4]), array([1, 2, 0]))
     """
     offsets = indices - within.row
     if not within.turned:
