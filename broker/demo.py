@@ -325,11 +325,12 @@ def _report(demo: _Run, out: Path, devices: list[str], content: bytes) -> dict[s
         updates = sum(version.updates for version in versions) + ledger.pending(TASK).updates
         remade = accounts.remade(ledger, Blobs(demo.settings.registry), TASK, demo.task.learning_rate)
     uplink, dense = demo.traffic.bytes["up"], 4 * size * updates
-    first, last = versions[0].metrics, versions[-1].metrics
+    # The end may come before the last version is evaluated.
+    evaluated = [version.metrics for version in versions if version.metrics] or [versions[0].metrics]
     return {
-        "accuracy_before": first.get("accuracy"),
-        "accuracy_after": last.get("accuracy"),
-        "majority_baseline": first.get("majority"),
+        "accuracy_before": evaluated[0].get("accuracy"),
+        "accuracy_after": evaluated[-1].get("accuracy"),
+        "majority_baseline": evaluated[0].get("majority"),
         "versions": versions[-1].number,
         "versions_remade": remade,
         "devices": len(devices),

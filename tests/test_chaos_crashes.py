@@ -32,7 +32,11 @@ def test_300_crashes_lose_nothing_and_count_nothing_twice() -> None:
 
 @pytest.mark.parametrize("promise", crashes.SABOTAGE)
 def test_sabotage_is_noticed(promise: str) -> None:
-    crashes_ = "300" if promise == "tombstone" else "50"  # few copies come so late that a missing tombstone shows
-    code, told = campaign(crashes_, "--seed", "1", "--sabotage", promise)
+    # Few copies come so late that a missing tombstone shows: one in ten campaigns of 300 crashes has none.
+    crashes_, tries = ("300", 4) if promise == "tombstone" else ("50", 1)
+    for seed in range(1, tries + 1):
+        code, told = campaign(crashes_, "--seed", str(seed), "--sabotage", promise)
+        if code:
+            break
     assert code == 1
     assert told["lost"] or told["doubled"] or not told["law_holds"]
