@@ -161,7 +161,7 @@ def _choose(
             segments.append(_streamed(segment, cost, indices[part], symbols, part, budget, before) or segment)
             streamed = segments[-1].mode == CONTEXT
             bits += 8 * segments[-1].length - _value_bits(symbols, part) if streamed else cost
-            if before:
+            if before is not None:
                 before.add(indices[part], each)
         at = end
     overhead = len(positions.head(segments, ranges)) - len(positions.head([one], [everything]))
@@ -184,7 +184,7 @@ def _streamed(
     if not budget.affords(segment.count, rows * within.columns):
         return None
     negative, levels = (symbols[0][part][order], symbols[1][part][order]) if symbols else _nothing(segment.count)
-    activity = before.activity(within, rows) if before else None
+    activity = before.activity(within, rows) if before is not None else None
     stream = context.encode(rows, within.columns, offsets, negative, levels, activity, accel=budget.engine())
     if 8 * len(stream) >= bits + _value_bits(symbols, part):
         return None
@@ -245,7 +245,7 @@ def _read_entries(
     waiting, parts, at = iter(pooled), [], 0
     for each in segments:
         if each.mode == CONTEXT:
-            activity = before.activity(each.range, each.rows) if before else None
+            activity = before.activity(each.range, each.rows) if before is not None else None
             shape = each.rows, each.range.columns
             offsets, signs, heights = read_stream(each.stream, shape, each.count, activity, accel)
             placed, order = coordinates(offsets, each.range)
@@ -253,7 +253,7 @@ def _read_entries(
             negative[at : at + each.count], levels[at : at + each.count] = signs[order], heights[order]
         else:
             parts.append(positions.indices(each, next(waiting) if each.pooled else np.empty(0, np.int64)))
-        if before:
+        if before is not None:
             before.add(parts[-1], each.range)
         at += each.count
     indices = parts[0] if len(parts) == 1 else np.concatenate(parts)
