@@ -11,15 +11,17 @@ from typing import Any
 
 import click
 
-from broker import children, cli_fleet, cli_monitor, cli_top, cli_upkeep, demo
-from broker.accounts import AccountError
-from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
-from broker.ledger.ledger import Ledger, LedgerError
+from broker.commands import fleet, store, story, top
+from broker.demo import run
+from broker.ledger.sqlite.ledger import Ledger, LedgerError
+from broker.page.serving import watching
+from broker.processes import children
+from broker.processes.embedded import EmbeddedBroker, EmbeddedBrokerError
 from broker.registry.blobs import RegistryError
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
-from broker.upkeep import UpkeepError
-from broker.web import watching
+from broker.upkeep.accounts import AccountError
+from broker.upkeep.backup import UpkeepError
 from edgeclient import __version__, logs
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError, load
@@ -31,7 +33,7 @@ EXPECTED = (
     RegistryError,
     EmbeddedBrokerError,
     WireError,
-    demo.DemoError,
+    run.DemoError,
     AccountError,
     UpkeepError,
     OSError,
@@ -245,13 +247,13 @@ def demo_command(
     Example:
       edgebroker demo --seconds 60 --devices 16 --out demo-run
     """
-    plan = demo.Plan(out, seconds=seconds, devices=devices, density=density, seed=seed, sabotage=sabotage, web=web)
-    sys.exit(0 if demo.run(plan) else 1)
+    plan = run.Plan(out, seconds=seconds, devices=devices, density=density, seed=seed, sabotage=sabotage, web=web)
+    sys.exit(0 if run.run(plan) else 1)
 
 
 for _command in (
-    *(cli_fleet.init, cli_fleet.devices, cli_monitor.why, cli_monitor.events, cli_top.top),
-    *(cli_upkeep.backup, cli_upkeep.restore, cli_upkeep.ledger),
+    *(fleet.init, fleet.devices, story.why, story.events, top.top),
+    *(store.backup, store.restore, store.ledger),
 ):
     cli.add_command(_command)
 

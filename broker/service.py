@@ -14,27 +14,28 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from broker.aggregate.fixed import MAX_FRAMES, weighted_sum
-from broker.aggregate.step import Sgd
-from broker.embedded import monitoring_url
+from broker.aggregate.optimisers import Sgd
 from broker.intake.complaints import Complaints
 from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
 from broker.intake.shares import Shares
-from broker.ledger.ages import Ages
-from broker.ledger.compaction import REMEMBERED
-from broker.ledger.ledger import Ledger, LedgerUnavailable
 from broker.ledger.lock import Lock
 from broker.ledger.rows import Admission, Entry, Verdict, Version, Withdrawal
-from broker.monitor.evaluator import Evaluator
+from broker.ledger.sqlite.compaction import REMEMBERED
+from broker.ledger.sqlite.ledger import Ledger, LedgerUnavailable
 from broker.monitor.mqtt_health import TOPICS
 from broker.monitor.watch import Watch
+from broker.processes.embedded import monitoring_url
 from broker.publish import retained
 from broker.registry.blobs import Blobs, RegistryError, RegistryUnavailable
+from broker.registry.evaluator import Evaluator
+from broker.rounds.ages import Ages
 from broker.rounds.buffer import Buffer
-from broker.running import Running
 from broker.settings import Aggregator, Task, as_json
+from broker.task import Running
 from edgeclient import failpoint, files, logs
+from edgeclient.bundle import archive
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
-from edgeclient.wire import bundle, frame, messages, topics
+from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT
 from edgeclient.wire.messages import Refusal
 
@@ -415,7 +416,7 @@ def add_task(settings: Aggregator, name: str, content: bytes, task_settings: Tas
         LedgerError: the name is taken.
     """
     topics.checked(name)
-    parameters = bundle.decode(content).parameters
+    parameters = archive.decode(content).parameters
     files.make_directory(settings.directory)
     blobs = Blobs(settings.registry)
     initial = blobs.put(parameters.astype("<f4").tobytes())

@@ -16,27 +16,27 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from edgeclient.compress.feedback import NotFinite
+from edgeclient.conditions import policy
+from edgeclient.conditions.board import Board
+from edgeclient.conditions.guard import Guard
+from edgeclient.conditions.needs import lacking
+from edgeclient.conditions.policy import Hindrance, Queue, Send, Train, Wait
+from edgeclient.conditions.wear import round_bytes
 from edgeclient.durable.lock import DiskFull, StoreError
 from edgeclient.durable.rows import Row, State
 from edgeclient.durable.store import Store
-from edgeclient.learner import Learner
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused, Will
 from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Model, Models
-from edgeclient.receipts import Receipts
-from edgeclient.sender import Sender
+from edgeclient.presence.session import Presence
+from edgeclient.presence.teller import Teller
 from edgeclient.settings import ConfigError, Device
-from edgeclient.teller import Teller
 from edgeclient.train.data import DataError, NoExamplesError
+from edgeclient.train.learner import Learner
 from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.trainer import Interrupted, TrainingError
-from edgeclient.uplink import policy
-from edgeclient.uplink.conditions import Board
-from edgeclient.uplink.guard import Guard
-from edgeclient.uplink.needs import lacking
-from edgeclient.uplink.policy import Hindrance, Queue, Send, Train, Wait
-from edgeclient.uplink.presence import Presence
-from edgeclient.uplink.wear import round_bytes
+from edgeclient.uplink.receipts import Receipts
+from edgeclient.uplink.sender import Sender
 from edgeclient.wire import announcement, topics
 from edgeclient.wire.errors import WireError
 

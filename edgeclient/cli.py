@@ -20,27 +20,27 @@ from edgeclient import __version__, logs
 from edgeclient import agent as agent_module
 from edgeclient.agent import Agent
 from edgeclient.audit import Auditor
-from edgeclient.compile.command import compile_command
+from edgeclient.bundle import archive
+from edgeclient.commands.compile import compile_command
+from edgeclient.commands.doctor.command import doctor_command
+from edgeclient.commands.frame import frame_command
+from edgeclient.commands.install.command import install_command, logs_command, uninstall_command
+from edgeclient.commands.new.command import new_command
+from edgeclient.commands.owner import join_command, leave_command, pause_command, resume_command
+from edgeclient.commands.store import store_command
+from edgeclient.commands.warmup import warmup_command
 from edgeclient.compile.errors import CompileError
-from edgeclient.control import join_command, leave_command, pause_command, resume_command
-from edgeclient.doctor.command import doctor_command
+from edgeclient.conditions.guard import PAUSED
 from edgeclient.durable.lock import StoreError, in_use
 from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
-from edgeclient.inspect import frame_command
-from edgeclient.install.command import install_command, logs_command, uninstall_command
 from edgeclient.models.slots import Models
 from edgeclient.settings import ConfigError, Device, load
-from edgeclient.starter.command import new_command
 from edgeclient.train.data import DataError, Dataset, check_source, open_data
 from edgeclient.train.local import open_measured
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Evaluation, Trainer, TrainingError
 from edgeclient.train.trainers import open_trainer
-from edgeclient.upkeep import store_command
-from edgeclient.uplink.guard import PAUSED
-from edgeclient.warmup import warmup_command
-from edgeclient.wire import bundle
 from edgeclient.wire.errors import WireError
 
 EXPECTED = (ConfigError, CompileError, StoreError, DataError, TrainingError, WireError, OSError)
@@ -216,7 +216,7 @@ def evaluate(
         model = Models(settings.directory / "models").active()
         if model is None:
             raise StoreError(f"{settings.directory} holds no model yet: start edgeclient run {config} first")
-        manifest = bundle.read_manifest((model.bundle_directory / "manifest.json").read_bytes())
+        manifest = archive.read_manifest((model.bundle_directory / "manifest.json").read_bytes())
         data = open_measured(settings.data, manifest, directory=settings.directory, device=settings.device)
         trainer = open_trainer(model.bundle_directory, settings.training.runtime, settings.training.threads)
         _tell(trainer.evaluate(model.parameters, data, Statistics(model.bundle_directory).load()), as_json=as_json)
@@ -224,7 +224,7 @@ def evaluate(
     if source is None:
         raise click.UsageError("--bundle needs --data")
     assert bundle_file is not None
-    opened = bundle.decode(bundle_file.read_bytes())
+    opened = archive.decode(bundle_file.read_bytes())
     data = open_data(source, {}, opened.manifest)
     with _unpacked(opened) as directory:
         trainer = open_trainer(directory)
@@ -257,7 +257,7 @@ def audit(config: Path, out: Path, *, as_json: bool) -> None:
     if model is None:
         raise StoreError(f"{settings.directory} holds no model yet: there is nothing to audit")
     announced = model.announcement
-    layout = bundle.read_manifest((model.bundle_directory / "manifest.json").read_bytes()).layout
+    layout = archive.read_manifest((model.bundle_directory / "manifest.json").read_bytes()).layout
     with Store(settings.directory / "store", layout=announced.layout, size=announced.size) as store:
         account = store.account()
         auditor = Auditor(
@@ -304,7 +304,7 @@ cli.add_command(warmup_command)
 
 
 @contextmanager
-def _unpacked(opened: bundle.Bundle) -> Iterator[Path]:
+def _unpacked(opened: archive.Bundle) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="edgeclient-") as directory:
         for name, content in opened.files.items():
             path = Path(directory) / name

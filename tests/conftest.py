@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.embedded import EmbeddedBroker
+from broker.processes.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import Endpoint
 
 pytest_plugins = ["native_session", "workers", "zoo_bundles"]

@@ -12,15 +12,17 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from broker import children, demo_data
+from broker.demo import data
+from broker.processes import children
 from broker.publish import retained
 from broker.service import add_task
 from broker.settings import Aggregator, Task
 from edgeclient import failpoint
+from edgeclient.bundle import archive
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
-from edgeclient.wire import bundle, frame, topics
+from edgeclient.wire import frame, topics
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.frame import Origin
 
@@ -28,9 +30,9 @@ Accept: TypeAlias = Callable[[Message], bool]
 
 # Tests serve no page on the port that all aggregators have by default.
 NO_PAGE = "[monitor]\nenabled = false\n"
-BUNDLE = demo_data.bundle_bytes()
-LAYOUT = bundle.decode(BUNDLE).manifest.layout
-START = bundle.decode(BUNDLE).parameters
+BUNDLE = data.bundle_bytes()
+LAYOUT = archive.decode(BUNDLE).manifest.layout
+START = archive.decode(BUNDLE).parameters
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def _guarded(process: "subprocess.Popen[bytes]", log: Path) -> Iterator[None]:
 
 def write_device(folder: Path, endpoint: Endpoint, device: str, task: str) -> Path:
     """A configuration with the windows of one wrist."""
-    x, labels = demo_data.device_windows(2, 1)
+    x, labels = data.device_windows(2, 1)
     np.savez(folder / "windows.npz", x=x, labels=labels)
     (folder / "d.toml").write_text(
         f'device = "{device}"\ntask = "{task}"\ndirectory = "state"\naudit = true\n[mqtt]\nport = {endpoint.port}\n'

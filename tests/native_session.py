@@ -31,7 +31,7 @@ from typing import Any, Final
 
 import pytest
 
-from broker import children
+from broker.processes import children
 
 FOLDER: Final = "tests/native"
 PYTHON: Final = ".venv-native/bin/python"

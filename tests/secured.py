@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from broker import children
-from broker.embedded import _binary
+from broker.processes import children
+from broker.processes.embedded import _binary
 
 CONFIGS: Final = Path(str(files("firmware_configs")))
 PASSWORDS: Final = {"aggregator": "wheat-and-chaff", "pi-7": "a gate, half open", "pi-8": "snow on the line"}

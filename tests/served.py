@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 
 import fleet
 
-from broker import pages
-from broker.monitor.gate import Gate
-from broker.monitor.http import serving
-from broker.monitor.shown import Shown
+from broker.page import routes
+from broker.page.counts import Shown
+from broker.page.gate import Gate
+from broker.page.server import serving
 from broker.service import add_task
 from broker.settings import Aggregator, Task
 from edgeclient.settings import Mqtt
@@ -71,7 +71,7 @@ def served(folder: Path, gate: Gate | None = None, port: int = 0) -> Iterator[Pa
     if not settings.ledger.exists():
         add_task(settings, TASK, fleet.BUNDLE, Task(goal=2))
     with (
-        pages.reading(settings.ledger, settings.registry) as (shown, site),
+        routes.reading(settings.ledger, settings.registry) as (shown, site),
         serving("127.0.0.1", port, site, gate) as url,
     ):
         shown.task(TASK, 4 * fleet.LAYOUT.size)

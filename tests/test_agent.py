@@ -14,7 +14,7 @@ import fleet
 import numpy as np
 import pytest
 
-from broker import children
+from broker.processes import children
 from edgeclient import __version__
 from edgeclient.link.mqtt import Endpoint, Link, Message
 from edgeclient.wire import announcement, frame, messages, status, topics

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.aggregate.fixed import MAX_FRAMES, weighted_sum
-from broker.aggregate.step import Sgd
+from broker.aggregate.optimisers import Sgd
 from broker.aggregate.weight import MAX_EXAMPLES, MAX_WEIGHT, weight
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate

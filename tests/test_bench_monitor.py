@@ -5,7 +5,7 @@ from pathlib import Path
 import fleet
 from test_metrics import samples
 
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.metrics import Metrics
 from broker.monitor.watch import Watch
 from tools.bench import monitor

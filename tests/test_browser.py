@@ -21,10 +21,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from served import TASK, TOKEN, served
 from served import Page as Served
 
-from broker import children
-from broker.ledger.ledger import Ledger
 from broker.ledger.rows import Version
-from broker.monitor.gate import Gate
+from broker.ledger.sqlite.ledger import Ledger
+from broker.page.gate import Gate
+from broker.processes import children
 from broker.service import add_task
 from broker.settings import Aggregator, Task
 from edgeclient.link.mqtt import Endpoint

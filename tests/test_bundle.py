@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import demo_data
-from edgeclient.wire import bundle, safetensors
-from edgeclient.wire.bundle import EVAL, MANIFEST, PARAMETERS, TRAINING, Buffer, Manifest, Optimiser, Tensor
+from broker.demo import data as demo_data
+from edgeclient.bundle import archive, safetensors
+from edgeclient.bundle.archive import EVAL, MANIFEST, PARAMETERS, TRAINING, Buffer, Manifest, Optimiser, Tensor
+from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.layout import Layout, Parameter
 
 LAYOUT = Layout((Parameter("w", (2, 3)), Parameter("b", (3,))))
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.full(3, -1, np.float32)}
@@ -33,8 +33,8 @@ SAID = Manifest(
     provenance="made by a test",
 )
 FILES = {PARAMETERS: safetensors.encode(WEIGHTS), TRAINING: b"graph", EVAL: b"graph", "native/checkpoint": b""}
-DATA = bundle.encode(SAID, FILES)
-UNPACKED = dict(bundle.decode(DATA).files)
+DATA = archive.encode(SAID, FILES)
+UNPACKED = dict(archive.decode(DATA).files)
 
 
 def zipped(files: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -52,18 +52,18 @@ def with_manifest(**changes: Any) -> bytes:
 
 def reason(data: bytes) -> str:
     with pytest.raises(WireError) as caught:
-        bundle.decode(data)
+        archive.decode(data)
     return caught.value.reason
 
 
 def test_round_trip() -> None:
-    opened = bundle.decode(DATA)
+    opened = archive.decode(DATA)
     assert opened.files == {**FILES, MANIFEST: opened.files[MANIFEST]}
     assert replace(opened.manifest, files={}) == SAID
-    assert opened.manifest == bundle.read_manifest(opened.files[MANIFEST])
+    assert opened.manifest == archive.read_manifest(opened.files[MANIFEST])
     assert opened.parameters.dtype == np.float32
     assert opened.parameters.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
-    assert bundle.encode(opened.manifest, {name: opened.files[name] for name in reversed(FILES)}) == DATA
+    assert archive.encode(opened.manifest, {name: opened.files[name] for name in reversed(FILES)}) == DATA
 
 
 def test_the_layout_cuts_and_joins() -> None:
@@ -102,7 +102,7 @@ def test_a_flipped_byte_changes_nothing_or_is_refused(at: int, mask: int) -> Non
     data = bytearray(DATA)
     data[at] ^= mask
     try:
-        opened = bundle.decode(bytes(data))
+        opened = archive.decode(bytes(data))
     except WireError:
         return
     assert opened.files == UNPACKED  # a time stamp, an attribute
@@ -133,7 +133,7 @@ def test_a_file_twice() -> None:
 
 
 def test_too_many_files() -> None:
-    assert reason(zipped((f"f{number}", b"") for number in range(bundle.MAX_FILES + 1))) == "range"
+    assert reason(zipped((f"f{number}", b"") for number in range(archive.MAX_FILES + 1))) == "range"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -185,7 +185,7 @@ def test_missing_and_unnamed_files() -> None:
         assert reason(zipped((n, content) for n, content in UNPACKED.items() if n != name)) == "json"
     for needed in (PARAMETERS, TRAINING, EVAL):
         without = {name: content for name, content in FILES.items() if name != needed}
-        assert reason(bundle.encode(SAID, without)) == "layout"
+        assert reason(archive.encode(SAID, without)) == "layout"
 
 
 @pytest.mark.parametrize(
@@ -193,12 +193,12 @@ def test_missing_and_unnamed_files() -> None:
     [{"w": WEIGHTS["w"]}, {**WEIGHTS, "c": WEIGHTS["b"]}, {**WEIGHTS, "w": WEIGHTS["w"].T}],
 )
 def test_parameters_that_do_not_fit_the_layout(arrays: dict[str, Any]) -> None:
-    assert reason(bundle.encode(SAID, {**FILES, PARAMETERS: safetensors.encode(arrays)})) == "layout"
+    assert reason(archive.encode(SAID, {**FILES, PARAMETERS: safetensors.encode(arrays)})) == "layout"
 
 
 def test_parameters_that_are_not_finite() -> None:
     arrays = {**WEIGHTS, "b": np.array([0, np.nan, 0], np.float32)}
-    assert reason(bundle.encode(SAID, {**FILES, PARAMETERS: safetensors.encode(arrays)})) == "value"
+    assert reason(archive.encode(SAID, {**FILES, PARAMETERS: safetensors.encode(arrays)})) == "value"
 
 
 @pytest.mark.parametrize(
@@ -270,32 +270,32 @@ def test_numbers_that_json_makes_infinite() -> None:
     text = UNPACKED[MANIFEST].replace(b'"size": 0', b'"size": 1e999')
     assert text != UNPACKED[MANIFEST]
     with pytest.raises(WireError, match=r"^json"):
-        bundle.read_manifest(text)
+        archive.read_manifest(text)
 
 
 def test_labels_without_classes_may_be_numbers() -> None:
     regression = replace(SAID, classes=None, labels=Tensor("y", "float32", (-1, 2)))
-    assert bundle.decode(bundle.encode(regression, FILES)).manifest.labels == regression.labels
+    assert archive.decode(archive.encode(regression, FILES)).manifest.labels == regression.labels
 
 
 def test_running_statistics() -> None:
     statistics = {"mean": np.zeros(3, np.float32), "var": np.ones(3, np.float32)}
     files = {**FILES, PARAMETERS: safetensors.encode({**WEIGHTS, **statistics})}
     local = replace(SAID, buffers=tuple(Buffer(name, (3,), "local") for name in statistics))
-    opened = bundle.decode(bundle.encode(local, files))
+    opened = archive.decode(archive.encode(local, files))
     assert opened.parameters.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
     assert (opened.manifest.trained_size, opened.manifest.local_buffers) == (9, local.buffers)
     layout = Layout((*LAYOUT.parameters, *(Parameter(name, (3,)) for name in statistics)))
     shared = replace(SAID, layout=layout, buffers=tuple(Buffer(name, (3,), "shared") for name in statistics))
-    opened = bundle.decode(bundle.encode(shared, files))
+    opened = archive.decode(archive.encode(shared, files))
     assert opened.parameters.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1, 0, 0, 0, 1, 1, 1]
     assert (opened.manifest.trained_size, opened.manifest.local_buffers) == (9, ())
 
 
 def test_the_demo_bundle() -> None:
     data = demo_data.bundle_bytes()
-    opened = bundle.decode(data)
-    assert bundle.encode(opened.manifest, {n: c for n, c in opened.files.items() if n != MANIFEST}) == data
+    opened = archive.decode(data)
+    assert archive.encode(opened.manifest, {n: c for n, c in opened.files.items() if n != MANIFEST}) == data
     assert opened.manifest.layout.as_json() == [
         ["hidden.weight", [600, 64]],
         ["hidden.bias", [64]],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import children
+from broker.processes import children
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(300)"]
 STUBBORN = [
@@ -21,7 +21,7 @@ STUBBORN = [
 PARENT = """
 import sys, time
 from pathlib import Path
-from broker import children
+from broker.processes import children
 child = children.spawn(sys.argv[2:], log=Path(sys.argv[1]))
 print(child.pid, flush=True)
 time.sleep(300)

@@ -14,14 +14,14 @@ from typing import Any
 import fleet
 import pytest
 
-from broker import upkeep
 from broker.aggregate.fixed import weighted_sum
-from broker.aggregate.step import Sgd
-from broker.ledger.ledger import Ledger
+from broker.aggregate.optimisers import Sgd
 from broker.ledger.rows import Entry, Version
+from broker.ledger.sqlite.ledger import Ledger
 from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, Embedded, Task
+from broker.upkeep import backup
 from edgeclient.failpoint import VARIABLE
 from edgeclient.link.mqtt import Endpoint, Link
 from edgeclient.wire import announcement, frame, messages, topics
@@ -123,10 +123,10 @@ def test_a_backup_of_a_busy_aggregator_is_of_one_moment(tmp_path: Path, endpoint
             assert copying.returncode == 0
             assert sequence
         assert not list(tmp_path.glob("*.partial"))
-    assert upkeep.examine(made)[0] == []
+    assert backup.examine(made)[0] == []
     for turn in range(4):
         copy = Aggregator(directory=tmp_path / f"saved{turn}", embedded=Embedded())
-        assert upkeep.examine(copy)[0] == []
+        assert backup.examine(copy)[0] == []
         with Ledger(copy.ledger, read_only=True) as ledger:
             assert {path.name for path in copy.registry.iterdir()} == ledger.digests()
 
@@ -203,7 +203,7 @@ def test_every_broken_promise_is_found(store: Aggregator, statement: str) -> Non
     assert db.execute(statement).rowcount
     db.commit()
     db.close()
-    found = [each.what for each in upkeep.examine(store)[0]]
+    found = [each.what for each in backup.examine(store)[0]]
     assert any(DAMAGE[statement] in what for what in found), found
 
 
@@ -230,12 +230,12 @@ def test_other_bytes_in_a_batch_make_another_version(store: Aggregator) -> None:
     other = fleet.make_frame("t", "d", epoch=7, sequence=1, seed=99)
     db.execute("UPDATE contribution SET body = ? WHERE sequence = 1", (other,))
     db.commit()
-    found, remade = upkeep.examine(store)
+    found, remade = backup.examine(store)
     assert [(each.where, remade) for each in found] == [("task t version 1", 1)]
     db.execute("UPDATE contribution SET body = x'4543' WHERE sequence = 1")
     db.commit()
     db.close()
-    assert "cannot be added again" in upkeep.examine(store)[0][0].what
+    assert "cannot be added again" in backup.examine(store)[0][0].what
 
 
 def test_damaged_pages_are_found(store: Aggregator, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_damaged_pages_are_found(store: Aggregator, tmp_path: Path) -> None:
 
 def test_a_damaged_backup_is_not_restored(store: Aggregator, tmp_path: Path) -> None:
     _fill(store)
-    upkeep.backup(store, tmp_path / "saved")
+    backup.backup(store, tmp_path / "saved")
     shutil.rmtree(store.directory)
     config = ("--config", "b.toml")
     (tmp_path / "empty").mkdir()

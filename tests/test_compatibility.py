@@ -16,8 +16,8 @@ from pathlib import Path
 import fleet
 import pytest
 
-from broker import children
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite.ledger import Ledger
+from broker.processes import children
 from broker.publish import retained
 from broker.settings import Task
 from edgeclient.link.mqtt import Endpoint

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeclient.uplink.conditions import Board, Observed, observe
+from edgeclient.conditions.board import Board, Observed, observe
 
 OF_NOTHING = Observed(on_battery=False)
 

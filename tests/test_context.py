@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclient.compress.update import I64, U8, Bools
-from edgeclient.wire import context, matrix
-from edgeclient.wire.context_model import ONE, STEEPEST, tables
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.positions import touched
+from edgeclient.wire.frame import context, matrix
+from edgeclient.wire.frame.context_model import ONE, STEEPEST, tables
+from edgeclient.wire.frame.positions import touched
 from tools.masks import COMMITTED, load
 
 BOTH: tuple[context.Accel, ...] = ("numpy", "numba")
@@ -252,5 +252,5 @@ def test_tables_are_what_their_text_says() -> None:
 
 
 def test_numba_is_loaded_only_when_used() -> None:
-    script = "import sys, edgeclient.wire.context; assert 'numba' not in sys.modules"
+    script = "import sys, edgeclient.wire.frame.context; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

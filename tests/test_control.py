@@ -12,7 +12,7 @@ from typing import Any
 import fleet
 import pytest
 
-from broker import children
+from broker.processes import children
 from broker.settings import Task
 from edgeclient.link.mqtt import Endpoint, Message
 from edgeclient.settings import Device, load

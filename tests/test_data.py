@@ -14,21 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import demo_data
+from broker.demo import data as demo_data
+from edgeclient.bundle import archive
+from edgeclient.bundle.archive import Bundle, Manifest, Optimiser, Tensor
+from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.settings import Data, Source
 from edgeclient.train.batches import Batch, NoExamplesError
 from edgeclient.train.data import DataError, check_source, open_data
 from edgeclient.train.holdout import held_out
 from edgeclient.train.local import open_local, open_measured
 from edgeclient.train.sources import arrays, csv_file, query
-from edgeclient.wire import bundle
-from edgeclient.wire.bundle import Bundle, Manifest, Optimiser, Tensor
-from edgeclient.wire.layout import Layout, Parameter
 
 
 @pytest.fixture(scope="module")
 def opened() -> Bundle:
-    return bundle.decode(demo_data.bundle_bytes())
+    return archive.decode(demo_data.bundle_bytes())
 
 
 def _good() -> dict[str, npt.NDArray[Any]]:

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import fleet
 import pytest
 
-from broker import children
+from broker.processes import children
 from broker.settings import Task
 from edgeclient.compress.select import why_no_numba
 from edgeclient.link.mqtt import Endpoint, Link

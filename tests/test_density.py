@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclient.compress.density import Limits, Pace, Target, chosen, learnt, target, within_budget
 from edgeclient.compress.feedback import compress, fewer
+from edgeclient.compress.pace import Limits, Pace, Target, chosen, learnt, target, within_budget
 from edgeclient.compress.quantise import Mode, Quantiser
 from edgeclient.compress.select import top_k
 from edgeclient.train.effort import micro_batch

@@ -15,7 +15,8 @@ import fleet
 import numpy as np
 import pytest
 
-from broker import children, demo_data
+from broker.demo import data
+from broker.processes import children
 from broker.settings import DevicePolicy, Task
 from edgeclient.link.mqtt import Endpoint
 
@@ -56,7 +57,7 @@ def prepared(folder: Path, endpoint: Endpoint, task: str, name: str, person: int
     """A device's folder with the windows of some person."""
     folder.mkdir()
     fleet.write_device(folder, endpoint, name, task)
-    x, labels = demo_data.device_windows(person, 1)
+    x, labels = data.device_windows(person, 1)
     np.savez(folder / "windows.npz", x=x, labels=labels)
     return folder
 
@@ -83,7 +84,7 @@ def test_two_devices_on_a_copied_store(tmp_path: Path, endpoint: Endpoint) -> No
     with world(tmp_path, endpoint, "d-copied") as (one, _):
         copy = tmp_path / "copy"
         shutil.copytree(one, copy)
-        x, labels = demo_data.device_windows(5, 0)  # another life from here on
+        x, labels = data.device_windows(5, 0)  # another life from here on
         np.savez(copy / "windows.npz", x=x, labels=labels)
         with running(one), running(copy):
             until(lambda: "A new epoch begins" in log(one) + log(copy), tmp_path)

@@ -17,14 +17,14 @@ import fleet
 import numpy as np
 import pytest
 
+from edgeclient.commands.doctor import bench, machine, software, task
+from edgeclient.commands.doctor.findings import Finding, found, worst
 from edgeclient.compress.select import why_no_numba
-from edgeclient.doctor import bench, board, software, task
-from edgeclient.doctor.findings import Finding, found, worst
+from edgeclient.conditions.board import Observed
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.models.slots import Models
 from edgeclient.settings import Device, load
 from edgeclient.train.data import DataError
-from edgeclient.uplink.conditions import Observed
 from edgeclient.wire import announcement, topics
 
 ROOT = Path(__file__).parents[1]
@@ -82,17 +82,17 @@ def test_a_check_that_hangs_or_breaks_is_a_finding() -> None:
         ("warn", software.judge_cache(software.Cache(Path("/c/x"), None, True, ["add"], False))),
         ("warn", software.judge_cache(software.Cache(Path("/c/x"), None, False, ["add"], False))),
         ("warn", software.judge_cache(software.Cache(Path("/c/x"), None, True, [], True))),
-        ("ok", board.judge_conditions(Observed(False, None, 0.1))),
-        ("warn", board.judge_conditions(Observed(None, None, None))),
-        ("ok", board.judge_memory(512 << 20, None)),
-        ("ok", board.judge_memory(512 << 20, 300 << 20)),
-        ("warn", board.judge_memory(512 << 20, 100 << 20)),
-        ("ok", board.judge_space(10**10, Path("/data"))),
-        ("warn", board.judge_space(10**8, Path("/data"))),
-        ("fail", board.judge_space(10**7, Path("/data"))),
-        ("ok", board.judge_speed(board.Speed(12.0, 25.0))),
-        ("warn", board.judge_speed(board.Speed(1.0, 25.0))),
-        ("warn", board.judge_speed(board.Speed(12.0, 400.0))),
+        ("ok", machine.judge_conditions(Observed(False, None, 0.1))),
+        ("warn", machine.judge_conditions(Observed(None, None, None))),
+        ("ok", machine.judge_memory(512 << 20, None)),
+        ("ok", machine.judge_memory(512 << 20, 300 << 20)),
+        ("warn", machine.judge_memory(512 << 20, 100 << 20)),
+        ("ok", machine.judge_space(10**10, Path("/data"))),
+        ("warn", machine.judge_space(10**8, Path("/data"))),
+        ("fail", machine.judge_space(10**7, Path("/data"))),
+        ("ok", machine.judge_speed(machine.Speed(12.0, 25.0))),
+        ("warn", machine.judge_speed(machine.Speed(1.0, 25.0))),
+        ("warn", machine.judge_speed(machine.Speed(12.0, 400.0))),
     ],
 )
 def test_judgements(level: str, finding: Finding) -> None:
@@ -113,23 +113,23 @@ def test_judgements(level: str, finding: Finding) -> None:
 )
 def test_a_clock_in_the_past_is_noticed(now: str, synchronised: bool | None, level: str) -> None:
     times = [datetime.fromisoformat(f"{each}T12:00+00:00") for each in (now, "2026-04-30")]
-    assert board.judge_clock(times[0], times[1], synchronised).level == level
+    assert machine.judge_clock(times[0], times[1], synchronised).level == level
 
 
 def test_the_nearest_mount_decides() -> None:
     mounts = (
         "/dev/sda / ext4 rw 0 0\ntmpfs /mnt tmpfs rw 0 0\n/dev/sdb /mnt/data\\040x ext4 rw 0 0\noverlay / overlay rw"
     )
-    assert board.filesystem(mounts, Path("/mnt/data")) == "tmpfs"
-    assert board.filesystem(mounts, Path("/mntx")) == "overlay"
-    assert board.filesystem("", Path("/mnt")) is None
+    assert machine.filesystem(mounts, Path("/mnt/data")) == "tmpfs"
+    assert machine.filesystem(mounts, Path("/mntx")) == "overlay"
+    assert machine.filesystem("", Path("/mnt")) is None
 
 
 # Disk
 
 
 def test_looking_at_a_disk_leaves_nothing(tmp_path: Path) -> None:
-    findings = {each.topic: each for each in board.disk(tmp_path / "not" / "yet")}
+    findings = {each.topic: each for each in machine.disk(tmp_path / "not" / "yet")}
     assert findings["disk speed"].level in {"ok", "warn"}
     assert " ms a sync" in findings["disk speed"].what
     assert list(tmp_path.iterdir()) == []
@@ -137,7 +137,7 @@ def test_looking_at_a_disk_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    (*_, last) = board.disk(tmp_path / "state" / "store")
+    (*_, last) = machine.disk(tmp_path / "state" / "store")
     assert (last.level, last.what) == ("fail", f"{tmp_path / 'state'} cannot be written: Not a directory")
 
 

@@ -17,12 +17,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from edgeclient.conditions.wear import round_bytes
 from edgeclient.durable.lock import DiskFull, StoreError
 from edgeclient.durable.rows import Outgoing, State
 from edgeclient.durable.schema import SCHEMA_VERSION
 from edgeclient.durable.store import Store
 from edgeclient.failpoint import VARIABLE
-from edgeclient.uplink.wear import round_bytes
 from edgeclient.wire import frame
 
 SIZE = 6

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from broker import embedded
-from broker.embedded import EmbeddedBroker, EmbeddedBrokerError
+from broker.processes import embedded
+from broker.processes.embedded import EmbeddedBroker, EmbeddedBrokerError
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -201,7 +201,7 @@ def test_a_recorded_pid_that_is_no_server_lives(tmp_path: Path) -> None:
 @LINUX
 def test_the_server_dies_with_its_killed_owner_and_the_next_one_starts(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from broker.embedded import EmbeddedBroker;"
+        "import sys, time; from pathlib import Path; from broker.processes.embedded import EmbeddedBroker;"
         "broker = EmbeddedBroker(Path(sys.argv[1])); broker.start(); print(broker.port, flush=True); time.sleep(300)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:

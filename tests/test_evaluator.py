@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from broker.monitor.evaluator import Evaluated, Evaluator
+from broker.registry.evaluator import Evaluated, Evaluator
 
 # What a data source may print: words, and JSON that is no answer.
 CHATTY = """

@@ -11,22 +11,9 @@ import pytest
 
 from edgeclient import wire
 from edgeclient.compress.update import StepValues
-from edgeclient.wire import (
-    announcement,
-    frame,
-    frame1,
-    frame2,
-    limits,
-    messages,
-    positions,
-    positions1,
-    reader,
-    rice,
-    status,
-    values,
-    values1,
-)
+from edgeclient.wire import announcement, frame, limits, messages, reader, status
 from edgeclient.wire.errors import REASONS
+from edgeclient.wire.frame import body, frame1, positions, positions1, rice, values1, write_values
 
 TEXT = (Path(wire.__file__).parent / "FORMAT.md").read_text()
 
@@ -73,7 +60,7 @@ def annotated(name: str) -> list[tuple[str, str]]:
     ("title", "form", "checksum"),
     [
         ("2. Topics", messages._PREFIX.format, False),
-        ("3.1 Header", frame2.HEADER.format, False),
+        ("3.1 Header", body.HEADER.format, False),
         ("4.1 Header", frame1.HEADER.format, False),
         ("5. HELLO", messages._HELLO.format, True),
         ("5.1 WITHDRAW", messages._WITHDRAW.format, False),
@@ -89,7 +76,7 @@ def test_layout_tables_are_the_structs(title: str, form: str, checksum: bool) ->
 
 
 def test_offsets_that_the_prose_and_the_code_name() -> None:
-    for title, module in [("3.1 Header", frame2), ("4.1 Header", frame1)]:
+    for title, module in [("3.1 Header", body), ("4.1 Header", frame1)]:
         (rows,) = tables(section(title), "offset")
         at = {row[2]: int(row[0]) for row in rows}
         assert at["epoch"] == module.IDENTITY_AT
@@ -97,7 +84,7 @@ def test_offsets_that_the_prose_and_the_code_name() -> None:
     (rows,) = tables(section("4.1 Header"), "offset")
     at = {row[2]: int(row[0]) for row in rows}
     assert (at["part"], at["parts"]) == (frame1._PART_AT, frame1._PART_AT + 2)
-    assert f"These {frame2.HEADER.size} bytes are followed by varints" in section("3.1 Header")
+    assert f"These {body.HEADER.size} bytes are followed by varints" in section("3.1 Header")
     assert f"The header has {frame1.HEADER.size} bytes" in section("4.1 Header")
     assert f"The header has {messages._RECEIPT.size} bytes" in section("6. RECEIPT")
 
@@ -132,20 +119,20 @@ def test_message_kinds_and_modes() -> None:
 
 def test_modes_of_versions_2_and_3() -> None:
     (rows,) = tables(section("3.4 Values"), "value mode")
-    assert [(int(row[0]), row[1]) for row in rows] == list(enumerate(values.MODES))
+    assert [(int(row[0]), row[1]) for row in rows] == list(enumerate(write_values.MODES))
     (rows,) = tables(section("3.2 Segments"), "position mode")
     numbers = {"Rice": positions.RICE, "context": positions.CONTEXT, "dense": positions.DENSE}
     assert {row[1]: int(row[0]) for row in rows} == numbers
     (header,) = tables(section("3.1 Header"), "offset")
     said = next(row[3] for row in header if row[2] == "flags")
-    for name, bit in [("signed", frame2.SIGNED), ("part", frame2.PART), ("tensors", frame2.TENSORS)]:
+    for name, bit in [("signed", body.SIGNED), ("part", body.PART), ("tensors", body.TENSORS)]:
         assert f"bit {bit.bit_length() - 1}: {name}" in said
-    assert f"at most {frame2.ENTRIES_PER_BYTE} × (its bytes" in " ".join(section("3.2").split()).replace(
+    assert f"at most {body.ENTRIES_PER_BYTE} × (its bytes" in " ".join(section("3.2").split()).replace(
         "has at most", "at most"
     )
     (rows,) = tables(section("3.4 Values"), "part")
     form = next(row[2] for row in rows if row[0] == "form")
-    for name, bit in [("runs", values.RUNS), ("row", values.ROW)]:
+    for name, bit in [("runs", write_values.RUNS), ("row", write_values.ROW)]:
         assert f"bit {bit.bit_length() - 1}: {name}" in form
     (rows,) = tables(section("3.2 Segments"), "part")
     assert f"bits 0 to {rice.MAX_BITS.bit_length() - 1}: bits b" in rows[0][2]

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from edgeclient.compress.quantise import Mode, Quantiser, quantise
 from edgeclient.compress.select import Accel
 from edgeclient.compress.update import F32, I64, SparseUpdate, StepValues
-from edgeclient.wire import context, frame, frame2, matrix, positions, rice, values
+from edgeclient.wire import frame
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.frame import Origin
+from edgeclient.wire.frame import Origin, context, matrix, positions, rice, write_values
+from edgeclient.wire.frame import body as frame2
+from edgeclient.wire.frame.positions import Range, Tensors
 from edgeclient.wire.limits import MAX_CONTEXT_POSITIONS, MAX_FRAME_BYTES, MAX_SIZE
-from edgeclient.wire.positions import Range, Tensors
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed, varint
 from tools import fuzz, masks
 
@@ -295,7 +296,7 @@ def test_a_frame_by_hand() -> None:
 
 PART = frame2.PART
 TENSORS = frame2.TENSORS
-STEP = values.STEP << 4
+STEP = write_values.STEP << 4
 
 
 @pytest.mark.parametrize(
@@ -336,11 +337,20 @@ STEP = values.STEP << 4
         (forged(STEP, b"\x02\x01" + b"\x80\x3f\x00\x00" + b"\x01\x03\x00\x02\x80\x3f"), "trailing"),  # two signs
         (forged(STEP, b"\x02\x01" + b"\x80\x3f\x01\x00" + b"\x01\x03\x00\x00\x00\x80\x3f"), "range"),  # no run
         (forged(STEP, b"\x02\x01" + b"\x80\x3f\x01\x00" + b"\x01\x03\x00\x00\x02\x80\x3f"), "range"),  # two runs of one
-        (forged(values.INT8 << 4, b"\x02\x01" + b"\x80\x3f\x80\xbf" + b"\x01\x03\x00\x00"), "value"),  # a step of -1
-        (forged(values.INT8 << 4, b"\x02\x01" + b"\x80\x3f\x80\x7f" + b"\x01\x03\x00\x00"), "value"),  # infinite
-        (forged(values.INT4 << 4, b"\x02\x01" + b"\x80\x3f\x80\x3f" + b"\x01\x03\x00\x10"), "trailing"),  # half a byte
-        (forged(values.SIGN << 4, b"\x02\x01" + b"\x80\xbf" + b"\x01\x03\x00\x00"), "value"),  # a negative magnitude
-        (forged(values.BFLOAT16 << 4, b"\x02\x01" + b"\x01\x03\x00\x00\x80"), "value"),  # minus zero
+        (
+            forged(write_values.INT8 << 4, b"\x02\x01" + b"\x80\x3f\x80\xbf" + b"\x01\x03\x00\x00"),
+            "value",
+        ),  # a step of -1
+        (forged(write_values.INT8 << 4, b"\x02\x01" + b"\x80\x3f\x80\x7f" + b"\x01\x03\x00\x00"), "value"),  # infinite
+        (
+            forged(write_values.INT4 << 4, b"\x02\x01" + b"\x80\x3f\x80\x3f" + b"\x01\x03\x00\x10"),
+            "trailing",
+        ),  # half a byte
+        (
+            forged(write_values.SIGN << 4, b"\x02\x01" + b"\x80\xbf" + b"\x01\x03\x00\x00"),
+            "value",
+        ),  # a negative magnitude
+        (forged(write_values.BFLOAT16 << 4, b"\x02\x01" + b"\x01\x03\x00\x00\x80"), "value"),  # minus zero
     ],
 )
 @each_accel
@@ -376,7 +386,7 @@ def test_streams_hold_no_values_that_have_their_place_elsewhere(mode: Mode) -> N
     signs, levels = np.arange(40) % 3 == 0, (np.arange(40) % 5 == 0).astype(np.uint8)
     stream = context.encode(40, 20, indices, signs, levels)
     head = b"\x01\x40\x28\x28" + varint(len(stream))
-    coded = values.encode(update.values, np.zeros(40, np.bool_), lambda *_: None)
+    coded = write_values.encode(update.values, np.zeros(40, np.bool_), lambda *_: None)
     data = forged(TENSORS | coded.mode << 4, head + coded.head + stream + coded.tail, size=800)
     with pytest.raises(WireError, match="stream holds"):
         frame.decode(data, tensors)
@@ -404,7 +414,7 @@ def test_work_is_bounded_before_it_begins() -> None:
 @pytest.mark.parametrize("size", [600_000, MAX_SIZE])
 @each_accel
 def test_hostile_frames_of_full_size_stay_bounded(accel: Accel, body: bytes, size: int) -> None:
-    data = forged(values.SIGN << 4, body[:1] + body[1:4] + b"\x80\x3f" + body[4:] + bytes(100), size=size)
+    data = forged(write_values.SIGN << 4, body[:1] + body[1:4] + b"\x80\x3f" + body[4:] + bytes(100), size=size)
     data = data[:MAX_FRAME_BYTES]
     tracemalloc.start()
     try:

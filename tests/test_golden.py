@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from edgeclient.compress.select import Accel
-from edgeclient.wire import announcement, frame, frame1, frame2, messages, positions, status, values
+from edgeclient.wire import announcement, frame, messages, status
+from edgeclient.wire.frame import body as frame2
+from edgeclient.wire.frame import frame1, positions, write_values
+from edgeclient.wire.frame.positions import Segment, Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES
-from edgeclient.wire.positions import Segment, Tensors
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
 
 FOLDER = Path(__file__).parent / "golden"
@@ -83,7 +85,7 @@ def test_the_vectors_use_what_they_are_named_after() -> None:
         2,
         0,
     ]
-    for name, form in [("frame-row", values.ROW), ("frame-runs", values.RUNS), ("frame-step", 0)]:
+    for name, form in [("frame-row", write_values.ROW), ("frame-runs", write_values.RUNS), ("frame-step", 0)]:
         trace: list[Field] = []
         (data,), (meaning,) = load(f"v2-{name}")
         frame.decode(data, meaning.get("tensors"), trace=trace)

@@ -10,10 +10,10 @@ import fleet
 import pytest
 from test_control import edgeclient
 
-from broker import children
+from broker.processes import children
 from edgeclient.link.mqtt import Endpoint, Link, Message
+from edgeclient.presence.home_assistant import SENSORS, discovery
 from edgeclient.settings import ConfigError, Device, HomeAssistant, load
-from edgeclient.uplink.home_assistant import SENSORS, discovery
 from edgeclient.wire import topics
 from edgeclient.wire.status import Status
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeclient.install import systemd, termux
-from edgeclient.install.sealed import SealedFile
-from edgeclient.install.service import Job, Service
+from edgeclient.commands.install import systemd, termux
+from edgeclient.commands.install.sealed import SealedFile
+from edgeclient.commands.install.service import Job, Service
 from edgeclient.settings import ConfigError, Device, load
 
 SERVICES = Path(str(files("firmware_configs"))) / "services"

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from broker.intake.admissible import Terms, refusal
 from broker.intake.complaints import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
+from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.errors import REASONS, WireError
-from edgeclient.wire.layout import Layout, Parameter
 from edgeclient.wire.limits import FRAME_VERSION
 from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.reader import sealed

@@ -11,7 +11,7 @@ from pathlib import Path
 import fleet
 import pytest
 
-from broker import children
+from broker.processes import children
 from broker.settings import DevicePolicy, Task
 from edgeclient.link.mqtt import Endpoint
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from broker.aggregate.weight import weight
 from broker.intake.admissible import Terms, refusal
 from broker.intake.decode import FrameIn, HelloIn, decode
-from broker.ledger.ledger import Ledger
 from broker.ledger.rows import Entry
-from broker.monitor.law import Finding, check
+from broker.ledger.sqlite.ledger import Ledger
+from broker.upkeep.law import Finding, check
 from edgeclient import failpoint
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.durable.rows import Outgoing, State, Stored

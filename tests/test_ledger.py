@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.ledger.ages import Ages
-from broker.ledger.check import check
-from broker.ledger.ledger import POINTS, Ledger, LedgerError, LedgerUnavailable
 from broker.ledger.lock import Lock
 from broker.ledger.rows import Admission, Contribution, Entry, Verdict, Version
-from broker.ledger.schema import SCHEMA_VERSION
+from broker.ledger.sqlite.check import check
+from broker.ledger.sqlite.ledger import POINTS, Ledger, LedgerError, LedgerUnavailable
+from broker.ledger.sqlite.schema import SCHEMA_VERSION
+from broker.rounds.ages import Ages
 from edgeclient import failpoint
 from edgeclient.failpoint import VARIABLE
 from edgeclient.uplink.settle import settle
@@ -340,8 +340,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_ledger import close, entry, version
-from broker.ledger import compaction
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite import compaction
+from broker.ledger.sqlite.ledger import Ledger
 from edgeclient.wire.messages import Hello
 
 compaction.FOLD_AT = 1

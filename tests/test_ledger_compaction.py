@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_ledger import EPOCH, close, entry, version
 
-from broker.ledger import compaction, past
-from broker.ledger.check import check
-from broker.ledger.ledger import Ledger
+from broker.ledger import digests
 from broker.ledger.rows import Admission, Verdict, Withdrawal
+from broker.ledger.sqlite import compaction
+from broker.ledger.sqlite.check import check
+from broker.ledger.sqlite.ledger import Ledger
 from edgeclient.wire.messages import Hello, Refusal
 
 CONFLICT = Admission(Verdict.REFUSED, Refusal.CONFLICT)
@@ -49,7 +50,7 @@ def test_a_ledger_that_compacts_answers_like_one_that_never_does(steps: list[tup
     """Chunks of 4 sequences and folding at every one, so that all borders are crossed."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(compaction, "FOLD_AT", 1)
-        for module in (compaction, past):
+        for module in (compaction, digests):
             patch.setattr(module, "CHUNK", 4)
         paths = [Path(folder) / "plain.db", Path(folder) / "compacting.db"]
         ledgers = [Ledger(path) for path in paths]
@@ -111,7 +112,7 @@ def test_what_is_older_than_the_window_counts_as_a_duplicate(ledger: Ledger, mon
     assert ledger.admit([entry(7999, digest=b"another!")], 1.0) == [CONFLICT]
     assert ledger.admit([entry(7, digest=b"another!"), entry(7)], 1.0) == [Admission(Verdict.DUPLICATE)] * 2
     assert ledger.settled("t", "d", EPOCH) == dict.fromkeys(range(8000))
-    assert past.WINDOW == 65_536
+    assert digests.WINDOW == 65_536
 
 
 def test_steps_are_bounded_and_many_epochs_get_their_turn(ledger: Ledger) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from broker.ledger import record
-from broker.ledger.check import check
-from broker.ledger.ledger import Ledger, LedgerError
 from broker.ledger.rows import Admission, Entry, Verdict
-from broker.ledger.schema import MIGRATIONS, SCHEMA_VERSION
+from broker.ledger.sqlite.check import check
+from broker.ledger.sqlite.ledger import Ledger, LedgerError
+from broker.ledger.sqlite.schema import MIGRATIONS, SCHEMA_VERSION
 from edgeclient.failpoint import VARIABLE
 from edgeclient.wire.messages import Refusal
 
@@ -83,7 +83,7 @@ def test_batches_closed_before_get_their_record(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("point", ["ledger.before-migration", "ledger.after-migration"])
 def test_killed_in_the_middle_it_is_old_or_new(path: Path, point: str) -> None:
-    code = "import sys; from pathlib import Path; from broker.ledger.ledger import Ledger; Ledger(Path(sys.argv[1]))"
+    code = "import sys, pathlib; from broker.ledger.sqlite.ledger import Ledger; Ledger(pathlib.Path(sys.argv[1]))"
     environment = {**os.environ, VARIABLE: f"{point}=kill"}
     child = subprocess.run([sys.executable, "-c", code, str(path)], env=environment, check=False)
     assert child.returncode == -signal.SIGKILL

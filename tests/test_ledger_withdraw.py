@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from test_ledger import EPOCH, admitted, close, entry, version
 
-from broker.ledger.check import check
-from broker.ledger.ledger import Ledger
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
+from broker.ledger.sqlite.check import check
+from broker.ledger.sqlite.ledger import Ledger
 from edgeclient import failpoint
 from edgeclient.wire.messages import Hello, Refusal
 

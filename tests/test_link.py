@@ -17,7 +17,7 @@ from typing import TypeVar
 import pytest
 from paho.mqtt.enums import MQTTErrorCode
 
-from broker.embedded import EmbeddedBroker
+from broker.processes.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import (
     MAX_UNREAD_BYTES,
     Connected,

@@ -11,7 +11,7 @@ from typing import Any
 import fleet
 import pytest
 
-from broker import children
+from broker.processes import children
 from broker.service import add_task
 from broker.settings import Aggregator, Task
 from edgeclient import logs
@@ -20,7 +20,7 @@ from edgeclient.settings import Mqtt
 
 
 def record(message: str, *arguments: object, **fields: object) -> logging.LogRecord:
-    made = logging.LogRecord("edgeclient.sender", logging.INFO, __file__, 1, message, arguments, None)
+    made = logging.LogRecord("edgeclient.uplink.sender", logging.INFO, __file__, 1, message, arguments, None)
     made.__dict__.update(fields)
     return made
 
@@ -34,7 +34,7 @@ def test_a_line_is_one_json_object_with_the_listed_fields_alone() -> None:
     assert made.pop("time").endswith("+00:00")
     assert made == {
         "level": "info",
-        "logger": "edgeclient.sender",
+        "logger": "edgeclient.uplink.sender",
         "message": "frame 3\nrefused \x1b[2J",
         "task": "har",
         "device": "pi-7",

@@ -20,16 +20,16 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker import children
-from broker.monitor import http
 from broker.monitor.metrics import STUCK_S, Metrics
 from broker.monitor.presence import MAX_FRAMES, Presence
 from broker.monitor.silence import SILENT_S
 from broker.monitor.unread import MOST_BYTES, MOST_TOPICS, Unread
 from broker.monitor.watch import Watch
+from broker.page import server
+from broker.page.serving import watching
+from broker.processes import children
 from broker.service import add_task
 from broker.settings import Aggregator, Monitor, Task
-from broker.web import watching
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError, Mqtt, load
 from edgeclient.wire import status, topics
@@ -439,11 +439,11 @@ def get(url: str) -> tuple[int, str]:
 def test_routes_and_probes() -> None:
     wrong = [""]
 
-    async def healthz(_: http.Query) -> http.Answer:
-        return http.verdict(wrong[0])
+    async def healthz(_: server.Query) -> server.Answer:
+        return server.verdict(wrong[0])
 
-    site = http.Site({"/healthz": healthz})
-    with http.serving("127.0.0.1", 0, site) as url:
+    site = server.Site({"/healthz": healthz})
+    with server.serving("127.0.0.1", 0, site) as url:
         assert get(f"{url}/healthz?x=1") == (200, "ok\n")
         wrong[0] = "no room"
         assert get(f"{url}/healthz") == (503, "no room\n")
@@ -454,7 +454,7 @@ def test_routes_and_probes() -> None:
             assert get(f"{url}/healthz")[0] == 503
         with (
             pytest.raises(ConfigError, match=f"port {port}: Address already in use"),
-            http.serving("127.0.0.1", port, site),
+            server.serving("127.0.0.1", port, site),
         ):
             pass
     with pytest.raises(urllib.error.URLError):
@@ -478,7 +478,7 @@ def test_without_a_package_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    for module in ("broker.monitor.http", "broker.monitor.metrics", "broker.monitor.shown", "broker.pages"):
+    for module in ("broker.page.server", "broker.monitor.metrics", "broker.page.counts", "broker.page.routes"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     settings = Aggregator(tmp_path, mqtt=Mqtt(), monitor=Monitor(port=0))
     with pytest.raises(ConfigError, match="pip install"), watching(settings):

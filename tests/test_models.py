@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeclient.bundle import archive, safetensors
+from edgeclient.bundle.archive import Manifest, Optimiser, Tensor
+from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.failpoint import VARIABLE
 from edgeclient.models.fetch import AT_A_TIME, Fetch
 from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Models
-from edgeclient.wire import bundle, safetensors
 from edgeclient.wire.announcement import Announcement, Blob
-from edgeclient.wire.bundle import Manifest, Optimiser, Tensor
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.layout import Layout, Parameter
 
 LAYOUT = Layout((Parameter("w", (2, 3)), Parameter("b", (3,))))
 
@@ -44,7 +44,7 @@ def bundle_of(layout: Layout = LAYOUT, licence: str = "CC0-1.0") -> bytes:
     )
     arrays: dict[str, Any] = {each.name: np.zeros(each.shape, np.float32) for each in layout.parameters}
     graphs = {"training.onnx": b"graph", "eval.onnx": b"graph"}
-    return bundle.encode(manifest, {"parameters.safetensors": safetensors.encode(arrays), **graphs})
+    return archive.encode(manifest, {"parameters.safetensors": safetensors.encode(arrays), **graphs})
 
 
 BUNDLE = bundle_of()
@@ -311,6 +311,6 @@ def test_killed_anywhere_the_last_activated_version_is_active(tmp_path: Path, ki
     assert active_version(tmp_path) == (told[-1] if told else None)
     directory = Models(tmp_path).bundle(sha256(BUNDLE).hexdigest())
     if directory is not None:
-        assert sorted(path.name for path in directory.iterdir()) == sorted(bundle.decode(BUNDLE).files)
+        assert sorted(path.name for path in directory.iterdir()) == sorted(archive.decode(BUNDLE).files)
     installed(tmp_path).activate(announced(9), parameters(9))
     assert active_version(tmp_path) == 9

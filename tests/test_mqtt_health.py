@@ -15,9 +15,9 @@ import fleet
 import pytest
 from test_metrics import get, samples
 
-from broker import children
-from broker.embedded import EmbeddedBroker, monitoring_url
 from broker.monitor.mqtt_health import TOPICS, MqttHealth, number, of_varz
+from broker.processes import children
+from broker.processes.embedded import EmbeddedBroker, monitoring_url
 from broker.service import add_task
 from broker.settings import Aggregator, Embedded, Monitor, Task
 from edgeclient.settings import ConfigError, load

@@ -15,11 +15,12 @@ import fleet
 import numpy as np
 import pytest
 
-from broker import children
+from broker.processes import children
+from edgeclient.bundle import archive
+from edgeclient.commands.new.command import KINDS, commands, write
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError
-from edgeclient.starter.command import KINDS, commands, write
-from edgeclient.wire import announcement, bundle, topics
+from edgeclient.wire import announcement, topics
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 MODULES = {"edgeclient": "edgeclient.cli", "edgebroker": "broker.cli"}
@@ -137,13 +138,13 @@ def test_the_bundle_is_what_the_export_script_makes(kind: str, tmp_path: Path, n
     project = tmp_path / "again"
     list(write(project, kind))
     shipped = (project / "model.bundle").read_bytes()
-    assert shipped == resources.files("edgeclient.starter").joinpath(kind, "model.bundle").read_bytes()
+    assert shipped == resources.files("edgeclient.commands.new").joinpath(kind, "model.bundle").read_bytes()
     subprocess.run([native_python, "export_model.py"], cwd=project, check=True)
     (line,) = [
         each for each in (project / "README.md").read_text().splitlines() if each.startswith("edgeclient compile")
     ]
     subprocess.run([native_python, "-m", "edgeclient.cli", *line.split()[1:]], cwd=project, check=True)
-    made, ours = bundle.decode((project / "model.bundle").read_bytes()), bundle.decode(shipped)
+    made, ours = archive.decode((project / "model.bundle").read_bytes()), archive.decode(shipped)
     assert made.manifest.layout == ours.manifest.layout
     assert (made.manifest.inputs, made.manifest.labels, made.manifest.classes) == (
         ours.manifest.inputs,

@@ -18,13 +18,13 @@ import fleet
 import pytest
 from served import TASK, TOKEN, Page, served
 
-from broker.ledger.ledger import Ledger
 from broker.ledger.rows import Entry, Version
-from broker.monitor.gate import Gate, read_token
-from broker.monitor.http import MAX_CONNECTIONS
+from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.roster import PAGE, Roster, doing
+from broker.page.gate import Gate, read_token
+from broker.page.server import MAX_CONNECTIONS
+from broker.page.serving import watching
 from broker.settings import Aggregator, Monitor
-from broker.web import watching
 from edgeclient.settings import ConfigError, Mqtt, load
 from edgeclient.wire import status, topics
 from edgeclient.wire.messages import Refusal
@@ -44,7 +44,7 @@ def guarded(tmp_path: Path) -> Iterator[Page]:
 
 
 def test_what_others_made_is_as_it_was() -> None:
-    folder = Path(str(files("broker.monitor"))) / "page"
+    folder = Path(str(files("broker.page"))) / "static"
     listed = re.findall(r"^    ([0-9a-f]{64})  (.+)$", (folder / "README.md").read_text(), re.MULTILINE)
     assert len(listed) == 2
     assert [sha256((folder / "uplot" / name).read_bytes()).hexdigest() for _, name in listed] == [d for d, _ in listed]
@@ -167,7 +167,7 @@ def test_an_origin_that_is_none_is_another_site(guarded: Page) -> None:
 
 
 def test_forms_that_never_end_shut_nobody_out(guarded: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.monitor.http._BODY_S", 0.2)
+    monkeypatch.setattr("broker.page.server._BODY_S", 0.2)
     begun = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
     with ExitStack() as stack:
         for _ in range(MAX_CONNECTIONS):
@@ -212,7 +212,7 @@ def test_other_addresses_than_loopback_need_a_token(tmp_path: Path) -> None:
 def test_a_port_that_was_asked_for_must_be_free_and_another_is_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, page: Page
 ) -> None:
-    monkeypatch.setattr("broker.web.Monitor", lambda: Monitor(port=page.port))
+    monkeypatch.setattr("broker.page.serving.Monitor", lambda: Monitor(port=page.port))
     with watching(Aggregator(tmp_path, mqtt=Mqtt())) as watch:
         assert not watch.listens
     assert f"no web page: [monitor] cannot listen on 127.0.0.1 port {page.port}" in caplog.text

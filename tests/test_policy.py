@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclient.settings import Conditions, ConfigError, Device, structure
-from edgeclient.uplink.conditions import Observed
-from edgeclient.uplink.policy import (
+from edgeclient.conditions.board import Observed
+from edgeclient.conditions.policy import (
     BALANCED,
     PRESETS,
     History,
@@ -23,6 +22,7 @@ from edgeclient.uplink.policy import (
     no_fetch,
     rules,
 )
+from edgeclient.settings import Conditions, ConfigError, Device, structure
 from edgeclient.wire import status
 
 NOON = Moment(1000.0, 720)

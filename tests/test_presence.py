@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from broker.monitor import hearing
+from broker.monitor import listening
 from broker.monitor.silence import HANGS_S, WORDS, Contact, guess
 from edgeclient import __version__
 from edgeclient.link.mqtt import Endpoint, Message
-from edgeclient.uplink.presence import Presence
+from edgeclient.presence.session import Presence
 from edgeclient.wire import status, topics
 
 # When a device says something
@@ -100,8 +100,8 @@ def test_every_word_is_guessed_and_every_doing_has_a_guess() -> None:
 
 
 def test_a_listener_is_bounded_and_forgets_who_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "MAX_DEVICES", 3)
-    heard = hearing.Listening(Endpoint("127.0.0.1", 1), ["t"])
+    monkeypatch.setattr(listening, "MAX_DEVICES", 3)
+    heard = listening.Listening(Endpoint("127.0.0.1", 1), ["t"])
 
     def say(topic: str, payload: bytes) -> None:
         heard._hear(Message(topic, payload, retained=True, connection=1, mid=1, qos=1))

@@ -9,7 +9,7 @@ from pathlib import Path
 import fleet
 import pytest
 
-from broker import children
+from broker.processes import children
 from broker.settings import Aggregator, Task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import Device, load

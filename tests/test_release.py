@@ -126,7 +126,7 @@ def test_the_wheel_has_what_devices_need_and_no_more(wheel: Path, dist: Path) ->
         "firmware_configs/boards",
         "firmware_configs/mosquitto",
         "firmware_configs/services",
-        "edgeclient/starter",
+        "edgeclient/commands/new",
     ):
         on_disk = {str(path.relative_to(ROOT)) for path in (ROOT / needed).rglob("*") if path.is_file()}
         assert {name for name in on_disk if "__pycache__" not in name} <= names
@@ -134,7 +134,7 @@ def test_the_wheel_has_what_devices_need_and_no_more(wheel: Path, dist: Path) ->
     assert {name.partition("/")[0] for name in names} == {"edgeclient", "firmware_configs", info}
     (sdist,) = dist.glob("*.tar.gz")
     inside = ok(["tar", "--list", "--file", sdist], dist)
-    assert "broker/demo_data/watch_har.npz" in inside
+    assert "broker/demo/data/watch_har.npz" in inside
     assert "tools/demo" in inside
 
 
@@ -143,7 +143,7 @@ def test_the_aggregators_wheel_has_its_package_but_for_the_demo_s_data(aggregato
     committed = ok(["git", "ls-files", "--cached", "--others", "--exclude-standard", "broker"], ROOT).split()
     left_out = {"broker/LICENSE", "broker/pyproject.toml"}
     left_out |= {
-        name for name in committed if name.startswith("broker/demo_data/") and name.endswith((".npz", ".bundle"))
+        name for name in committed if name.startswith("broker/demo/data/") and name.endswith((".npz", ".bundle"))
     }
     assert len(left_out) == 4
     ours = {name for name in names if ".dist-info/" not in name}

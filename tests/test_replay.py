@@ -20,8 +20,11 @@ from hypothesis import strategies as st
 from trainer_exam import unpack
 
 from edgeclient import failpoint
+from edgeclient.bundle import archive
+from edgeclient.bundle.archive import Manifest, Optimiser, Tensor
+from edgeclient.bundle.layout import Layout, Parameter
+from edgeclient.commands.new.command import write
 from edgeclient.settings import Data, Source
-from edgeclient.starter.command import write
 from edgeclient.train.batches import Batch, Cursor, DataError, Dataset, NoExamplesError
 from edgeclient.train.holdout import held_out
 from edgeclient.train.local import Local, gain, open_local, open_measured, replay_bytes
@@ -31,9 +34,6 @@ from edgeclient.train.replay.reservoir import places
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Plan
 from edgeclient.train.trainers import open_trainer
-from edgeclient.wire import bundle
-from edgeclient.wire.bundle import Manifest, Optimiser, Tensor
-from edgeclient.wire.layout import Layout, Parameter
 
 MANIFEST = Manifest(
     Layout((Parameter("w", (1,)),)), (Tensor("x", "float32", (-1, 2)),), Tensor("y", "int64", (-1,)), None, "custom",
@@ -316,7 +316,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_round_is_measured_on_the_holdout(project: Path, tmp_path: Path) -> None:
-    opened = bundle.decode((project / "model.bundle").read_bytes())
+    opened = archive.decode((project / "model.bundle").read_bytes())
     trainer = open_trainer(unpack(opened, tmp_path))
     source, start = Source(f"{project / 'my_data.py'}:examples"), Statistics(tmp_path).load()
     data = open_local(Data(source, holdout=0.3), opened.manifest, directory=tmp_path, device="pi")
@@ -341,7 +341,7 @@ def test_a_round_is_measured_on_the_holdout(project: Path, tmp_path: Path) -> No
 
 
 def test_a_round_learns_from_a_stream(project: Path, tmp_path: Path) -> None:
-    opened = bundle.decode((project / "model.bundle").read_bytes())
+    opened = archive.decode((project / "model.bundle").read_bytes())
     trainer = open_trainer(unpack(opened, tmp_path))
     source = Source(f"{project / 'my_data.py'}:stream")
     data = open_local(Data(source, holdout=0.2, replay_examples=50), opened.manifest, directory=tmp_path, device="pi")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeclient.wire import safetensors
+from edgeclient.bundle import safetensors
 from edgeclient.wire.errors import WireError
 
 ARRAYS = {

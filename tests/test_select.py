@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgeclient.compress import _numba, select
+from edgeclient.compress import _select_numba, select
 from edgeclient.compress.feedback import NotFinite, compress, compress_with_feedback
 from edgeclient.compress.select import Accel
 from edgeclient.compress.update import F32, I64, LARGEST
@@ -91,7 +91,9 @@ def mixed(n: int, seed: int) -> tuple[F32, F32]:
 
 
 @BOTH
-@pytest.mark.parametrize("n", [_numba.BLOCK - 1, _numba.BLOCK, _numba.BLOCK + 1, 3 * _numba.BLOCK, 100_003])
+@pytest.mark.parametrize(
+    "n", [_select_numba.BLOCK - 1, _select_numba.BLOCK, _select_numba.BLOCK + 1, 3 * _select_numba.BLOCK, 100_003]
+)
 def test_sizes_around_the_blocks(n: int, accel: Accel) -> None:
     delta, residual = mixed(n, n)
     for k in (1, 50, n // 1000, n // 20, n // 2, n - 1, n, n + 9):
@@ -103,7 +105,7 @@ def test_sizes_around_the_blocks(n: int, accel: Accel) -> None:
 @BOTH
 @pytest.mark.parametrize("order", ["ascending", "descending", "equal", "sawtooth"])
 def test_orders_that_overflow_the_candidates(order: str, accel: Accel) -> None:
-    n = 6 * _numba.BLOCK + 5
+    n = 6 * _select_numba.BLOCK + 5
     rising = np.linspace(1, 2, n, dtype=np.float32)
     delta = {
         "ascending": rising,
@@ -264,7 +266,7 @@ def test_a_generic_cpu_selects_the_same() -> None:
 def test_warm_up_compiles_every_kernel(tmp_path: Path) -> None:
     """With an empty cache, and nothing is compiled later."""
     code = (
-        "import importlib, pathlib; from edgeclient.warmup import warm; made = warm();"
+        "import importlib, pathlib; from edgeclient.commands.warmup import warm; made = warm();"
         "names = [p.parent.name + '.' + p.stem for p in pathlib.Path('edgeclient').glob('*/_*numba.py')];"
         "twins = [vars(importlib.import_module('edgeclient.' + name)) for name in names];"
         "kernels = [each for twin in twins for each in twin.values() if hasattr(each, 'py_func')];"

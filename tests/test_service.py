@@ -18,14 +18,16 @@ import fleet
 import numpy as np
 import pytest
 
-from broker import children, service, upkeep
-from broker.ledger import ledger
-from broker.ledger.ledger import Ledger
+from broker import service
+from broker.ledger.sqlite import ledger
+from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.watch import Watch
+from broker.processes import children
 from broker.registry import blobs
 from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, DevicePolicy, Task
+from broker.upkeep import backup
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.mqtt import Endpoint, Event, Link, Message
 from edgeclient.settings import Mqtt, load
@@ -180,7 +182,7 @@ def test_an_aggregator_killed_anywhere_counts_once(
                     assert time.monotonic() < until_s
                 assert book.frame_counts(task) == {"a": (1, 0, 0)}
                 assert [version.updates for version in book.versions(task)] == [0, 1]
-    found, remade = upkeep.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
+    found, remade = backup.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
     assert (found, remade) == ([], 1)
 
 
@@ -246,7 +248,7 @@ def test_poison_from_one_device_does_not_keep_the_others_waiting(tmp_path: Path,
         log = (tmp_path / "a.log").read_text().splitlines()
         assert sum(" bad: " in line for line in log) <= 2 * len(REASONS)
         assert any("bad: dropped bytes: " in line for line in log)
-    assert upkeep.examine(made)[0] == []
+    assert backup.examine(made)[0] == []
 
 
 def test_without_room_on_the_disk_nothing_is_answered_and_then_everything(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -279,7 +281,7 @@ def test_without_room_on_the_disk_nothing_is_answered_and_then_everything(tmp_pa
         finally:
             children.end(process)
         assert "Traceback" not in (tmp_path / "a.log").read_text()
-    found, _ = upkeep.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
+    found, _ = backup.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
     assert found == []
 
 
@@ -393,7 +395,7 @@ def test_late_parts_of_a_heavy_update_are_averaged_not_multiplied(tmp_path: Path
     before, after = (np.frombuffer(registry.get(each.digest), "<f4") for each in (first, second))
     sent = max(np.abs(frame.decode(body).update.values.decoded()).max() for body in [*heavy, light])
     assert 0 < np.abs(after - before).max() <= 1.001 * sent
-    assert upkeep.examine(made) == ([], 2)
+    assert backup.examine(made) == ([], 2)
 
 
 @pytest.mark.parametrize("shown_by", ["hello", "frame"])
@@ -437,7 +439,7 @@ def test_an_older_ledger_that_was_put_back_by_hand_continues_above_the_fleet(
             assert _wait_for_head(link, task, number + 1).version == number + 1
             assert _versions(made, task) == [0, 1, number, number + 1]
         assert (tmp_path / "a.log").read_text().count("an older ledger was put back") == 1
-    assert upkeep.examine(made)[0] == []
+    assert backup.examine(made)[0] == []
 
 
 @pytest.mark.parametrize("damage", ["cut short", "gone"])

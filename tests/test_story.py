@@ -14,10 +14,10 @@ import fleet
 import pytest
 from test_ledger import close, entry, version
 
-from broker import cli_monitor
-from broker.ledger import compaction
-from broker.ledger.ledger import Ledger
-from broker.monitor import hearing
+from broker.commands import story as story_command
+from broker.ledger.sqlite import compaction
+from broker.ledger.sqlite.ledger import Ledger
+from broker.monitor import listening
 from broker.monitor.events import Known, Moved, notice
 from broker.monitor.story import REFUSED, Facts, Update, told
 from edgeclient.link.mqtt import Endpoint
@@ -113,7 +113,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def facts(ledger: Ledger, device: str = "d") -> Facts:
-    return cli_monitor._facts(ledger._db, "t", device, {})
+    return story_command._facts(ledger._db, "t", device, {})
 
 
 def test_facts_of_a_device(ledger: Ledger) -> None:
@@ -148,7 +148,7 @@ def test_what_is_compacted_is_still_told_as_far_as_it_goes(ledger: Ledger) -> No
 
 
 def kinds(known: Known, ledger: Ledger, now_s: float) -> list[tuple[str, str]]:
-    found = notice(known, *cli_monitor._news(ledger._db, known.versions, known.marks), now_s=now_s)
+    found = notice(known, *story_command._news(ledger._db, known.versions, known.marks), now_s=now_s)
     return [(each.kind, each.device) for each in found]
 
 
@@ -177,7 +177,7 @@ def test_the_past_tells_what_is_known_of_it(ledger: Ledger) -> None:
     ledger.admit([entry(0), entry(1, refusal=Refusal.STALE)], 100.5)
     close(ledger, 1)
     ledger.admit([entry(0, epoch=9)], 102.0)
-    found = notice(Known(50), *cli_monitor._news(ledger._db, {}, {}), now_s=1000.0)
+    found = notice(Known(50), *story_command._news(ledger._db, {}, {}), now_s=1000.0)
     assert [(each.time_s, each.kind) for each in found] == [
         (100.0, "version"),
         (100.5, "new-device"),
@@ -246,10 +246,10 @@ def test_wrong_questions_are_one_line(tmp_path: Path, endpoint: Endpoint) -> Non
 
 def test_an_unreachable_broker_is_told_apart_from_a_silent_one(endpoint: Endpoint) -> None:
     topic = topics.status("nobody", "x")
-    assert hearing.retained(endpoint, [topic]) == []
+    assert listening.retained(endpoint, [topic]) == []
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))  # and does not listen
-        assert hearing.retained(Endpoint("127.0.0.1", deaf.getsockname()[1]), [topic], connect_s=0.3) is None
+        assert listening.retained(Endpoint("127.0.0.1", deaf.getsockname()[1]), [topic], connect_s=0.3) is None
 
 
 def test_events_follow_the_ledger(tmp_path: Path, endpoint: Endpoint, ledger: Ledger) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from test_ledger import entry
 from test_story import edgebroker, ledger
 
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor import listing, screen
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.wire import status, topics

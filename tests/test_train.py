@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from trainer_exam import PLAN, TrainerExam, unpack, windows
 
-from broker import demo_data
+from broker.demo import data as demo_data
+from edgeclient.bundle import archive
+from edgeclient.bundle.archive import Bundle
 from edgeclient.train.compiled import compiled_trainer
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.train.trainers import open_trainer
-from edgeclient.wire import bundle
-from edgeclient.wire.bundle import Bundle
 
 
 @pytest.fixture(scope="module")
 def opened() -> Bundle:
-    return bundle.decode(demo_data.bundle_bytes())
+    return archive.decode(demo_data.bundle_bytes())
 
 
 class TestCompiled(TrainerExam):
@@ -76,7 +76,7 @@ def test_a_step_is_taken_however_short_the_time(opened: Bundle, tmp_path: Path) 
 
 def test_a_damaged_graph_is_one_line(opened: Bundle, tmp_path: Path) -> None:
     folder = unpack(opened, tmp_path)
-    (folder / bundle.TRAINING).write_bytes(b"junk")
+    (folder / archive.TRAINING).write_bytes(b"junk")
     trainer = compiled_trainer(folder)
     with pytest.raises(TrainingError, match=r"^ONNX Runtime refuses .*training\.onnx"):
         trainer.train(opened.parameters, windows(opened, tmp_path), PLAN, np.random.default_rng(0))
@@ -110,7 +110,7 @@ def test_a_bundle_cannot_read_the_devices_files(absolute: bool, opened: Bundle, 
     (tmp_path / "secret").write_bytes(bytes(16))
     folder = unpack(opened, tmp_path / "bundle")
     where = str(tmp_path / "secret") if absolute else "../secret"
-    (folder / bundle.TRAINING).write_bytes(graph_that_reads(where))
+    (folder / archive.TRAINING).write_bytes(graph_that_reads(where))
     with pytest.raises(TrainingError, match="External data path"):
         compiled_trainer(folder).train(opened.parameters, windows(opened, tmp_path), PLAN, np.random.default_rng(0))
 

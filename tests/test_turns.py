@@ -9,15 +9,15 @@ import fleet
 import pytest
 
 from edgeclient.agent import Agent
+from edgeclient.conditions.board import Board, Observed
+from edgeclient.conditions.guard import Guard
 from edgeclient.durable.rows import Outgoing
 from edgeclient.durable.store import Store
 from edgeclient.link.events import Connected, Event, Message
 from edgeclient.link.mqtt import Link
-from edgeclient.sender import Sender
+from edgeclient.presence.session import Presence
 from edgeclient.settings import Conditions, Device, structure
-from edgeclient.uplink.conditions import Board, Observed
-from edgeclient.uplink.guard import Guard
-from edgeclient.uplink.presence import Presence
+from edgeclient.uplink.sender import Sender
 from edgeclient.wire import messages, topics
 
 

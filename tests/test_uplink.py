@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeclient.conditions.board import Observed
+from edgeclient.conditions.needs import lacking
+from edgeclient.conditions.usage import Usage
+from edgeclient.conditions.wear import Allowance
 from edgeclient.durable.rows import Row, State
-from edgeclient.uplink.conditions import Observed
-from edgeclient.uplink.needs import lacking
 from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
 from edgeclient.uplink.settle import Settlement, settle
-from edgeclient.uplink.usage import Usage
-from edgeclient.uplink.wear import Allowance
 from edgeclient.uplink.window import MAX_RETRY_S, Window
 from edgeclient.wire.messages import Receipt, Refusal
 

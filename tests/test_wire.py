@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import FloatValues, SparseUpdate, StepValues
-from edgeclient.wire import announcement, frame, frame1, messages, positions1, status, topics
+from edgeclient.wire import announcement, frame, messages, status, topics
 from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.errors import REASONS, WireError
-from edgeclient.wire.frame import Origin
+from edgeclient.wire.frame import Origin, frame1, positions1
 from edgeclient.wire.limits import MAX_FRAME_BYTES, MAX_RECEIPT_LIST, MAX_SIZE, MAX_STATUS_BYTES
 from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.reader import Reader, sealed, unsealed, varint

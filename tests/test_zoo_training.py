@@ -9,13 +9,13 @@ import numpy.typing as npt
 import onnx
 import pytest
 
+from edgeclient.bundle import safetensors
+from edgeclient.bundle.archive import EVAL, MANIFEST, PARAMETERS, TRAINING, Manifest, read_manifest
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.reference import Reference, gradient_error
 from edgeclient.train.compiled import CompiledEngine, compiled_trainer
 from edgeclient.train.data import Batch, Dataset, open_data
 from edgeclient.train.trainer import Plan
-from edgeclient.wire import safetensors
-from edgeclient.wire.bundle import EVAL, MANIFEST, PARAMETERS, TRAINING, Manifest, read_manifest
 from tools.zoo import ZOO
 
 F64 = npt.NDArray[np.float64]

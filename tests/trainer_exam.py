@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from broker import demo_data
+from broker.demo import data as demo_data
+from edgeclient.bundle import archive
+from edgeclient.bundle.archive import MANIFEST, Bundle, Optimiser
 from edgeclient.train.data import Dataset, open_data
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import Plan, TrainingError
 from edgeclient.train.trainers import open_trainer
-from edgeclient.wire import bundle
-from edgeclient.wire.bundle import MANIFEST, Bundle, Optimiser
 
 F64 = npt.NDArray[np.float64]
 PLAN = Plan(0.02, 2, 16)
@@ -24,7 +24,7 @@ def unpack(opened: Bundle, folder: Path, optimiser: Optimiser | None = None) -> 
     """The files of a bundle in a folder, perhaps with another optimiser."""
     if optimiser is not None:
         files = {name: content for name, content in opened.files.items() if name != MANIFEST}
-        opened = bundle.decode(bundle.encode(replace(opened.manifest, optimiser=optimiser), files))
+        opened = archive.decode(archive.encode(replace(opened.manifest, optimiser=optimiser), files))
     for name, content in opened.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

@@ -22,10 +22,11 @@ import numpy as np
 from edgeclient.compress.quantise import Mode, quantise
 from edgeclient.compress.select import Accel
 from edgeclient.compress.update import SparseUpdate
-from edgeclient.wire import frame, frame2
+from edgeclient.wire import frame
 from edgeclient.wire.errors import REASONS, WireError
+from edgeclient.wire.frame import body as frame2
+from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES, MAX_SIZE
-from edgeclient.wire.positions import Tensors
 from edgeclient.wire.reader import sealed, unsealed, varint
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"

@@ -1,6 +1,6 @@
 """Makes the demo's training bundle from nothing but code; runs where the training package is.
 
-`.venv-native/bin/python -m tools.make_demo_task` writes broker/demo_data/watch-har.bundle; with `--check` it
+`.venv-native/bin/python -m tools.make_demo_task` writes broker/demo/data/watch-har.bundle; with `--check` it
 compares instead, and exits with 1 when the committed file is another. It does what a user would do with the forward
 model, which `--forward FILE` writes: `edgeclient compile watch-har.onnx --licence Apache-2.0 --out …`.
 """
@@ -14,26 +14,26 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from broker import demo_data
-from edgeclient.compile.command import compile_command
+from broker.demo import data
+from edgeclient.commands.compile import compile_command
 
-PATH = Path(demo_data.__file__).parent / "watch-har.bundle"
+PATH = Path(data.__file__).parent / "watch-har.bundle"
 HIDDEN = 64
 
 
 def forward() -> onnx.ModelProto:
     """x (batch, 600) → normalised → 64 → ReLU → logits (batch, 7), with He initialisation."""
     rng = np.random.default_rng(20261124)
-    width = demo_data.WINDOW * demo_data.AXES
+    width = data.WINDOW * data.AXES
     weights = {
         "hidden.weight": rng.normal(0, np.sqrt(2 / width), (width, HIDDEN)),
         "hidden.bias": np.zeros(HIDDEN),
-        "output.weight": rng.normal(0, np.sqrt(1 / HIDDEN), (HIDDEN, demo_data.CLASSES)),
-        "output.bias": np.zeros(demo_data.CLASSES),
+        "output.weight": rng.normal(0, np.sqrt(1 / HIDDEN), (HIDDEN, data.CLASSES)),
+        "output.bias": np.zeros(data.CLASSES),
     }
     constants = {
-        "mean": np.tile(demo_data.MEAN, demo_data.WINDOW),
-        "scale": np.tile(1 / np.array(demo_data.SPREAD), demo_data.WINDOW),
+        "mean": np.tile(data.MEAN, data.WINDOW),
+        "scale": np.tile(1 / np.array(data.SPREAD), data.WINDOW),
     }
     nodes = [
         helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value.astype(np.float32)))
@@ -50,7 +50,7 @@ def forward() -> onnx.ModelProto:
         nodes,
         "watch-har",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", width])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", demo_data.CLASSES])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", data.CLASSES])],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)

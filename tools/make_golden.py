@@ -18,7 +18,7 @@ from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.quantise import Mode, quantise
 from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire import frame
-from edgeclient.wire.positions import Tensors
+from edgeclient.wire.frame.positions import Tensors
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 ORIGIN = frame.Origin("har", "pi-7", bytes.fromhex("0011223344556677"), 11, 4, 320)

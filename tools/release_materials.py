@@ -37,7 +37,7 @@ VENDORED: Final = (
         "1.2.5",
         "BSD-3-Clause",
         "seglearn",
-        (PurePosixPath("broker/demo_data/watch_har.npz"), PurePosixPath("broker/demo_data/watch-har.bundle")),
+        (PurePosixPath("broker/demo/data/watch_har.npz"), PurePosixPath("broker/demo/data/watch-har.bundle")),
         in_wheel=False,
     ),
     Vendored(
@@ -46,8 +46,8 @@ VENDORED: Final = (
         "MIT",
         "https://github.com/leeoniya/uPlot",
         (
-            PurePosixPath("broker/monitor/page/uplot/uPlot.iife.min.js"),
-            PurePosixPath("broker/monitor/page/uplot/uPlot.min.css"),
+            PurePosixPath("broker/page/static/uplot/uPlot.iife.min.js"),
+            PurePosixPath("broker/page/static/uplot/uPlot.min.css"),
         ),
         in_wheel=True,
     ),

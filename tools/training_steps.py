@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from broker import demo_data
+from broker.demo import data as demo_data
+from edgeclient.bundle import archive, safetensors
+from edgeclient.bundle.archive import MANIFEST, PARAMETERS, Optimiser, read_manifest
 from edgeclient.train.compiled import CompiledEngine, initial_statistics
 from edgeclient.train.data import Batch
 from edgeclient.train.optimiser import stepper
-from edgeclient.wire import bundle, safetensors
-from edgeclient.wire.bundle import MANIFEST, PARAMETERS, Optimiser, read_manifest
 
 GOLDEN = Path(__file__).parents[1] / "tests/data/training-step.npz"
 RATE = 0.01
@@ -47,7 +47,7 @@ def demo_step() -> tuple[str, npt.NDArray[np.float32]]:
     content = demo_data.bundle_bytes()
     x, labels = demo_data.device_windows(1, 0)
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in bundle.decode(content).files.items():
+        for name, data in archive.decode(content).files.items():
             path = Path(folder) / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)

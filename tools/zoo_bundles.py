@@ -7,10 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+from edgeclient.bundle import archive
+from edgeclient.bundle.archive import Optimiser
 from edgeclient.compile import compiler, verify
 from edgeclient.compile.compiler import Options
-from edgeclient.wire import bundle
-from edgeclient.wire.bundle import Optimiser
 from tools.zoo import ZOO
 
 
@@ -21,7 +21,7 @@ def make(name: str, place: Path) -> None:
     made = compiler.compile_model(entry.build(), options)
     place.mkdir(parents=True, exist_ok=True)
     (place / "verified.json").write_text(json.dumps(verify.verify(made).as_json()))
-    for file, content in bundle.decode(made.packed()).files.items():
+    for file, content in archive.decode(made.packed()).files.items():
         path = place / file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from edgeclient.bundle.layout import Layout
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.layout import Layout
 
 
 @dataclass(frozen=True, slots=True, eq=False)

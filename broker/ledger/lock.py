@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from broker.ledger.database import LedgerError
+from broker.ledger.sqlite.database import LedgerError
 
 
 class Lock:

@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from broker.demo.terminal import size
 from broker.monitor.story import age, printable
-from broker.monitor.terminal import size
 from edgeclient.wire.status import ONLINE
 
 _COLUMNS: Final = (

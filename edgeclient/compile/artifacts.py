@@ -11,10 +11,10 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
+from edgeclient.bundle.archive import Optimiser
 from edgeclient.compile import checkpoint
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import LOSS
-from edgeclient.wire.bundle import Optimiser
 
 TRAINING: Final = "training_model.onnx"
 EVAL: Final = "eval_model.onnx"

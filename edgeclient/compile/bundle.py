@@ -10,13 +10,13 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
+from edgeclient.bundle import archive, safetensors
+from edgeclient.bundle.archive import Buffer, Manifest, Tensor
+from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.walk import lower
-from edgeclient.wire import bundle, safetensors
-from edgeclient.wire.bundle import Buffer, Manifest, Tensor
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.layout import Layout, Parameter
 
 F32 = npt.NDArray[np.float32]
 POLICIES: Final = ("shared", "local")
@@ -70,17 +70,17 @@ class Compiled:
         """The bundle; the same artifacts give the same bytes."""
         frozen: dict[str, F32] = {}
         graphs = [_externalised(model, frozen) for model in (self.training, self.evaluation)]
-        files = {bundle.PARAMETERS: safetensors.encode(self.parameters)}
+        files = {archive.PARAMETERS: safetensors.encode(self.parameters)}
         if frozen:
             content = safetensors.encode(dict(sorted(frozen.items())))
-            files[bundle.FROZEN] = content
+            files[archive.FROZEN] = content
             places = safetensors.places(content)
             for graph in graphs:
                 _place(graph, places)
-        files[bundle.TRAINING], files[bundle.EVAL] = (graph.SerializeToString(deterministic=True) for graph in graphs)
+        files[archive.TRAINING], files[archive.EVAL] = (graph.SerializeToString(deterministic=True) for graph in graphs)
         if self.native:
             files |= {f"native/{name}": content for name, content in self.artifacts.items()}
-        return bundle.encode(self.manifest, files)
+        return archive.encode(self.manifest, files)
 
 
 def compiled(artifacts: Artifacts, about: Description) -> Compiled:
@@ -285,5 +285,5 @@ def _place(model: onnx.ModelProto, places: Mapping[str, tuple[int, int]]) -> Non
         if tensor.data_location == TensorProto.EXTERNAL:
             offset, length = places[tensor.external_data[0].value]
             del tensor.external_data[:]
-            for key, value in (("location", bundle.FROZEN), ("offset", offset), ("length", length)):
+            for key, value in (("location", archive.FROZEN), ("offset", offset), ("length", length)):
                 tensor.external_data.add(key=key, value=str(value))

@@ -9,13 +9,13 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, shape_inference
 
+from edgeclient.bundle.archive import Optimiser
 from edgeclient.compile import artifacts, border, bundle, forward, generate, loss
 from edgeclient.compile.bundle import Compiled, Description
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import Loss
 from edgeclient.compile.prepare import constants as folding
 from edgeclient.compile.prepare import decompose, opset, unroll
-from edgeclient.wire.bundle import Optimiser
 
 BATCH_NORMS: Final = ("shared", "local", "frozen")
 

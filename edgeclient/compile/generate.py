@@ -9,13 +9,13 @@ from pathlib import Path
 
 import onnx
 
+from edgeclient.bundle.archive import Optimiser
 from edgeclient.compile import artifacts
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import LOSS
 from edgeclient.train.native import import_training
 from edgeclient.train.trainer import TrainingError
-from edgeclient.wire.bundle import Optimiser
 
 
 def generate(model: onnx.ModelProto, trainable: Sequence[str], optimiser: Optimiser) -> Artifacts:

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from edgeclient.bundle.archive import Manifest, Tensor
 from edgeclient.compile import native_gradients
 from edgeclient.compile.bundle import Compiled
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.reference import GradientError, Reference, gradient_error
 from edgeclient.train import runtime
-from edgeclient.wire.bundle import Manifest, Tensor
 
 F64 = npt.NDArray[np.float64]
 Arrays = dict[str, npt.NDArray[Any]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgeclient.compress.density import Target, chosen
+from edgeclient.compress.pace import Target, chosen
 from edgeclient.compress.quantise import Quantiser
 from edgeclient.compress.select import Accel, Selection, select, top_k
 from edgeclient.compress.update import F32, I64, SparseUpdate

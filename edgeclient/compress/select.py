@@ -136,7 +136,7 @@ def backend(n: int, accel: Accel = "auto") -> Literal["numpy", "numba"]:
 def why_no_numba() -> str | None:
     """None if the twin can be used; it is compiled then, and kept in a cache on disk. Else what is the matter."""
     try:
-        import edgeclient.compress._numba  # noqa: F401, PLC0415 (numba costs 70 MiB: only when used)
+        import edgeclient.compress._select_numba  # noqa: F401, PLC0415 (numba costs 70 MiB: only when used)
     except Exception as error:  # noqa: BLE001 (a broken numba fails in many ways: ImportError, OSError, its own errors)
         return f"{type(error).__name__}: {error}"
     return None
@@ -181,7 +181,7 @@ def _sweep_numpy(x: F32, k: int, guess: int, total_of: tuple[F32, F32] | None) -
 
 
 def _sweep_numba(x: F32, k: int, guess: int, total_of: tuple[F32, F32] | None) -> _Found:
-    from edgeclient.compress._numba import BLOCK, sweep  # noqa: PLC0415 (as above)
+    from edgeclient.compress._select_numba import BLOCK, sweep  # noqa: PLC0415 (as above)
 
     room = min(x.size, 4 * k + 2 * BLOCK)
     indices, bits = np.empty(room, np.int64), np.empty(room, np.int32)

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient import failpoint, files
-from edgeclient.wire import announcement, bundle
+from edgeclient.bundle import archive
+from edgeclient.wire import announcement
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.errors import WireError
 
@@ -69,7 +70,7 @@ class Models:
         Raises:
             WireError: the content is no valid bundle.
         """
-        contents = bundle.decode(content).files
+        contents = archive.decode(content).files
         path = self._directory / "bundles" / digest
         temporary = path.with_suffix(".new")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -88,7 +89,7 @@ class Models:
         """
         where = self.bundle(announced.bundle.digest)
         assert where is not None, "the bundle comes first"
-        layout = bundle.read_manifest((where / "manifest.json").read_bytes()).layout
+        layout = archive.read_manifest((where / "manifest.json").read_bytes()).layout
         if (layout.digest, layout.size) != (announced.layout, announced.size):
             raise WireError("layout", f"announced {announced.layout[:16]}…, the bundle has {layout.digest[:16]}…")
         model = _model(announced, content, where)
@@ -112,7 +113,7 @@ def _model(announced: Announcement, content: bytes, where: Path) -> Model:
 
 def _is_whole(path: Path) -> bool:
     try:
-        manifest = bundle.read_manifest((path / bundle.MANIFEST).read_bytes())
+        manifest = archive.read_manifest((path / archive.MANIFEST).read_bytes())
         return all(
             sha256((path / name).read_bytes()).hexdigest() == digest for name, (_, digest) in manifest.files.items()
         )

@@ -6,12 +6,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.bundle import safetensors
+from edgeclient.bundle.archive import EVAL, MANIFEST, PARAMETERS, TRAINING, Manifest, read_manifest
 from edgeclient.train import runtime
 from edgeclient.train.data import Batch
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import TrainingError
-from edgeclient.wire import safetensors
-from edgeclient.wire.bundle import EVAL, MANIFEST, PARAMETERS, TRAINING, Manifest, read_manifest
 
 F32 = npt.NDArray[np.float32]
 _LOSS: Final = "loss"

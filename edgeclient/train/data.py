@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from edgeclient.bundle.archive import Manifest
 from edgeclient.train.batches import Array, Batch, DataError, Dataset, NoExamplesError, Source, fitting
 from edgeclient.train.holdout import Examples
 from edgeclient.train.sources.arrays import Folder, Whole, array_names, is_packed, missing, read_npz
 from edgeclient.train.sources.csv_file import CsvFile
 from edgeclient.train.sources.functions import Stream, called, function_of, is_function
 from edgeclient.train.sources.query import SUFFIXES, Query
-from edgeclient.wire.bundle import Manifest
 
 __all__ = [
     "EVALUATION_BATCH",

@@ -12,11 +12,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.bundle.archive import MANIFEST, Manifest, read_manifest
 from edgeclient.train import runtime
 from edgeclient.train.data import Batch
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import TrainingError
-from edgeclient.wire.bundle import MANIFEST, Manifest, read_manifest
 
 F32 = npt.NDArray[np.float32]
 FOLDER: Final = "native"

@@ -7,10 +7,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.bundle.archive import Manifest
 from edgeclient.train.data import EVALUATION_BATCH, Batch, Dataset
 from edgeclient.train.optimiser import stepper
 from edgeclient.train.trainer import Evaluation, Interrupted, LocalRound, Plan, TrainingError
-from edgeclient.wire.bundle import Manifest
 
 F32 = npt.NDArray[np.float32]
 

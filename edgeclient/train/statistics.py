@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient import files
+from edgeclient.bundle.archive import MANIFEST, read_manifest
 from edgeclient.train.compiled import initial_statistics
-from edgeclient.wire.bundle import MANIFEST, read_manifest
 
 F32 = npt.NDArray[np.float32]
 _FILE: Final = "local.f32"

@@ -12,14 +12,14 @@ import pytest
 from native_operators import model, node
 from onnx import TensorProto, helper, numpy_helper
 
-from broker import demo_data
+from broker.demo import data as demo_data
+from edgeclient.bundle import archive
+from edgeclient.bundle.archive import Optimiser
 from edgeclient.compile import generate
 from edgeclient.compile.artifacts import read
 from edgeclient.compile.checkpoint import read as read_checkpoint
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import Loss, with_loss
-from edgeclient.wire import bundle
-from edgeclient.wire.bundle import Optimiser
 from edgeclient.wire.errors import WireError
 from tools.make_demo_task import forward
 from tools.zoo import ZOO
@@ -70,7 +70,7 @@ def test_json_and_options(tmp_path: Path) -> None:
     assert told["gradient_error"] < 1e-6
     assert told["native_error"] < 1e-6
     assert told["score_error"] < 1e-6
-    opened = bundle.decode((tmp_path / "b").read_bytes())
+    opened = archive.decode((tmp_path / "b").read_bytes())
     assert all("lora" in each.name for each in opened.manifest.layout.parameters)
     assert opened.manifest.optimiser == Optimiser("adamw", weight_decay=0.01)
     assert {"native/checkpoint", "frozen.safetensors"} <= opened.files.keys()
@@ -97,7 +97,7 @@ artifacts.generate_artifacts(model, requires_grad=["hidden.weight", "hidden.bias
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, timeout=60)
     done = compile_("--artifacts", folder, "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
-    opened = bundle.decode((tmp_path / "b").read_bytes())
+    opened = archive.decode((tmp_path / "b").read_bytes())
     assert [each.name for each in opened.manifest.layout.parameters] == [
         "hidden.weight",
         "hidden.bias",
@@ -136,7 +136,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_losses(name: str, classifier: Path, tmp_path: Path) -> None:
     done = compile_(classifier, "--loss", name, "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
-    manifest = bundle.decode((tmp_path / "b").read_bytes()).manifest
+    manifest = archive.decode((tmp_path / "b").read_bytes()).manifest
     assert manifest.loss == name
     assert manifest.labels.dtype == ("int64" if name == "cross_entropy" else "float32")
     assert json.loads(done.stdout)["gradient_error"] < 1e-5
@@ -146,7 +146,7 @@ def test_class_weights_and_an_ignored_label(classifier: Path, tmp_path: Path) ->
     weights = ["--class-weights", "1,2,1,0.5,1,1,1", "--ignore-label", "-100"]
     done = compile_(classifier, *weights, "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
-    assert bundle.decode((tmp_path / "b").read_bytes()).manifest.ignored == -100
+    assert archive.decode((tmp_path / "b").read_bytes()).manifest.ignored == -100
     assert json.loads(done.stdout)["gradient_error"] < 1e-5
     said = refused(classifier, "--class-weights", "1,2", "--out", tmp_path / "c")
     assert said == "edgeclient: 2 class weights for 7 classes"
@@ -158,7 +158,7 @@ def test_running_statistics(policy: str, tmp_path: Path) -> None:
     path = saved(ZOO["cnn"].build(), tmp_path)
     done = compile_(path, "--batch-norm", policy, "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
-    opened = bundle.decode((tmp_path / "b").read_bytes())
+    opened = archive.decode((tmp_path / "b").read_bytes())
     assert {each.policy for each in opened.manifest.buffers} == (set() if policy == "frozen" else {policy})
     statistics = [each for each in opened.manifest.layout.parameters if "running" in each.name]
     assert bool(statistics) == (policy == "shared")
@@ -260,7 +260,7 @@ def test_a_bundle_with_a_changed_byte() -> None:
     data = bytearray(demo_data.bundle_bytes())
     data[len(data) // 2] ^= 1
     with pytest.raises(WireError, match=r"is not what the manifest says|not a bundle"):
-        bundle.decode(bytes(data))
+        archive.decode(bytes(data))
 
 
 def test_reading_artifacts_needs_all_of_them(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from native_operators import OPERATORS
 
+from edgeclient.bundle.archive import Optimiser
 from edgeclient.compile import bundle, compiler, forward, generate
 from edgeclient.compile.bundle import Compiled, Description
 from edgeclient.compile.compiler import Options
@@ -17,7 +18,6 @@ from edgeclient.compile.lower.registry import RULES
 from edgeclient.compile.native_gradients import native_gradients
 from edgeclient.compile.reference import Reference, gradient_error
 from edgeclient.compile.verify import run, without_dropout
-from edgeclient.wire.bundle import Optimiser
 from tools.zoo import ZOO
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pytest
 from native_operators import model, node
 
+from edgeclient.bundle.archive import Optimiser
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.forward import in_training_form, parameters
 from edgeclient.compile.generate import generate
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.train.native import import_training
 from edgeclient.train.optimiser import stepper
-from edgeclient.wire.bundle import Optimiser
 
 F32 = npt.NDArray[np.float32]
 

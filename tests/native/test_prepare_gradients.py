@@ -12,6 +12,7 @@ from decomposed import ARRANGEMENTS, CASES, MISSING, node
 from onnx import numpy_helper
 from test_unroll import layer
 
+from edgeclient.bundle.archive import Optimiser
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.forward import in_training_form, parameters
 from edgeclient.compile.generate import generate
@@ -20,7 +21,6 @@ from edgeclient.compile.lower.walk import lower
 from edgeclient.compile.prepare.decompose import decompose
 from edgeclient.compile.prepare.unroll import unroll
 from edgeclient.compile.reference import Reference, gradient_error
-from edgeclient.wire.bundle import Optimiser
 
 F64 = npt.NDArray[np.float64]
 

@@ -9,10 +9,10 @@ import pytest
 from test_compile_command import compile_
 from trainer_exam import unpack
 
+from edgeclient.bundle import archive
 from edgeclient.train.compiled import compiled_trainer
 from edgeclient.train.data import open_data
 from edgeclient.train.trainer import Plan
-from edgeclient.wire import bundle
 
 MODELS = Path(sys.prefix) / "models"
 # What both end with is a softmax: the loss wants what goes into it.
@@ -35,7 +35,7 @@ def test_a_published_model_compiles_and_trains(name: str, tmp_path: Path) -> Non
     done = compile_(MODELS / path, *options, "--optimizer", "adamw", "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["gradient_error"] <= 1e-5
-    opened = bundle.decode((tmp_path / "b").read_bytes())
+    opened = archive.decode((tmp_path / "b").read_bytes())
     trainer = compiled_trainer(unpack(opened, tmp_path / "unpacked"))
     rng = np.random.default_rng(0)
     (tensor,) = opened.manifest.inputs

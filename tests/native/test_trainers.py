@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from trainer_exam import PLAN, TrainerExam, unpack, windows
 
+from edgeclient.bundle import archive
+from edgeclient.bundle.archive import Bundle
 from edgeclient.compile import compiler
 from edgeclient.compile.compiler import Options
 from edgeclient.train.trainers import open_trainer
-from edgeclient.wire import bundle
-from edgeclient.wire.bundle import Bundle
 from tools.make_demo_task import forward
 
 
 @pytest.fixture(scope="session")
 def opened() -> Bundle:
-    return bundle.decode(compiler.compile_model(forward(), Options(native=True)).packed())
+    return archive.decode(compiler.compile_model(forward(), Options(native=True)).packed())
 
 
 class TestNative(TrainerExam):

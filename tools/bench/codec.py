@@ -9,11 +9,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.commands.doctor.bench import seconds_of
 from edgeclient.compress.add import add
 from edgeclient.compress.quantise import Mode, quantise
 from edgeclient.compress.update import F32, SparseUpdate
-from edgeclient.doctor.bench import seconds_of
-from edgeclient.wire import context, frame, rice
+from edgeclient.wire import frame
+from edgeclient.wire.frame import context, rice
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 from edgeclient.wire.reader import Reader
 from tools.bench import report

@@ -16,8 +16,9 @@ from typing import Any, Final
 import click
 import numpy as np
 
-from broker import children, demo_data
-from broker.embedded import EmbeddedBroker
+from broker.demo import data
+from broker.processes import children
+from broker.processes.embedded import EmbeddedBroker
 from broker.service import add_task
 from broker.settings import Aggregator, Task
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
@@ -243,7 +244,7 @@ def _environment() -> dict[str, str]:
 
 
 def _config(folder: Path, port: int) -> Path:
-    x, labels = demo_data.device_windows(1, 0)
+    x, labels = data.device_windows(1, 0)
     np.savez(folder / "windows.npz", x=x, labels=labels)
     path = folder / "device.toml"
     path.write_text(
@@ -257,7 +258,7 @@ def _config(folder: Path, port: int) -> Path:
 def _aggregator(folder: Path, port: int) -> "subprocess.Popen[bytes]":
     """One that waits for a second device, so that the first rests after its round."""
     made = Aggregator(directory=folder / "aggregator", mqtt=Mqtt(port=port))
-    add_task(made, TASK, demo_data.bundle_bytes(), Task(goal=2, deadline_s=86400.0))
+    add_task(made, TASK, data.bundle_bytes(), Task(goal=2, deadline_s=86400.0))
     (folder / "aggregator.toml").write_text(
         f'directory = "aggregator"\n[mqtt]\nport = {port}\n[monitor]\nenabled = false\n'
     )

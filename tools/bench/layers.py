@@ -12,7 +12,7 @@ from edgeclient.compress.feedback import compress
 from edgeclient.compress.quantise import Mode, Quantiser
 from edgeclient.compress.update import SparseUpdate, StepValues
 from edgeclient.wire import frame
-from edgeclient.wire.positions import Tensors
+from edgeclient.wire.frame.positions import Tensors
 from tools import masks
 from tools.bench import report
 

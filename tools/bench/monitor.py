@@ -13,16 +13,17 @@ from typing import Any, Final, cast
 import click
 import numpy as np
 
-from broker import demo_data
+from broker.demo import data
 from broker.monitor.metrics import Metrics
-from broker.monitor.shown import Shown
 from broker.monitor.watch import Watch
+from broker.page.counts import Shown
 from broker.service import Service, add_task
 from broker.settings import Aggregator, DevicePolicy, Task
+from edgeclient.bundle import archive
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.mqtt import Connected, Endpoint, Event, Link, Message
 from edgeclient.settings import Mqtt
-from edgeclient.wire import bundle, frame, status, topics
+from edgeclient.wire import frame, status, topics
 from edgeclient.wire.status import Status
 from tools.bench import report
 
@@ -114,7 +115,7 @@ def monitor_command(devices: int, statuses: float, seed: int, *, quick: bool, as
       python -m tools.bench monitor --json
     """
     slices = 100 if quick else 400
-    content = demo_data.bundle_bytes()
+    content = data.bundle_bytes()
     with tempfile.TemporaryDirectory(prefix="edgeclient-monitor-") as folder:
         metrics = Shown(disk=lambda: (0, 0))
         plain = Side(Path(folder) / "plain", content, Watch())
@@ -204,7 +205,7 @@ def _slices(
 
 def _uploads(content: bytes, seed: int) -> Iterator[tuple[str, bytes]]:
     """Frames of ever new updates: topic and payload."""
-    layout = bundle.decode(content).manifest.layout
+    layout = archive.decode(content).manifest.layout
     delta = np.random.default_rng(seed).normal(0, 0.01, layout.size).astype(np.float32)
     update, _ = compress_with_feedback(delta, np.zeros(layout.size, np.float32), k=ENTRIES)
     sequence = 0

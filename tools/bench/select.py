@@ -11,8 +11,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.commands.doctor.bench import Rounds, in_turns
 from edgeclient.compress.select import backend
-from edgeclient.doctor.bench import Rounds, in_turns
 from tools.bench import report
 
 F32 = npt.NDArray[np.float32]

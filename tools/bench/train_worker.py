@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.bundle import safetensors
+from edgeclient.bundle.archive import MANIFEST, PARAMETERS, read_manifest
 from edgeclient.train import compiled, runtime
 from edgeclient.train.native import FOLDER, import_training
 from edgeclient.train.optimiser import stepper
-from edgeclient.wire import safetensors
-from edgeclient.wire.bundle import MANIFEST, PARAMETERS, read_manifest
 
 Batch = tuple[npt.NDArray[Any], ...]
 RATE = 1e-4

@@ -15,15 +15,17 @@ from typing import Any, Final
 
 import click
 
-from broker import demo_data, pages
-from broker.ledger.ledger import Ledger
+from broker.demo import data as demo_data
 from broker.ledger.rows import Entry, Version
-from broker.monitor.http import serving
-from broker.monitor.shown import Shown
+from broker.ledger.sqlite.ledger import Ledger
+from broker.page import routes
+from broker.page.counts import Shown
+from broker.page.server import serving
 from broker.service import add_task
 from broker.settings import Aggregator, Task
+from edgeclient.bundle import archive
 from edgeclient.settings import Mqtt
-from edgeclient.wire import bundle, status, topics
+from edgeclient.wire import status, topics
 from edgeclient.wire.status import Status
 from tools.bench.report import tell
 
@@ -94,10 +96,10 @@ def _served(folder: Path, devices: int) -> Iterator[_Page]:
     with Ledger(settings.ledger) as ledger:
         _fill(ledger, devices)
     with (
-        pages.reading(settings.ledger, settings.registry) as (shown, site),
+        routes.reading(settings.ledger, settings.registry) as (shown, site),
         serving("127.0.0.1", 0, site) as url,
     ):
-        shown.task(TASK, 4 * bundle.decode(content).manifest.layout.size)
+        shown.task(TASK, 4 * archive.decode(content).manifest.layout.size)
         shown.version(TASK, _VERSIONS, time.time())
         page = _Page(int(url.rpartition(":")[2]), shown)
         for number in range(devices):

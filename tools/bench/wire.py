@@ -11,12 +11,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.commands.frame import group_of
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate, StepValues
-from edgeclient.inspect import group_of
 from edgeclient.wire import frame
+from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES
-from edgeclient.wire.positions import Tensors
 from edgeclient.wire.reader import Field
 from tools import masks
 from tools.bench import report

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from broker.accounts import AccountError
-from broker.embedded import EmbeddedBrokerError
+from broker.processes.embedded import EmbeddedBrokerError
+from broker.upkeep.accounts import AccountError
 from tools.chaos import account, crashes, fleet, oplog, powerloss
 from tools.chaos.brokers import KINDS, BrokerError
 from tools.chaos.faults import Faults

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from broker import accounts
 from broker.aggregate.fixed import MAX_FRAMES
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite.ledger import Ledger
 from broker.registry.blobs import Blobs
+from broker.upkeep import accounts
 from tools.chaos import schedule
 from tools.chaos.fleet import Run
 from tools.chaos.plan import TASK

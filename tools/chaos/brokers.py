@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from broker import children
-from broker.embedded import EmbeddedBroker
+from broker.processes import children
+from broker.processes.embedded import EmbeddedBroker
 
 _READY_S: Final = 15.0
 _CONNECT: Final = bytes([0x10, 12, 0, 4]) + b"MQTT" + bytes([4, 2, 0, 5, 0, 0])  # 3.1.1, clean, no client id

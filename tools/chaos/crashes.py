@@ -27,11 +27,11 @@ from typing import Any, Final
 
 import broker
 import edgeclient
-from broker import accounts
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite.ledger import Ledger
 from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, DevicePolicy, Embedded, Task
+from broker.upkeep import accounts
 from edgeclient import failpoint
 from edgeclient.settings import Device, load
 from tools.chaos import lives

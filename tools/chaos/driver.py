@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from broker.ledger.ledger import Ledger
 from broker.ledger.rows import Entry, Version
+from broker.ledger.sqlite.ledger import Ledger
 from broker.registry.blobs import Blobs
 from edgeclient import files
 from edgeclient.durable.rows import Outgoing, State

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from broker import children
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite.ledger import Ledger
+from broker.processes import children
 from broker.settings import Aggregator
 from edgeclient import failpoint
 from tools.chaos import brokers, schedule

@@ -13,25 +13,25 @@ import attrs
 import numpy as np
 
 from broker import service as service_module
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite.ledger import Ledger
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Embedded, Task
 from edgeclient import agent as agent_module
-from edgeclient import learner as learner_module
-from edgeclient import sender as sender_module
 from edgeclient.agent import Agent
+from edgeclient.bundle.archive import Manifest
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate
-from edgeclient.learner import Learner
+from edgeclient.conditions import guard as guard_module
+from edgeclient.conditions.board import Board, Observed
+from edgeclient.conditions.guard import Guard
 from edgeclient.link.mqtt import Connected, Endpoint, Event, Link, Message
 from edgeclient.settings import Device, structure
+from edgeclient.train import learner as learner_module
+from edgeclient.train.learner import Learner
 from edgeclient.train.local import Local
 from edgeclient.train.trainer import LocalRound
-from edgeclient.uplink import guard as guard_module
-from edgeclient.uplink.conditions import Board, Observed
-from edgeclient.uplink.guard import Guard
+from edgeclient.uplink import sender as sender_module
 from edgeclient.wire import frame, topics
-from edgeclient.wire.bundle import Manifest
 from tools.chaos import task
 
 TASK: Final = "crash"

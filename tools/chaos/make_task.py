@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeclient.compile.command import compile_command
+from edgeclient.commands.compile import compile_command
 from tools.chaos import task
 
 

@@ -8,14 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from broker.ledger.ledger import Ledger
+from broker.ledger.sqlite.ledger import Ledger
 from broker.publish.retained import blob_of
 from broker.registry.blobs import Blobs
 from edgeclient.audit import Auditor
+from edgeclient.bundle import archive
 from edgeclient.durable.rows import Outgoing
 from edgeclient.durable.store import Store
 from edgeclient.models.slots import Models
-from edgeclient.wire import bundle
 from edgeclient.wire.announcement import Announcement
 from tools.chaos import task
 
@@ -29,7 +29,7 @@ COMPONENTS: Final = ("device", "models", "files", "aggregator")
 
 def announcement(version: int, content: bytes) -> Announcement:
     """Of these parameters."""
-    layout = bundle.decode(BUNDLE).manifest.layout
+    layout = archive.decode(BUNDLE).manifest.layout
     return Announcement(
         task=TASK,
         version=version,

@@ -12,8 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from broker import children
-from broker.embedded import EmbeddedBrokerError
+from broker.processes import children
+from broker.processes.embedded import EmbeddedBrokerError
 from tools.emulation import installed, steps, suite
 from tools.emulation import round as training
 from tools.emulation.machine import CPU, SITE, Board, EmulationError

@@ -14,10 +14,12 @@ from typing import Final
 import numpy as np
 import secured
 
-from broker import accounts, children, demo_data
-from broker.ledger.ledger import Ledger
+from broker.demo import data
+from broker.ledger.sqlite.ledger import Ledger
+from broker.processes import children
 from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.upkeep import accounts
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import load
 from edgeclient.wire import announcement, topics
@@ -87,7 +89,7 @@ def one_round(edgeclient: Path, folder: Path, environment: Mapping[str, str]) ->
         port = stack.enter_context(secured.mosquitto(folder))
         config = _join(edgeclient, folder, port, environment)
         aggregator = _aggregator(folder, port)
-        add_task(aggregator, TASK, demo_data.bundle_bytes(), Task(goal=1, min_interval_s=0, keep_frames_of_versions=-1))
+        add_task(aggregator, TASK, data.bundle_bytes(), Task(goal=1, min_interval_s=0, keep_frames_of_versions=-1))
         serve = [sys.executable, "-m", "broker.cli", "serve", str(folder / "aggregator.toml")]
         serving = children.spawn(serve, log=folder / "aggregator.log")
         stack.callback(children.end, serving)
@@ -108,7 +110,7 @@ def one_round(edgeclient: Path, folder: Path, environment: Mapping[str, str]) ->
 
 
 def _join(edgeclient: Path, folder: Path, port: int, environment: Mapping[str, str]) -> Path:
-    x, labels = demo_data.device_windows(1, 0)
+    x, labels = data.device_windows(1, 0)
     home = folder / "device"
     home.mkdir()
     np.savez(home / "windows.npz", x=x, labels=labels)

@@ -12,11 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from broker import accounts, children, demo_data
-from broker.embedded import EmbeddedBroker
-from broker.ledger.ledger import Ledger
+from broker.demo import data
+from broker.ledger.sqlite.ledger import Ledger
+from broker.processes import children
+from broker.processes.embedded import EmbeddedBroker
 from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.upkeep import accounts
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import announcement, messages, status, topics
@@ -50,7 +52,7 @@ def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str
     with ExitStack() as stack:
         mqtt = stack.enter_context(EmbeddedBroker(folder / "mqtt"))
         aggregator = Aggregator(directory=folder / "aggregator", mqtt=Mqtt(port=mqtt.port))
-        add_task(aggregator, TASK, demo_data.bundle_bytes(), Task(goal=1, min_interval_s=0, keep_frames_of_versions=-1))
+        add_task(aggregator, TASK, data.bundle_bytes(), Task(goal=1, min_interval_s=0, keep_frames_of_versions=-1))
         (folder / "aggregator.toml").write_text(
             f'directory = "aggregator"\n[mqtt]\nport = {mqtt.port}\n[monitor]\nenabled = false\n'
         )
@@ -79,7 +81,7 @@ def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str
 
 def _write_device(config: Path, port: int) -> None:
     config.parent.mkdir(parents=True)
-    x, labels = demo_data.device_windows(1, 0)
+    x, labels = data.device_windows(1, 0)
     np.savez(config.parent / "windows.npz", x=x, labels=labels)
     config.write_text(
         f'device = "{DEVICE}"\ntask = "{TASK}"\ndirectory = "state"\naudit = true\n[mqtt]\nport = {port}\n'

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from broker import children
+from broker.processes import children
 
 # What a device runs, with what it has: no onnx, no MQTT broker, no import linter. What reaches kernels runs with the
 # numba twins and without, since which of them is used is the device's choice; the rest runs once, in either pass.

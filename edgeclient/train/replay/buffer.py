@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient import failpoint, files
+from edgeclient.bundle.archive import Manifest
 from edgeclient.train.batches import Batch, Cursor, DataError, Growing, NoExamplesError
 from edgeclient.train.holdout import Side, held_out, nothing
 from edgeclient.train.replay.records import Records
 from edgeclient.train.replay.reservoir import places
-from edgeclient.wire.bundle import Manifest
 
 _LOG = logging.getLogger(__name__)
 _FORMAT: Final = 1

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient import failpoint, files
+from edgeclient.bundle.archive import Manifest
 from edgeclient.train.batches import BLOCK_BYTES, Batch
-from edgeclient.wire.bundle import Manifest
 
 I64 = npt.NDArray[np.int64]
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeclient.bundle.archive import Manifest, Tensor
 from edgeclient.train.batches import BLOCK_BYTES, Array, Batch, DataError, example_bytes, fitting
-from edgeclient.wire.bundle import Manifest, Tensor
 
 # What numpy.load raises for damaged files.
 _DAMAGED: Final = (

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.bundle.archive import Manifest, Tensor
 from edgeclient.train.batches import Array, Batch, DataError, fitting
-from edgeclient.wire.bundle import Manifest, Tensor
 
 F64 = npt.NDArray[np.float64]
 

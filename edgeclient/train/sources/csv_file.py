@@ -8,10 +8,10 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 
+from edgeclient.bundle.archive import Manifest
 from edgeclient.train.batches import BLOCK_BYTES, Batch, DataError
 from edgeclient.train.sources.arrays import missing
 from edgeclient.train.sources.columns import Columns, batch_of, checked_options, chosen, label_number, one_input
-from edgeclient.wire.bundle import Manifest
 
 OPTIONS: Final = ("labels", "columns", "classes", "delimiter")
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeclient.bundle.archive import Manifest
 from edgeclient.train.batches import Batch, Cursor, DataError, fitting
 from edgeclient.train.sources.arrays import missing
-from edgeclient.wire.bundle import Manifest
 
 
 def is_function(source: str) -> bool:

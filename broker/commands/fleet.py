@@ -1,0 +1,101 @@
+"""`edgebroker init` and `devices`: a first configuration, and who takes part."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from broker.ledger.sqlite.ledger import Ledger, LedgerError
+from broker.monitor import listening, listing
+from broker.monitor.silence import WORDS
+from broker.monitor.story import printable
+from broker.settings import Aggregator
+from edgeclient.settings import ConfigError, load
+from edgeclient.wire.status import ONLINE
+
+_FILE: Final = """\
+# Written by `edgebroker init`.
+directory = {directory} # ledger and model versions live here: back it up with `edgebroker backup`
+
+[embedded] # an MQTT broker of its own; or [mqtt] with host and port of yours, see firmware_configs/mosquitto
+host = "{host}" # 0.0.0.0 lets devices on the network in; there are no passwords on it
+port = {port}
+"""
+
+
+@click.command("init")
+@click.argument("config", type=click.Path(path_type=Path, dir_okay=False), default="broker.toml")
+@click.option("--directory", default="broker-data", show_default=True, help="For ledger and models.")
+@click.option("--host", default="0.0.0.0", show_default=True, help="Where the embedded MQTT broker listens.")  # noqa: S104 (devices are elsewhere)
+@click.option("--port", type=click.IntRange(1, 65535), default=1883, show_default=True)
+def init(config: Path, directory: str, host: str, port: int) -> None:
+    """Write the aggregator's file CONFIG; an existing one is left alone.
+
+    \b
+    Example:
+      edgebroker init broker.toml
+      edgebroker task add har watch-har.bundle --config broker.toml
+      edgebroker serve broker.toml
+    """
+    try:
+        with config.open("x") as file:
+            file.write(_FILE.format(directory=json.dumps(directory), host=host, port=port))
+    except FileExistsError:
+        raise ConfigError(f"{config} is there already: name another, or move it away") from None
+    load(config, Aggregator)
+    click.echo(f"{config} is written; next: edgebroker task add NAME BUNDLE --config {config}")
+
+
+@click.command("devices")
+@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def devices(config: Path, *, as_json: bool) -> None:
+    """Who takes part: what each device says of itself, beside what the ledger knows of it.
+
+    Works while `serve` runs. A device that says nothing has its last status on the broker.
+
+    \b
+    Example:
+      edgebroker devices broker.toml
+    """
+    settings = load(config, Aggregator)
+    if not settings.ledger.exists():
+        raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
+    with Ledger(settings.ledger, read_only=True) as ledger:
+        with listening.Listening(listening.endpoint_of(settings), [name for name, _, _ in ledger.tasks()]) as heard:
+            heard.first()
+        rows = listed(ledger, heard)
+    if as_json:
+        click.echo(json.dumps({"devices": rows}))
+        return
+    for row in rows:
+        state = f"{row['state']}: {printable(row['note'])}" if row["state"] else "has said nothing"
+        guessed = "" if row["state"] == ONLINE and row["guess"] != "hangs" else f". {WORDS[row['guess']]}"
+        counted = f"{row['applied']} frames applied, {row['refused']} refused"
+        click.echo(f"{row['task']}/{row['device']}: {counted}; {state}{guessed}")
+    if not rows:
+        click.echo("no device has been heard of yet: edgeclient join writes the configuration of one")
+
+
+def listed(ledger: Ledger, heard: listening.Listening) -> list[dict[str, Any]]:
+    """A row for every device that the ledger or the MQTT broker knows."""
+    rows: list[dict[str, Any]] = []
+    for task, said in heard.said.items():
+        counts, (last,) = ledger.frame_counts(task), ledger.versions(task, last=1)
+        for device in sorted(counts.keys() | said.keys()):
+            applied, refused, _ = counts.get(device, (0, 0, 0))
+            rows.append(
+                listing.row(
+                    task,
+                    device,
+                    said=said.get(device),
+                    asked=heard.reached,
+                    applied=applied,
+                    refused=refused,
+                    version=last.number,
+                    now_s=time.time(),
+                )
+            )
+    return rows

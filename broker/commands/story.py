@@ -1,0 +1,163 @@
+"""`edgebroker why` and `events`: the story of a device, and what happens; read beside the aggregator."""
+
+import difflib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from broker.ledger.sqlite import history
+from broker.ledger.sqlite.database import Database, LedgerError
+from broker.monitor import listening, story
+from broker.monitor.events import Event, Key, Known, Made, Mark, Moved, notice
+from broker.monitor.story import Facts, Update
+from broker.settings import Aggregator, Task
+from edgeclient.settings import load, structure
+from edgeclient.wire import status, topics
+from edgeclient.wire.errors import WireError
+from edgeclient.wire.status import Status
+
+_POLL_S: Final = 1.0
+_CONFIG: Final = click.option(
+    "--config",
+    default="broker.toml",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The aggregator's file.",
+)
+
+
+@click.command()
+@click.argument("device")
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def why(device: str, config: Path, *, as_json: bool) -> None:
+    """Tell the story of a DEVICE: last contact, last update, what it waits for, what was refused and why.
+
+    From the ledger and from what the device says of itself; works while `serve` runs or not.
+
+    \b
+    Example:
+      edgebroker why pi-7 --config broker.toml
+    """
+    topics.checked(device)
+    settings = load(config, Aggregator)
+    with _reading(settings) as db:
+        tasks = history.tasks(db)
+        said = _statuses(settings, tasks, device)
+        found = [
+            facts
+            for name in tasks
+            if (facts := _facts(db, name, device, said)).epochs or facts.said is not None
+        ]  # fmt: skip
+        others = history.devices(db)
+    if not found:
+        near = difflib.get_close_matches(device, others, n=1)
+        broker = "" if said is not None else ", and the MQTT broker cannot be reached"
+        raise LedgerError(
+            f"no device {device} is known{broker}: "
+            + (f"did you mean {near[0]}?" if near else "edgebroker devices lists those that are")
+        )
+    if as_json:
+        click.echo(json.dumps({"device": device, "tasks": [_as_json(facts) for facts in found]}))
+        return
+    for facts in found:
+        click.echo(f"{facts.task}/{facts.device}")
+        for line in story.told(facts):
+            click.echo(f"  {line}")
+
+
+@click.command()
+@_CONFIG
+@click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--last", type=click.IntRange(0), default=20, show_default=True, help="So many past ones at first.")
+@click.option(
+    "--silent-after",
+    type=click.FloatRange(1),
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="A device that uploads nothing for so long is silent.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def events(config: Path, *, follow: bool, last: int, silent_after: float, as_json: bool) -> None:
+    """List notable events: new versions, refused frames, new devices, silent ones, and those that come back.
+
+    Reads the ledger beside `serve`; of the past it knows what is not compacted yet.
+
+    \b
+    Example:
+      edgebroker events --config broker.toml --follow
+    """
+    settings = load(config, Aggregator)
+    known = Known(silent_after)
+    with _reading(settings) as db:
+        past = notice(known, *_news(db, known.versions, known.marks), now_s=time.time())
+        _show(past[len(past) - min(last, len(past)) :], as_json=as_json)
+        while follow:
+            time.sleep(_POLL_S)
+            _show(notice(known, *_news(db, known.versions, known.marks), now_s=time.time()), as_json=as_json)
+
+
+def _show(happened: list[Event], *, as_json: bool) -> None:
+    for each in happened:
+        if as_json:
+            click.echo(json.dumps(each._asdict()))
+        else:
+            when = datetime.fromtimestamp(each.time_s).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            click.echo(f"{when} {each.task}{'/' if each.device else ''}{each.device}: {each.text}")
+
+
+def _as_json(facts: Facts) -> dict[str, Any]:
+    return {**asdict(facts), "story": story.told(facts)}
+
+
+@contextmanager
+def _reading(settings: Aggregator) -> Iterator[sqlite3.Connection]:
+    if not settings.ledger.exists():
+        raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
+    with closing(Database(settings.ledger, read_only=True)) as database:
+        yield database.db
+
+
+def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, Status] | None:
+    """What the device says of itself, by task; None when the MQTT broker cannot be reached."""
+    heard = listening.retained(listening.endpoint_of(settings), [topics.status(task, device) for task in tasks])
+    if heard is None:
+        return None
+    said: dict[str, Status] = {}
+    for message in heard:
+        try:
+            said[topics.parse(message.topic).task] = status.decode(message.payload)
+        except WireError:
+            continue  # who may write there may write anything
+    return said
+
+
+def _facts(db: sqlite3.Connection, task: str, device: str, said: dict[str, Status] | None) -> Facts:
+    past = history.of_device(db, task, device)._asdict()
+    settings = structure(past.pop("settings"), Task, where=f"settings of task {task}")
+    update = past.pop("update")
+    return Facts(
+        **past,
+        task=task,
+        device=device,
+        now_s=time.time(),
+        max_staleness=settings.policy.max_staleness,
+        goal=settings.goal,
+        asked=said is not None,
+        said=None if said is None else said.get(task),
+        update=update and Update(*update),
+    )
+
+
+def _news(db: sqlite3.Connection, versions: dict[str, int], marks: dict[Key, Mark]) -> tuple[list[Made], list[Moved]]:
+    made, moved = history.news(db, versions, marks)
+    return [Made(*each) for each in made], [Moved(*each) for each in moved]

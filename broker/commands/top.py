@@ -1,0 +1,100 @@
+"""`edgebroker top`: the fleet on one screen, redrawn as things happen."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from broker.commands.fleet import listed
+from broker.ledger.sqlite.ledger import Ledger, LedgerError
+from broker.monitor import listening
+from broker.monitor.listing import by_trouble
+from broker.settings import Aggregator, Task
+from edgeclient.settings import ConfigError, load, structure
+
+_EVERY_S: Final = 2.0
+
+
+@click.command("top")
+@click.argument("config", type=click.Path(path_type=Path, dir_okay=False), default="broker.toml")
+@click.option("--once", is_flag=True, help="Print one screen and end.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a screen, on a line.")
+@click.option(
+    "--every", "every_s", type=click.FloatRange(0.2, 3600), default=_EVERY_S, show_default=True, metavar="SECONDS"
+)
+def top(config: Path, *, once: bool, as_json: bool, every_s: float) -> None:
+    """Show tasks and devices, live: versions, what each device does or waits for, outboxes, health.
+
+    Devices that somebody should look at come first. Reads the ledger and listens to the MQTT broker; works beside
+    `serve`. Ctrl-C ends it.
+
+    \b
+    Example:
+      edgebroker top broker.toml
+      edgebroker top broker.toml --once --json
+    """
+    settings = load(config, Aggregator)
+    if not settings.ledger.exists():
+        raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
+    with Ledger(settings.ledger, read_only=True) as ledger:
+        names = [name for name, _, _ in ledger.tasks()]
+        with listening.Listening(listening.endpoint_of(settings), names) as heard:
+            heard.first()
+            if as_json or once:
+                _print(ledger, heard, once=once, as_json=as_json, every_s=every_s)
+            else:
+                _draw(ledger, heard, every_s)
+
+
+def _print(ledger: Ledger, heard: listening.Listening, *, once: bool, as_json: bool, every_s: float) -> None:
+    while True:
+        seen = _screen(ledger, heard)
+        if as_json:
+            click.echo(json.dumps(seen))
+        else:
+            _rich().show(seen)
+        if once:
+            return
+        heard.wait(every_s)
+
+
+def _draw(ledger: Ledger, heard: listening.Listening, every_s: float) -> None:
+    with _rich().live() as draw:
+        while True:
+            draw(_screen(ledger, heard))
+            heard.wait(every_s)
+
+
+def _rich() -> Any:
+    try:
+        from broker.monitor import screen  # noqa: PLC0415 (rich takes 0.1 s to load, and is an extra)
+    except ModuleNotFoundError as error:
+        if error.name != "rich":
+            raise
+        raise ConfigError("top needs rich, or --json: pip install 'edgeclient[broker]'") from None
+    return screen
+
+
+def _screen(ledger: Ledger, heard: listening.Listening) -> dict[str, Any]:
+    tasks = []
+    for name, _, values in ledger.tasks():
+        (last,), pending = ledger.versions(name, last=1), ledger.pending(name)
+        settings = structure(values, Task, where=f"settings of task {name}")
+        tasks.append(
+            {
+                "task": name,
+                "version": last.number,
+                "version_age_s": max(0.0, time.time() - last.created_s),
+                "metrics": last.metrics,
+                "updates_waiting": pending.updates,
+                "goal": settings.goal,
+            }
+        )
+    return {
+        "time_s": time.time(),
+        "reached": heard.reached,
+        "tasks": tasks,
+        "devices": by_trouble(listed(ledger, heard)),
+    }

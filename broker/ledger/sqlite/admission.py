@@ -1,0 +1,227 @@
+"""Whether a frame counts, decided and recorded inside the caller's transaction.
+
+| the ledger knows of the identity | a frame | a withdrawal |
+|---|---|---|
+| nothing | applied, or refused as judged at the door | withdrawn: a tombstone |
+| the same bytes, applied | duplicate | applied: it came too late |
+| the same bytes, refused | duplicate | refused, as it was |
+| the same bytes, withdrawn | refused (withdrawn) | withdrawn |
+| settled, but no more than that | duplicate | applied |
+| other bytes | refused (conflict) | refused (conflict) |
+"""
+
+import sqlite3
+from typing import Final, NamedTuple
+
+from broker.ledger import digests
+from broker.ledger.digests import Settled
+from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
+from edgeclient import failpoint
+from edgeclient.wire.limits import MAX_RECEIPT_LIST
+from edgeclient.wire.messages import Hello, Receipt, Refusal
+
+_CONFLICT: Final = Admission(Verdict.REFUSED, Refusal.CONFLICT)
+
+
+class Epoch(NamedTuple):
+    """The key of a device's epoch; the number is signed, as SQLite's integers are."""
+
+    task: str
+    device: str
+    number: int
+
+
+def epoch_of(task: str, device: str, number: int) -> Epoch:
+    """The key of an unsigned epoch.
+
+    Example:
+        >>> epoch_of("har", "pi-7", 2**64 - 3)
+        Epoch(task='har', device='pi-7', number=-3)
+    """
+    return Epoch(task, device, number - 2**64 if number >= 2**63 else number)
+
+
+def admit(db: sqlite3.Connection, asked: Entry | Withdrawal, now: float) -> Admission:
+    """The verdict on a frame or a withdrawal, recorded."""
+    epoch = epoch_of(asked.task, asked.device, asked.epoch)
+    known = find(db, epoch, asked.sequence, asked.digest)
+    if isinstance(asked, Withdrawal):
+        return _withdraw(db, epoch, asked, known, now)
+    forgotten = known is not None and known.refusal is Refusal.WITHDRAWN and failpoint.sabotaged("tombstone")
+    if known is None or forgotten or failpoint.sabotaged("double"):
+        return _count(db, epoch, asked, now)
+    if not known.same:
+        return _CONFLICT
+    if known.refusal is Refusal.WITHDRAWN:
+        return Admission(Verdict.REFUSED, Refusal.WITHDRAWN)
+    return Admission(Verdict.DUPLICATE)
+
+
+def find(db: sqlite3.Connection, epoch: Epoch, sequence: int, digest: bytes) -> Settled | None:
+    """What is known of an identity; None: nothing, it is new."""
+    row = db.execute(
+        "SELECT digest, refusal FROM frame WHERE task = ? AND device = ? AND epoch = ? AND sequence = ?",
+        (*epoch, sequence),
+    ).fetchone()
+    if row is not None:
+        return Settled(row[0] == digest, None if row[1] is None else Refusal(row[1]))
+    watermark, _, _ = _reached(db, epoch)
+    if sequence >= watermark:
+        return None
+    chunk = db.execute(
+        "SELECT digests, refusals FROM past WHERE task = ? AND device = ? AND epoch = ? AND chunk = ?",
+        (*epoch, sequence // digests.CHUNK),
+    ).fetchone()
+    return digests.Chunk(*chunk).at(sequence, digest) if chunk else Settled(same=True, refusal=None, known=False)
+
+
+def _withdraw(db: sqlite3.Connection, epoch: Epoch, asked: Withdrawal, known: Settled | None, now: float) -> Admission:
+    if known is None:
+        _record(db, epoch, asked.sequence, asked.digest, Refusal.WITHDRAWN, now)
+        return Admission(Verdict.WITHDRAWN, Refusal.WITHDRAWN)
+    if not known.same:
+        return _CONFLICT
+    if known.refusal is None:
+        return Admission(Verdict.APPLIED)
+    withdrawn = known.refusal is Refusal.WITHDRAWN
+    return Admission(Verdict.WITHDRAWN if withdrawn else Verdict.REFUSED, known.refusal)
+
+
+def _count(db: sqlite3.Connection, epoch: Epoch, entry: Entry, now: float) -> Admission:
+    """A new identity: its frame is applied unless it was judged at the door or does not fit its update.
+
+    The first admitted frame of an update leads it, whichever part that is: the update counts and weighs there, and
+    later parts keep the weight. Parts that never come, because they were withdrawn or refused, change nothing.
+    """
+    leader = db.execute(
+        "SELECT weight, parts FROM contribution WHERE task = ? AND device = ? AND epoch = ? AND number = ? AND leads",
+        (*epoch, entry.number),
+    ).fetchone()
+    refusal = entry.refusal
+    if refusal is None and leader and not failpoint.sabotaged("double"):
+        taken = db.execute(
+            "SELECT 1 FROM contribution WHERE task = ? AND device = ? AND epoch = ? AND number = ? AND part = ?",
+            (*epoch, entry.number, entry.part),
+        ).fetchone()
+        if taken or leader[1] != entry.parts:
+            refusal = Refusal.UPDATE
+    _record(db, epoch, entry.sequence, entry.digest, refusal, now)
+    if refusal is not None:
+        return Admission(Verdict.REFUSED, refusal)
+    db.execute(
+        "INSERT INTO contribution (task, device, epoch, sequence, number, part, parts, leads, weight, base_version,"
+        " num_examples, received, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*epoch, entry.sequence, entry.number, entry.part, entry.parts, leader is None,
+         leader[0] if leader else entry.weight, entry.base_version, entry.num_examples, now, entry.body),
+    )  # fmt: skip
+    return Admission(Verdict.APPLIED)
+
+
+def _record(
+    db: sqlite3.Connection, epoch: Epoch, sequence: int, digest: bytes, refusal: Refusal | None, now: float
+) -> None:
+    code = None if refusal is None else int(refusal)
+    db.execute("INSERT OR REPLACE INTO frame VALUES (?, ?, ?, ?, ?, ?, ?)", (*epoch, sequence, digest, code, now))
+    watermark, seen, _ = _reached(db, epoch)
+    if sequence == watermark:
+        watermark = _past_settled(db, epoch, watermark)
+    _reach(db, epoch, watermark, max(seen, sequence + 1))
+
+
+def greet(db: sqlite3.Connection, task: str, device: str, hello: Hello) -> int:
+    """Note what the device has settled, so that its refusals need not be told again.
+
+    Returns:
+        How many sequences the device has settled that this ledger has never seen: they were answered by a ledger
+        that a restored backup does not remember. Whether they counted is unknown, so that a late copy must not: they
+        are taken as settled, and the watermark passes over them.
+    """
+    if not hello.confirmed:
+        return 0
+    epoch = epoch_of(task, device, hello.epoch)
+    watermark, seen, confirmed = _reached(db, epoch)
+    lost = 0
+    if hello.confirmed > watermark:
+        (known,) = db.execute(
+            "SELECT count(*) FROM frame WHERE task = ? AND device = ? AND epoch = ? AND sequence >= ? AND sequence < ?",
+            (*epoch, watermark, hello.confirmed),
+        ).fetchone()
+        lost = hello.confirmed - watermark - known
+        watermark = _past_settled(db, epoch, hello.confirmed)
+    _reach(db, epoch, watermark, max(seen, watermark))
+    db.execute(
+        "UPDATE epoch SET confirmed = ?, lost_to_restore = lost_to_restore + ?"
+        " WHERE task = ? AND device = ? AND epoch = ?",
+        (max(confirmed, hello.confirmed), lost, *epoch),
+    )
+    return lost
+
+
+def receipt(
+    db: sqlite3.Connection, task: str, device: str, number: int, *, conflict: tuple[int, bytes] | None
+) -> Receipt:
+    """What the ledger knows about one epoch of a device."""
+    epoch = epoch_of(task, device, number)
+    watermark, seen, confirmed = _reached(db, epoch)
+    frames = "SELECT sequence, refusal FROM frame WHERE task = ? AND device = ? AND epoch = ?"
+    applied = db.execute(
+        f"{frames} AND sequence >= ? AND refusal IS NULL ORDER BY sequence LIMIT ?",
+        (*epoch, watermark, MAX_RECEIPT_LIST),
+    )
+    refused = db.execute(
+        f"{frames} AND sequence >= ? AND refusal IS NOT NULL ORDER BY sequence LIMIT ?",
+        (*epoch, confirmed, MAX_RECEIPT_LIST + 1),
+    )
+    return Receipt(
+        number, watermark, seen, conflict,
+        tuple(sequence for sequence, _ in applied),
+        tuple((sequence, Refusal(code)) for sequence, code in refused),
+    )  # fmt: skip
+
+
+def settled(db: sqlite3.Connection, epoch: Epoch) -> dict[int, Refusal | None]:
+    """Every sequence that is known, folded or not: None for applied, else the refusal; see Ledger.settled."""
+    known: dict[int, Refusal | None] = {}
+    first = 0
+    for number, *columns in db.execute(
+        "SELECT chunk, digests, refusals FROM past WHERE task = ? AND device = ? AND epoch = ? ORDER BY chunk DESC",
+        epoch,
+    ):
+        first = number * digests.CHUNK
+        known.update(digests.Chunk(*columns).frames(first))
+    folded = db.execute(
+        "SELECT applied + refused FROM epoch WHERE task = ? AND device = ? AND epoch = ?", epoch
+    ).fetchone()
+    if folded and folded[0] - len(known) == first:
+        known.update(dict.fromkeys(range(first)))
+    rows = db.execute("SELECT sequence, refusal FROM frame WHERE task = ? AND device = ? AND epoch = ?", epoch)
+    return known | {sequence: None if code is None else Refusal(code) for sequence, code in rows}
+
+
+def _reached(db: sqlite3.Connection, epoch: Epoch) -> tuple[int, int, int]:
+    """Watermark, seen and confirmed; zeros for an epoch of which nothing is known."""
+    row = db.execute(
+        "SELECT watermark, seen, confirmed FROM epoch WHERE task = ? AND device = ? AND epoch = ?", epoch
+    ).fetchone()
+    return row or (0, 0, 0)
+
+
+def _reach(db: sqlite3.Connection, epoch: Epoch, watermark: int, seen: int) -> None:
+    db.execute(
+        "INSERT INTO epoch (task, device, epoch, watermark, seen, confirmed) VALUES (?, ?, ?, ?, ?, 0)"
+        " ON CONFLICT DO UPDATE SET watermark = excluded.watermark, seen = excluded.seen",
+        (*epoch, watermark, seen),
+    )
+
+
+def _past_settled(db: sqlite3.Connection, epoch: Epoch, watermark: int) -> int:
+    """The first sequence from the watermark on that is not settled."""
+    rows = db.execute(
+        "SELECT sequence FROM frame WHERE task = ? AND device = ? AND epoch = ? AND sequence >= ? ORDER BY sequence",
+        (*epoch, watermark),
+    )
+    for (sequence,) in rows:
+        if sequence != watermark:
+            break
+        watermark += 1
+    return watermark

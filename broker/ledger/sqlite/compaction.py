@@ -1,0 +1,139 @@
+"""What keeps the ledger small: settled frames fold into short digests, old contributions and versions go.
+
+Each function does one bounded step inside the caller's transaction.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Final
+
+from broker.ledger.digests import CHUNK, WINDOW, Chunk
+from broker.ledger.sqlite.admission import Epoch
+from edgeclient.wire.messages import Refusal
+
+# An epoch folds this many at a time: a fold rewrites a chunk of 4 KiB, a row takes about 80 bytes.
+FOLD_AT: Final = 256
+STEP: Final = 8192  # rows at once: 0.2 s at most, measured with 60,000 frames of 50 devices
+# An update may be completed by late parts; its first one is remembered for so many versions at most.
+REMEMBERED: Final = 4096
+
+
+def fold(db: sqlite3.Connection, task: str, limit: int = STEP) -> int:
+    """Fold settled frame rows, about `limit` at most, and return how many it was.
+
+    Applied rows go once the watermark is past them; refused ones only once the device has confirmed them too, since
+    every receipt lists them until then.
+    """
+    due = db.execute(
+        "SELECT device, epoch, watermark, confirmed FROM epoch WHERE task = ? AND watermark - folded >= ? LIMIT ?",
+        (task, FOLD_AT, limit),
+    ).fetchall()
+    folded = 0
+    for device, number, watermark, confirmed in due:
+        if folded < limit:
+            folded += _fold_epoch(db, Epoch(task, device, number), watermark, confirmed, limit - folded)
+    return folded
+
+
+def _fold_epoch(db: sqlite3.Connection, epoch: Epoch, watermark: int, confirmed: int, limit: int) -> int:
+    rows = db.execute(
+        "SELECT sequence, digest, refusal FROM frame WHERE task = ? AND device = ? AND epoch = ? AND sequence < ?"
+        " AND (refusal IS NULL OR sequence < ?) ORDER BY sequence LIMIT ?",
+        (*epoch, watermark, confirmed, limit),
+    ).fetchall()
+    frames = [(sequence, digest, None if code is None else Refusal(code)) for sequence, digest, code in rows]
+    oldest = max(0, watermark - WINDOW) // CHUNK
+    for number, members in groupby(frames, key=lambda each: each[0] // CHUNK):
+        if number >= oldest:
+            _fold_chunk(db, epoch, number, members)
+    db.execute(
+        "DELETE FROM past WHERE task = ? AND device = ? AND epoch = ? AND chunk < ?",
+        (*epoch, oldest),
+    )
+    db.executemany(
+        "DELETE FROM frame WHERE task = ? AND device = ? AND epoch = ? AND sequence = ?",
+        [(*epoch, sequence) for sequence, _, _ in frames],
+    )
+    refused = sum(refusal is not None for _, _, refusal in frames)
+    reached = watermark if len(frames) < limit else frames[-1][0] + 1
+    db.execute(
+        "UPDATE epoch SET applied = applied + ?, refused = refused + ?, folded = max(folded, ?)"
+        " WHERE task = ? AND device = ? AND epoch = ?",
+        (len(frames) - refused, refused, reached, *epoch),
+    )
+    return len(frames)
+
+
+def _fold_chunk(
+    db: sqlite3.Connection, epoch: Epoch, number: int, frames: Iterable[tuple[int, bytes, Refusal | None]]
+) -> None:
+    key = (*epoch, number)
+    row = db.execute(
+        "SELECT digests, refusals FROM past WHERE task = ? AND device = ? AND epoch = ? AND chunk = ?", key
+    ).fetchone()
+    chunk = (Chunk(*row) if row else Chunk()).with_frames(frames)
+    db.execute("INSERT OR REPLACE INTO past VALUES (?, ?, ?, ?, ?, ?)", (*key, chunk.digests, chunk.refusals))
+
+
+def forget_contributions(
+    db: sqlite3.Connection, task: str, before_batch: int, before_base: int, limit: int = STEP
+) -> int:
+    """Drop contributions of old batches whose frames have folded, and return how many; their batches' records stay.
+
+    Args:
+        db: in a transaction.
+        task: task id.
+        before_batch: older batches only.
+        before_base: an update of several parts stays until its base version is older than this: then no late part of
+            it can be admitted, and nobody needs the weight of its first.
+        limit: at most so many.
+    """
+    rows = db.execute(
+        "SELECT id, device, epoch FROM contribution c WHERE task = ? AND batch < ? AND body IS NULL"
+        " AND (parts = 1 OR base_version < ?) AND NOT EXISTS (SELECT 1 FROM frame f WHERE f.task = c.task"
+        " AND f.device = c.device AND f.epoch = c.epoch AND f.sequence = c.sequence) LIMIT ?",
+        (task, before_batch, before_base, limit),
+    ).fetchall()
+    db.executemany("DELETE FROM contribution WHERE id = ?", [(id_,) for id_, _, _ in rows])
+    db.executemany(
+        "UPDATE epoch SET forgotten = forgotten + 1 WHERE task = ? AND device = ? AND epoch = ?",
+        [(task, device, epoch) for _, device, epoch in rows],
+    )
+    return len(rows)
+
+
+def kept(number: int, newest: int, keep: int) -> bool:
+    """Whether a version stays: all of the newest `keep`, of older ones ever fewer, at multiples of a power of two.
+
+    So about keep · (1 + log2(newest / keep) / 2) versions stay, and one that has gone is never asked for again.
+
+    Example:
+        >>> [number for number in range(33) if kept(number, newest=32, keep=4)]
+        [0, 8, 16, 20, 24, 26, 28, 29, 30, 31, 32]
+    """
+    age, step = newest - number, 1
+    while age > keep * step:
+        step *= 2
+    return number % step == 0
+
+
+def forget_versions(db: sqlite3.Connection, task: str, keep: int, served: Iterable[str], limit: int = 64) -> list[str]:
+    """Drop old versions, `limit` at most, and return the digests that nothing names any more.
+
+    Args:
+        db: in a transaction.
+        task: task id.
+        keep: see `kept`.
+        served: digests that devices may still fetch; they stay.
+        limit: at most so many versions.
+    """
+    versions = db.execute("SELECT number, digest FROM version WHERE task = ? ORDER BY number", (task,)).fetchall()
+    stay = set(served)
+    newest = versions[-1][0]
+    old = [(number, digest) for number, digest in versions if not kept(number, newest, keep) and digest not in stay]
+    old = old[:limit]
+    db.executemany("DELETE FROM version WHERE task = ? AND number = ?", [(task, number) for number, _ in old])
+    named = "SELECT 1 FROM version WHERE digest = ? UNION ALL SELECT 1 FROM task WHERE bundle = ?"
+    gone = sorted({digest for _, digest in old})
+    return [digest for digest in gone if not db.execute(named, (digest, digest)).fetchone()]

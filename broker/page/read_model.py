@@ -1,0 +1,227 @@
+"""What the web page shows, as JSON values: the ledger's rows joined with what devices say of themselves.
+
+Reads the ledger beside the service, in whatever one thread calls it.
+"""
+
+import math
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from broker.ledger.sqlite import history, overview
+from broker.ledger.sqlite.database import Database
+from broker.ledger.sqlite.overview import Curve, Point
+from broker.monitor import story
+from broker.monitor.events import Event, Known, Made, Moved, notice
+from broker.monitor.roster import PAGE
+from broker.monitor.roster import Known as Device
+from broker.page.counts import Shown
+from broker.settings import Task
+from edgeclient.settings import structure
+from edgeclient.wire.topics import checked
+
+ROUNDS: Final = 10
+_EVENTS: Final = 100
+_SILENT_AFTER_S: Final = 3600.0
+
+
+class Board:
+    """The read model of the page.
+
+    Args:
+        ledger: the database file.
+        shown: the watch that the service tells.
+    """
+
+    def __init__(self, ledger: Path, shown: Shown) -> None:
+        self._ledger = ledger
+        self._shown = shown
+        self._database: Database | None = None
+        self._curves: dict[str, Curve] = {}
+        self._known = Known(_SILENT_AFTER_S)
+        self._events: deque[Event] = deque(maxlen=_EVENTS)
+
+    def close(self) -> None:
+        """Let go of the ledger; by the thread that has read it."""
+        if self._database is not None:
+            self._database.close()
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._database = Database(self._ledger, read_only=True)
+        return self._database.db
+
+    def tasks(self) -> list[str]:
+        """Their names."""
+        return history.tasks(self._db)
+
+    def first(self, task: str) -> dict[str, Any]:
+        """What the page shows at first beside the live sections: of `task`, or of the first one there is."""
+        tasks = self.tasks()
+        task = task if task in tasks else next(iter(tasks), "")
+        return {"tasks": tasks, "task": task, "devices": self.devices(task), "rounds": self.rounds(task)}
+
+    def live(self, task: str) -> dict[str, Any]:
+        """What changes by itself, in sections; none for a task that is not there."""
+        if task not in self.tasks():
+            return {}
+        self._shown.look()
+        curve = self._curves.setdefault(task, Curve(task)).read(self._db)
+        settings, roster = self._settings(task), self._shown.roster
+        last, summary = curve[-1], roster.summary(task)
+        return {
+            "now": {
+                "version": last.number,
+                "made_s": last.made_s,
+                "waiting": overview.waiting(self._db, task),
+                "goal": settings.goal,
+                "density": settings.policy.density,
+                "updates": last.updates,
+                "frame_bytes": last.frame_bytes,
+                "dense_bytes": self._shown.dense_bytes(task) * last.updates,
+                "upload_bytes": self._shown.upload_bytes,
+                "wrong": self._shown.ready(),
+            },
+            "fleet": {"states": summary.states, "reasons": summary.reasons, "outbox": summary.outbox},
+            "points": [_point(each) for each in curve],
+            "verdicts": self._verdicts(task),
+            "events": self._happened(task),
+            "roster": roster.changes,
+        }
+
+    def devices(self, task: str, *, state: str = "", search: str = "", number: int = 0) -> dict[str, Any]:
+        """A page of the fleet."""
+        self._shown.look()
+        found = self._shown.roster.page(task, state=state, search=search[:64], number=number)
+        rows = [_row(name, device) for name, device in found.devices]
+        return {"rows": rows, "total": found.total, "page": number, "per_page": PAGE}
+
+    def device(self, task: str, name: str) -> dict[str, Any] | None:
+        """Everything about one device; None when nobody knows it."""
+        if checked(task) not in self.tasks():
+            return None
+        self._shown.look()
+        past, device = history.of_device(self._db, task, checked(name)), self._shown.roster.find(task, name)
+        if device is None and not past.epochs:
+            return None
+        settings = self._settings(task)
+        facts = story.Facts(
+            task=task,
+            device=name,
+            now_s=time.time(),
+            version=past.version,
+            max_staleness=settings.policy.max_staleness,
+            waiting=past.waiting,
+            goal=settings.goal,
+            asked=not self._shown.ready(),
+            said=None if device is None else device.said,
+            epochs=past.epochs,
+            applied=past.applied,
+            refused=past.refused,
+            lost=past.lost,
+            last_frame_s=past.last_frame_s,
+            update=None if past.update is None else story.Update(*past.update),
+            refusals=past.refusals,
+            last_refusal=past.last_refusal,
+        )
+        told = {} if device is None else {**_row(name, device), **asdict(device.said), "state": device.state}
+        return {
+            "name": name,
+            "story": story.told(facts),
+            "said": told,
+            "version": past.version,
+            "applied": past.applied,
+            "refused": past.refused,
+            "lost": past.lost,
+            "refusals": past.refusals,
+            "last_refusal": past.last_refusal,
+            "last_frame_s": past.last_frame_s,
+            "density": self._shown.density(task, name),
+            "task_density": settings.policy.density,
+            "recent": [each._asdict() for each in overview.recent(self._db, task, name)],
+        }
+
+    def rounds(self, task: str, *, before: int = 2**62, limit: int = ROUNDS) -> list[dict[str, Any]]:
+        """The newest rounds below a version."""
+        return [each._asdict() for each in overview.rounds(self._db, task, before, limit)]
+
+    def contributors(self, task: str, number: int) -> list[str]:
+        """All devices of a round."""
+        return overview.contributors(self._db, task, number)
+
+    def _settings(self, task: str) -> Task:
+        return structure(overview.settings(self._db, task) or {}, Task, where=f"settings of task {task}")
+
+    def _verdicts(self, task: str) -> dict[str, Any]:
+        answers = [
+            {"verdict": verdict, "reason": reason, "count": count}
+            for (name, verdict, reason), count in sorted(self._shown.verdicts.copy().items())
+            if name == task
+        ]
+        return {"answers": answers, "unreadable": dict(sorted(self._shown.unreadable.copy().items()))}
+
+    def _happened(self, task: str) -> list[dict[str, Any]]:
+        made, moved = history.news(self._db, self._known.versions, self._known.marks)
+        self._events.extend(
+            notice(self._known, (Made(*each) for each in made), (Moved(*each) for each in moved), now_s=time.time())
+        )
+        both = sorted([*self._events, *self._shown.roster.events.copy()])
+        return [each._asdict() for each in both if each.task == task][-_EVENTS:]
+
+
+def changed(sections: Mapping[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+    """The part of `sections` that a reader does not have; `sent` is what it has, and has it from now on.
+
+    Of the learning curve only points that are new or newly evaluated go, of events only new ones.
+
+    Example:
+        >>> sent = {}
+        >>> changed({"roster": 1, "events": ["a"]}, sent)
+        {'roster': 1, 'events': ['a']}
+        >>> changed({"roster": 2, "events": ["a", "b"]}, sent)
+        {'roster': 2, 'events': ['b']}
+        >>> changed({"roster": 2, "events": ["a", "b"]}, sent)
+        {}
+    """
+    found: dict[str, Any] = {}
+    for name, value in sections.items():
+        before = sent.get(name)
+        if value != before:
+            found[name] = [each for each in value if each not in (before or ())] if isinstance(value, list) else value
+            sent[name] = value
+    return {name: value for name, value in found.items() if value != []}
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {**point._asdict(), "metrics": finite(point.metrics)}
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that JSON can say.
+
+    Example:
+        >>> finite({"accuracy": 0.5, "loss": float("nan")})
+        {'accuracy': 0.5}
+    """
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _row(name: str, device: Device) -> dict[str, Any]:
+    said = device.said
+    return {
+        "name": name,
+        "state": device.state,
+        "note": said.note,
+        "since_s": device.since_s,
+        "heard_s": device.heard_s,
+        "version": said.version,
+        "outbox": said.queued + said.sent + said.returned,
+        "applied": said.applied,
+        "refused": said.refused,
+        "up_bytes": said.up_bytes,
+    }

@@ -1,0 +1,1 @@
+"""Child processes of the aggregator, and the MQTT broker that is one."""

@@ -1,0 +1,1 @@
+"""Keeping the aggregator's store: backup, restore, examination, and the devices' accounts against the ledger."""

@@ -1,0 +1,123 @@
+"""Checks from outside that nothing was lost or counted twice: devices' accounts against the ledger.
+
+A device says through `edgeclient audit` what it trained and what waits; the ledger says what it applied.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from broker.aggregate.fixed import weighted_sum
+from broker.aggregate.optimisers import Sgd
+from broker.ledger.sqlite.ledger import Ledger
+from broker.registry.blobs import Blobs
+from broker.upkeep import law
+from edgeclient.bundle import archive
+from edgeclient.wire import frame
+from edgeclient.wire.announcement import SCALE_BITS
+
+
+class AccountError(Exception):
+    """A device's account cannot be read; the device's own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What came of one device's work in its current epoch.
+
+    Attributes:
+        device: device id.
+        rounds: local rounds trained.
+        waiting: frames that the ledger has not applied yet.
+        lost: sequences that neither the ledger nor the device knows.
+        law_holds: whether trained = applied + waiting + residual.
+        worst_error: largest difference, in units of what float32 rounding explains.
+        renewals: residuals dropped before this epoch.
+    """
+
+    device: str
+    rounds: int
+    waiting: int
+    lost: int
+    law_holds: bool
+    worst_error: float
+    renewals: int
+
+
+def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
+    """Compare both sides of a device's account; the device must not be running.
+
+    Raises:
+        AccountError: the device's account cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        told, exported = _export(config, Path(directory) / "account.npz")
+    settled = ledger.settled(task, device, told["epoch"])
+    tensors = [(rows, columns) for rows, columns in exported["tensors"].tolist()]
+    applied = [frame.decode(each.body, tensors).update for each in ledger.by_device(task, device, told["epoch"])]
+    held = _frames(exported)
+    # A frame may be applied while its receipt is still under way: the ledger's word counts.
+    waiting = [
+        frame.decode(body, tensors).update for sequence, body in held if settled.get(sequence, "unknown") is not None
+    ]
+    finding = law.check(
+        exported["trained"], exported["absolute"], told["rounds"], exported["residual"], [*applied, *waiting]
+    )
+    known = settled.keys() | {sequence for sequence, _ in held}
+    return Account(
+        device=device,
+        rounds=told["rounds"],
+        waiting=len(waiting),
+        lost=sum(sequence not in known for sequence in range(told["next_sequence"])),
+        law_holds=finding.holds,
+        worst_error=finding.worst,
+        renewals=told["renewals"],
+    )
+
+
+def remade(ledger: Ledger, blobs: Blobs, task: str, learning_rate: float) -> int:
+    """How many versions come out bit for bit when made again from their recorded batches.
+
+    Needs the frames of all versions in the ledger, and all versions in the registry.
+    """
+    same = 0
+    (content,) = (blobs.get(digest) for name, digest, _ in ledger.tasks() if name == task)
+    tensors = archive.decode(content).manifest.layout.tensors
+    for before, after in pairwise(ledger.versions(task)):
+        if after.batch is None:  # an older ledger went on above what the fleet knew, with the same parameters
+            same += after.digest == before.digest
+            continue
+        parameters = np.frombuffer(blobs.get(before.digest), "<f4").astype(np.float32)
+        members = [(frame.decode(each.body, tensors).update, each.weight) for each in ledger.batch(task, after.batch)]
+        total = weighted_sum(members, parameters.size, SCALE_BITS)
+        again = Sgd(learning_rate).step(parameters, total, after.total_weight, SCALE_BITS)
+        same += again.astype("<f4").tobytes() == blobs.get(after.digest)
+    return same
+
+
+def _export(config: Path, out: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    command = [sys.executable, "-m", "edgeclient.cli", "audit", str(config), "--out", str(out), "--json"]
+    answered = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own command)
+    if answered.returncode:
+        raise AccountError(f"the account of {config} cannot be read: {answered.stderr.strip()}")
+    with np.load(out, allow_pickle=False) as exported:
+        return json.loads(answered.stdout), dict(exported)
+
+
+def _frames(exported: dict[str, npt.NDArray[Any]]) -> list[tuple[int, bytes]]:
+    """(sequence, bytes) of every frame on the device; -1 for one that never left."""
+    bodies, lengths = exported["frame_bytes"].tobytes(), exported["frame_lengths"]
+    starts = (np.cumsum(lengths) - lengths).tolist()
+    sequences = exported["frame_sequences"].tolist()
+    return [
+        (sequence, bodies[start : start + length])
+        for sequence, start, length in zip(sequences, starts, lengths.tolist(), strict=True)
+    ]

@@ -1,0 +1,174 @@
+"""Keeping the aggregator's store: back it up while it runs, restore it, check it, measure it.
+
+A root of its own beside the service: ledger, registry and the sums of batches meet here, and nothing else.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from broker.aggregate.fixed import weighted_sum
+from broker.aggregate.optimisers import Sgd
+from broker.ledger.lock import Lock
+from broker.ledger.sqlite import check
+from broker.ledger.sqlite.check import Finding
+from broker.ledger.sqlite.ledger import Ledger
+from broker.registry.blobs import Blobs, RegistryError
+from broker.settings import Aggregator, Task
+from edgeclient import files
+from edgeclient.bundle import archive
+from edgeclient.settings import structure
+from edgeclient.wire import frame
+from edgeclient.wire.announcement import SCALE_BITS
+from edgeclient.wire.errors import WireError
+
+_LEDGER: Final = "ledger.db"
+_REGISTRY: Final = "registry"
+_ATTEMPTS: Final = 5
+
+
+class UpkeepError(Exception):
+    """A backup cannot be made or used; one line that says why and what to do."""
+
+
+def backup(settings: Aggregator, target: Path) -> int:
+    """Copy ledger and registry into the new folder `target`, consistent while the aggregator runs; bytes written.
+
+    The folder appears whole or not at all.
+
+    Raises:
+        UpkeepError: there is something at `target` already.
+        LedgerError, RegistryError: the store cannot be read, or the copy not be written.
+    """
+    if target.exists():
+        raise UpkeepError(f"{target} is already there: choose a folder that does not exist yet")
+    partial = target.with_name(target.name + ".partial")
+    try:
+        _copy(settings, partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # it may have taken the last room that the aggregator has
+        raise
+    files.sync_directory(partial)
+    partial.rename(target)
+    files.sync_directory(target.parent)
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def _copy(settings: Aggregator, partial: Path) -> None:
+    """Ledger and registry that belong together."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with Ledger(settings.ledger, read_only=True) as ledger:
+            ledger.copy_to(partial / _LEDGER)
+            try:
+                _copy_blobs(partial / _LEDGER, Blobs(settings.registry), Blobs(partial / _REGISTRY))
+            except RegistryError:
+                # The aggregator may have dropped an old version meanwhile: then a newer copy does not name it.
+                with Ledger(partial / _LEDGER, read_only=True) as copied:
+                    if copied.digests() <= ledger.digests():
+                        raise
+            else:
+                return
+    raise UpkeepError(f"{settings.directory} changed too fast to be copied: try again")
+
+
+def restore(settings: Aggregator, source: Path) -> dict[str, int]:
+    """Make the backup in `source` the aggregator's store; the version that each task continues from.
+
+    Raises:
+        UpkeepError: `source` holds no backup, or there is a ledger already.
+        LedgerError, RegistryError: the backup is damaged, or an aggregator runs.
+    """
+    if not ((source / _LEDGER).is_file() and (source / _REGISTRY).is_dir()):
+        raise UpkeepError(f"{source} holds no backup: give a folder that edgebroker backup has made")
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    with Lock(settings.ledger):
+        for name in (_LEDGER, f"{_LEDGER}-wal"):
+            if (settings.directory / name).exists():
+                raise UpkeepError(
+                    f"{settings.directory} holds {name} already: move the folder away first, then restore again"
+                )
+        for leftover in settings.directory.glob(f"{_LEDGER}.rest*"):  # of a restore that was killed
+            leftover.unlink()
+        staged = settings.directory / f"{_LEDGER}.restoring"
+        for end in ("", "-wal"):  # a folder that a dead machine left has its newest writes in the log
+            if (source / f"{_LEDGER}{end}").exists():
+                shutil.copyfile(source / f"{_LEDGER}{end}", f"{staged}{end}")
+        with Ledger(staged) as ledger:
+            ledger.check_pages()
+        _copy_blobs(staged, Blobs(source / _REGISTRY), Blobs(settings.registry))
+        with Ledger(staged) as ledger:
+            ledger.jump(time.time())
+            continued = {name: ledger.versions(name, last=1)[0].number for name, _, _ in ledger.tasks()}
+            final = settings.directory / f"{_LEDGER}.restored"
+            ledger.copy_to(final)
+        final.rename(settings.ledger)
+        for leftover in settings.directory.glob(f"{_LEDGER}.restoring*"):
+            leftover.unlink()
+        files.sync_directory(settings.directory)
+    return continued
+
+
+def examine(settings: Aggregator) -> tuple[list[Finding], int]:
+    """Everything that is wrong with ledger and registry, and how many versions came out bit for bit when made again."""
+    found = check.check(settings.ledger)
+    if any(each.where == str(settings.ledger) for each in found):
+        return found, 0
+    blobs, remade = Blobs(settings.registry), 0
+    with Ledger(settings.ledger, read_only=True) as ledger:
+        for digest in sorted(ledger.digests()):
+            try:
+                blobs.get(digest)
+            except RegistryError as error:
+                if digest in ledger.digests():  # else the aggregator has dropped the version meanwhile
+                    path = blobs.path(digest)
+                    what = str(error).removeprefix(str(path)).lstrip(": ")
+                    found.append(Finding(str(path), what, "copy it from a backup's registry"))
+        for name, digest, values in ledger.tasks():
+            task = structure(values, Task, where=f"settings of task {name}")
+            try:
+                for version, same in _remade(ledger, blobs, name, digest, task.learning_rate):
+                    remade += same
+                    if not same:
+                        what = "made again from its batch it has other parameters"
+                        found.append(Finding(f"task {name} version {version}", what, check.REPORT))
+            except RegistryError:
+                continue  # found above
+            except (WireError, ValueError) as error:
+                found.append(Finding(f"task {name}", f"a frame cannot be added again: {error}", check.REPORT))
+    return found, remade
+
+
+def size(settings: Aggregator) -> dict[str, Any]:
+    """Bytes and rows of the ledger, contents and bytes of the registry, and versions kept of each task."""
+    with Ledger(settings.ledger, read_only=True) as ledger:
+        contents, total = Blobs(settings.registry).size()
+        kept = {name: len(ledger.versions(name)) for name, _, _ in ledger.tasks()}
+        return {**ledger.size(), "registry_contents": contents, "registry_bytes": total, "versions_kept": kept}
+
+
+def _copy_blobs(ledger: Path, source: Blobs, target: Blobs) -> None:
+    with Ledger(ledger, read_only=True) as named:
+        for digest in sorted(named.digests()):
+            target.put(source.get(digest))
+
+
+def _remade(ledger: Ledger, blobs: Blobs, task: str, bundle_digest: str, rate: float) -> Iterator[tuple[int, bool]]:
+    """Each version whose predecessor and frames are all still kept, and whether it comes out the same."""
+    tensors = archive.decode(blobs.get(bundle_digest)).manifest.layout.tensors
+    for before, after in pairwise(ledger.versions(task)):
+        if after.batch is None or after.number != before.number + 1:
+            continue
+        members = ledger.batch(task, after.batch)
+        if len(members) == after.frames:
+            parameters = np.frombuffer(blobs.get(before.digest), "<f4").astype(np.float32)
+            decoded = ((frame.decode(each.body, tensors).update, each.weight) for each in members)
+            total = weighted_sum(decoded, parameters.size, SCALE_BITS)
+            again = Sgd(rate).step(parameters, total, after.total_weight, SCALE_BITS)
+            yield after.number, again.astype("<f4").tobytes() == blobs.get(after.digest)

@@ -1,0 +1,173 @@
+"""What is installed: Python, packages, ONNX Runtime, and which kernels run."""
+
+import importlib
+import os
+import platform
+import re
+import struct
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+from edgeclient.commands.doctor.findings import Finding
+from edgeclient.compress.select import NUMBA_FROM, backend, why_no_numba
+from edgeclient.train.runtime import load
+from edgeclient.train.trainer import TrainingError
+from edgeclient.wire.frame import context, rice
+
+_ACCEL: Final = "pip install 'edgeclient[accel]'"
+# Every module that holds compiled kernels; the context coder's twin shows its outermost one.
+_TWINS: Final = ("compress._select_numba", "compress._add_numba", "wire.frame._rice_numba", "wire.frame._context_numba")
+
+
+def python() -> Iterator[Finding]:
+    """Interpreter and machine."""
+    yield judge_python(platform.python_version(), 8 * struct.calcsize("P"), platform.machine())
+
+
+def judge_python(version: str, bits: int, machine: str) -> Finding:
+    """A 32-bit system has neither ONNX Runtime nor room to map a large residual.
+
+    Example:
+        >>> judge_python("3.11.2", 32, "armv7l").level
+        'fail'
+    """
+    what = f"{version}, {bits} bit, {machine}"
+    if bits < 64:
+        return Finding("fail", "python", what, "install a 64-bit operating system, such as Raspberry Pi OS (64-bit)")
+    return Finding("ok", "python", what)
+
+
+def packages() -> Iterator[Finding]:
+    """What edgeclient requires wherever it runs, and what is there of it; cryptography, where it is there."""
+    versions = {}
+    for line in metadata.requires("edgeclient") or ():
+        if ";" not in line and (name := re.match(r"[\w.-]+", line)) is not None:
+            versions[name[0]] = _version(name[0])
+    if (signs := _version("cryptography")) is not None:
+        versions["cryptography"] = signs
+    yield judge_packages(versions)
+
+
+def judge_packages(versions: Mapping[str, str | None]) -> Finding:
+    """Versions by name; None for what is missing.
+
+    Example:
+        >>> judge_packages({"numpy": "2.4.6", "attrs": None})
+        Finding(level='fail', topic='packages', what='attrs missing, numpy 2.4.6', advice='pip install attrs')
+    """
+    what = ", ".join(f"{name} {version or 'missing'}" for name, version in sorted(versions.items()))
+    missing = sorted(name for name, version in versions.items() if version is None)
+    if missing:
+        return Finding("fail", "packages", what, f"pip install {' '.join(missing)}")
+    return Finding("ok", "packages", what)
+
+
+def onnxruntime() -> Iterator[Finding]:
+    """Whether the runtime is there, alone, new enough, and can be imported."""
+    try:
+        yield Finding("ok", "onnxruntime", str(load().__version__))
+    except TrainingError as error:
+        what, _, advice = str(error).partition(": pip ")
+        yield Finding("fail", "onnxruntime", what, advice and f"pip {advice}")
+
+
+def kernels() -> Iterator[Finding]:
+    """Which kernels run, and whether rounds will find them compiled."""
+    why = why_no_numba()
+    yield judge_numba(_version("numba"), why)
+    select_with = backend(NUMBA_FROM)
+    since = f" from {NUMBA_FROM:,} parameters" if select_with == "numba" else ""
+    rice_with = "numpy" if rice.twin(rice.NUMBA_FROM) is None else "numba"
+    what = f"selection {select_with}{since}, context coder {context.backend()}, Rice coder {rice_with}"
+    yield Finding("ok", "kernels", what)
+    if why is None:
+        yield judge_cache(cached())
+
+
+def judge_numba(version: str | None, why: str | None) -> Finding:
+    """Its absence is a choice, a broken one is not.
+
+    Example:
+        >>> judge_numba("0.68.1", "OSError: llvm").level
+        'warn'
+    """
+    if why is None:
+        return Finding("ok", "numba", str(version))
+    if version is None:
+        return Finding("ok", "numba", "not installed: NumPy kernels, same results", f"for more speed: {_ACCEL}")
+    what = f"{version} cannot be used ({why}): NumPy kernels, same results"
+    return Finding("warn", "numba", what, f"{_ACCEL}, or pip uninstall numba llvmlite")
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """Where numba keeps compiled kernels.
+
+    Attributes:
+        path: the folder of those that select.
+        wanted: NUMBA_CACHE_DIR, None where it is not set.
+        writeable: whether new ones can be kept there.
+        missing: kernels that are not there.
+        compiled: whether one had to be compiled just now.
+    """
+
+    path: Path
+    wanted: Path | None
+    writeable: bool
+    missing: Sequence[str]
+    compiled: bool
+
+
+def cached() -> Cache:
+    """Look into the cache on disk; call where numba works."""
+    missing, path, compiled = [], Path(), False
+    for name in _TWINS:
+        for kernel in vars(importlib.import_module(f"edgeclient.{name}")).values():
+            if not hasattr(kernel, "py_func") or kernel.targetoptions.get("inline") == "always":
+                continue
+            folder = Path(kernel.stats.cache_path)
+            path = path if path.name else folder
+            compiled |= sum(kernel.stats.cache_misses.values()) > 0
+            if not (folder / _index_file(kernel.py_func)).exists():
+                missing.append(kernel.py_func.__name__)
+    wanted = os.environ.get("NUMBA_CACHE_DIR")
+    return Cache(path, Path(wanted) if wanted else None, os.access(path, os.W_OK), missing, compiled)
+
+
+def _index_file(function: Any) -> str:
+    """As numba names it."""
+    module, code = function.__module__.rpartition(".")[2], function.__code__
+    version = f"{sys.version_info.major}{sys.version_info.minor}{sys.abiflags}"
+    return f"{module}.{function.__qualname__}-{code.co_firstlineno}.py{version}.nbi"
+
+
+def judge_cache(cache: Cache) -> Finding:
+    """Whether rounds will find their kernels compiled.
+
+    Example:
+        >>> judge_cache(Cache(Path("/cache"), None, True, ["sweep", "add"], False)).what
+        '2 kernels not compiled yet in /cache'
+    """
+    if cache.wanted is not None and not cache.path.is_relative_to(cache.wanted):
+        what = f"NUMBA_CACHE_DIR={cache.wanted} cannot be written: {cache.path} is used"
+        return Finding("warn", "numba cache", what, f"mkdir -p {cache.wanted}, and make it this user's own")
+    if cache.missing:
+        what = f"{len(cache.missing)} kernels not compiled yet in {cache.path}"
+        if not cache.writeable:
+            return Finding("warn", "numba cache", f"{what}, which cannot be written", "set NUMBA_CACHE_DIR")
+        return Finding("warn", "numba cache", what, "edgeclient warmup")
+    if cache.compiled:
+        what = f"{cache.path}: what was there is for another CPU or version, compiled again just now"
+        return Finding("warn", "numba cache", what, "edgeclient warmup; NUMBA_CPU_NAME=generic suits images for many")
+    return Finding("ok", "numba cache", f"warmed up, {cache.path}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,133 @@
+"""What the owner grants at this moment: conditions, budgets and pauses, kept together for the policy."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edgeclient.conditions import policy
+from edgeclient.conditions.board import Board, Observed
+from edgeclient.conditions.policy import Hindrance, History, Moment
+from edgeclient.conditions.usage import Usage
+from edgeclient.conditions.wear import Allowance
+
+if TYPE_CHECKING:
+    from edgeclient.settings import Conditions
+
+_LOG = logging.getLogger(__name__)
+PAUSED: Final = "paused"  # file in the device's directory
+_OBSERVE_S: Final = 5.0
+_OBSERVE_TRAINING_S: Final = 1.0
+
+
+class Guard:
+    """Conditions as last observed, bytes and writes as far as they are used up.
+
+    Args:
+        conditions: the owner's.
+        directory: of the device: usage.json is kept there, and `paused` looked for.
+        board: tells the conditions.
+
+    Attributes:
+        rules: what the owner grants.
+        observed: conditions when they were last looked at.
+        hindrance: why training was last stopped, "" if it was not.
+    """
+
+    def __init__(self, conditions: "Conditions", directory: Path, board: Board) -> None:
+        self.rules = policy.rules(conditions)
+        self.observed = Observed()
+        self.hindrance = ""
+        self._directory = directory
+        self._pausable = [directory]
+        self._board = board
+        self._observed_s = -_OBSERVE_S
+        self._usage = _usage(directory)
+        self._unkept = False
+        allowed = conditions.max_written_bytes_per_day
+        self._wear = Allowance(allowed, float(allowed), time.monotonic())
+
+    def also(self, directory: Path) -> None:
+        """Another task of the device is here: pausing one pauses all."""
+        if directory not in self._pausable:
+            self._pausable.append(directory)
+
+    def look(self) -> bool:
+        """Observe, if that was some seconds ago; whether it was."""
+        if time.monotonic() - self._observed_s < _OBSERVE_S:
+            return False
+        self._observe()
+        return True
+
+    def passed(self, count: int) -> None:
+        """So many bytes have gone over the network."""
+        usage = self._usage.on(datetime.now().date())  # noqa: DTZ005 (days are the owner's)
+        if self.observed.metered:
+            usage = usage.plus(count)
+        if usage != self._usage:
+            self._usage = usage
+            # Not synced: a power cut costs seconds of an account.
+            self._keep(json.dumps(asdict(usage)))
+
+    def _keep(self, text: str) -> None:
+        path = self._directory / "usage.json"
+        try:
+            path.with_suffix(".new").write_text(text)
+            path.with_suffix(".new").replace(path)
+        except OSError as error:
+            if not self._unkept:
+                _LOG.warning("%s cannot be written (%s): a restart begins the budget anew", path, error.strerror)
+            self._unkept = True
+
+    def wrote(self, count: int) -> None:
+        """So many bytes were written to the card."""
+        self._wear = self._wear.spent(count, now=time.monotonic())
+
+    def moment(self) -> Moment:
+        """Now."""
+        here = datetime.now()  # noqa: DTZ005 (quiet hours are the owner's)
+        return Moment(time.monotonic(), 60 * here.hour + here.minute)
+
+    def history(self, paused: str, *, link_up: bool) -> History:
+        """What was done; `paused` is a reason that the caller has to do nothing, "" for none."""
+        if not paused and self._paused:
+            paused = "paused by its owner: edgeclient resume lets it go on"
+        wait_s = self._wear.wait_s(now=time.monotonic())
+        return History(self._usage.day_bytes, self._usage.month_bytes, wait_s, paused, link_up)
+
+    def no_fetch(self, size: int) -> Hindrance | None:
+        """Why a model of so many bytes may not be downloaded, or None."""
+        return policy.no_fetch(self.moment(), self.observed, self.rules, self.history("", link_up=True), size)
+
+    def training(self, stopping: Callable[[], bool]) -> Callable[[], bool]:
+        """A function that says before every step whether training may go on, and keeps the `hindrance`."""
+        self.hindrance = ""
+
+        def proceed() -> bool:
+            if stopping():
+                self.hindrance = "the device stops"
+            elif time.monotonic() - self._observed_s >= _OBSERVE_TRAINING_S:
+                self._observe()
+                found = policy.hindrance(self.observed, self.rules)
+                self.hindrance = found.because if found else "paused by its owner" * self._paused
+            return not self.hindrance
+
+        return proceed
+
+    @property
+    def _paused(self) -> bool:
+        return any((directory / PAUSED).exists() for directory in self._pausable)
+
+    def _observe(self) -> None:
+        self.observed, self._observed_s = self._board.observe(), time.monotonic()
+
+
+def _usage(directory: Path) -> Usage:
+    try:
+        return Usage(**json.loads((directory / "usage.json").read_text()))
+    except (OSError, ValueError, TypeError):  # none yet, or damaged: the budget begins anew
+        return Usage()

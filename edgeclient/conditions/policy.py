@@ -1,0 +1,323 @@
+"""Whether to train, to send or to wait, and why: a pure function of time, conditions, queue and past."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+
+from edgeclient.conditions.board import Observed
+
+if TYPE_CHECKING:
+    from edgeclient.settings import Conditions
+
+Preset: TypeAlias = Literal["eager", "balanced", "frugal"]
+
+DAY_S: Final = 86_400
+_MINUTE_S: Final = 60
+# Conditions do not change faster; a wait for them is looked at again by then, with up to a fifth more, so that a
+# fleet does not come back all at once.
+_AGAIN_S: Final = 30.0
+_JITTER: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the owner grants; None switches a limit off.
+
+    Attributes:
+        train_on_battery: whether a battery that is not charging may be used for training.
+        min_battery_percent: below it, and not charging, nothing happens (30, as Android's federated compute has it).
+        max_battery_c: training stops when the battery is hotter.
+        max_temperature_c: training stops when the board is hotter.
+        max_pressure: percent of time in which something waits for a core (PSI); training stops above it.
+        max_load: load average per core, where there is no PSI.
+        train_metered: whether training goes on while its update could not leave for free.
+        metered: bytes that cost: "yes" like any other, "late" when they have waited for `metered_after_s`, "no" never.
+        metered_after_s: see `metered`.
+        metered_day_bytes: at most so many a day.
+        metered_month_bytes: at most so many a month.
+        quiet: minutes of the day, from and to, in which nothing is trained, sent or fetched; only the connection
+            stays. To may be smaller than from.
+        min_free_disk_bytes: below it nothing is trained.
+    """
+
+    train_on_battery: bool = True
+    min_battery_percent: int = 30
+    max_battery_c: float | None = 38.0
+    max_temperature_c: float | None = 75.0
+    max_pressure: float | None = 40.0
+    max_load: float | None = 1.5
+    train_metered: bool = False
+    metered: Literal["yes", "late", "no"] = "late"
+    metered_after_s: float = 6 * 3600.0
+    metered_day_bytes: int = 1 << 20
+    metered_month_bytes: int = 20 << 20
+    quiet: tuple[int, int] | None = None
+    min_free_disk_bytes: int = 64 << 20
+
+
+BALANCED: Final = Rules()
+PRESETS: Final[dict[Preset, Rules]] = {
+    "eager": replace(
+        BALANCED, max_temperature_c=82.0, max_pressure=None, max_load=None, train_metered=True, metered="yes",
+        metered_day_bytes=1 << 40, metered_month_bytes=1 << 40,
+    ),
+    "balanced": BALANCED,
+    "frugal": replace(
+        BALANCED, train_on_battery=False, min_battery_percent=50, max_battery_c=35.0, max_temperature_c=70.0,
+        max_pressure=15.0, max_load=0.7, metered="no",
+    ),
+}  # fmt: skip
+
+
+_OFF: Final = {"max_battery_c", "max_temperature_c", "max_pressure", "max_load"}
+
+
+def rules(conditions: "Conditions") -> Rules:
+    """The preset of a configuration with what the owner has changed.
+
+    Example:
+        >>> from edgeclient.settings import Conditions
+        >>> rules(Conditions(preset="frugal", max_load=0, quiet="22:00-07:30")).quiet
+        (1320, 450)
+    """
+    given = {key: getattr(conditions, key) for key in Rules.__slots__ if key != "quiet"}
+    changed = {key: value for key, value in given.items() if value is not None}
+    off = dict.fromkeys(key for key in _OFF if changed.get(key) == 0)
+    begin, _, end = conditions.quiet.partition("-")
+    quiet = (_minutes(begin), _minutes(end)) if conditions.quiet else None
+    return replace(PRESETS[conditions.preset], **(changed | off), quiet=quiet)
+
+
+def _minutes(clock: str) -> int:
+    return 60 * int(clock[:2]) + int(clock[3:])
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now: seconds on a steady clock, and the minute of the local day, 0..1439."""
+
+    now_s: float
+    minute: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What could be done.
+
+    Attributes:
+        new_version: there is a version to train from.
+        due: bytes of each frame that the window would let out now, in order.
+        waiting: frames that are not settled.
+        oldest_s: age of the oldest of them.
+    """
+
+    new_version: bool = False
+    due: Sequence[int] = ()
+    waiting: int = 0
+    oldest_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What was done.
+
+    Attributes:
+        metered_day_bytes: sent on metered links today.
+        metered_month_bytes: this month.
+        wear_wait_s: until the card may be written to again.
+        paused: why everything waits, where somebody or something has said so; "" otherwise.
+        link_up: whether the broker is connected.
+    """
+
+    metered_day_bytes: int = 0
+    metered_month_bytes: int = 0
+    wear_wait_s: float = 0.0
+    paused: str = ""
+    link_up: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Train a round, as long as `hindrance` says nothing."""
+
+    because: str = "training"
+    doing: str = "training"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Publish the first `frames` of those that are due."""
+
+    frames: int
+    because: str = "sending"
+    doing: str = "sending"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing before `until_s`, unless something happens; `forbidden` if conditions or the owner want it so."""
+
+    until_s: float
+    because: str
+    doing: str
+    forbidden: bool = False
+
+
+class Hindrance(NamedTuple):
+    """Why something may not be done, as one of wire.status.DOINGS and in plain words."""
+
+    doing: str
+    because: str
+
+
+Decision: TypeAlias = Train | Send | Wait
+
+
+def decide(  # noqa: PLR0911 (one return a decision)
+    moment: Moment, observed: Observed, rules: Rules, queue: Queue, history: History, draw: float = 0.5
+) -> Decision:
+    """What to do now. Frames that may leave go first, since that is quick.
+
+    Unknown conditions count as good: a board that tells nothing is a board on mains and a home network.
+
+    Args:
+        moment: now.
+        observed: the conditions.
+        rules: what the owner grants.
+        queue: what could be done.
+        history: what was done.
+        draw: a random number in 0..1, for the jitter of waits.
+
+    Example:
+        >>> decide(Moment(0.0, 720), Observed(on_battery=True, battery_percent=20), BALANCED, Queue(True), History())
+        Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger', doing='battery', forbidden=True)
+        >>> decide(Moment(0.0, 720), Observed(), BALANCED, Queue(due=[900, 800]), History())
+        Send(frames=2, because='sending', doing='sending')
+    """
+    again_s = moment.now_s + _AGAIN_S * (1 + _JITTER * (2 * draw - 1))
+    if (why := _standstill(moment, observed, rules, history)) is not None:
+        quiet_s = _MINUTE_S * _quiet_minutes(moment, rules)
+        return Wait(moment.now_s + quiet_s if quiet_s else again_s, why.because, why.doing, forbidden=True)
+    frames, unsent = _sendable(observed, rules, queue, history)
+    if frames:
+        return Send(frames)
+    if queue.new_version:
+        why = hindrance(observed, rules)
+        if why is None and history.wear_wait_s > 0:
+            return Wait(
+                moment.now_s + max(1.0, history.wear_wait_s),
+                f"spares the card: the next round begins in {history.wear_wait_s / _MINUTE_S:.0f} min",
+                "wear",
+                forbidden=True,
+            )
+        if why is None:
+            return Train()
+        return Wait(again_s, f"{why.because}: training waits", why.doing, forbidden=True)
+    if unsent is not None:
+        return Wait(again_s, unsent.because, unsent.doing, forbidden=history.link_up)
+    if queue.waiting:
+        return Wait(again_s, f"{queue.waiting} frames await their receipt", "receipts")
+    return Wait(again_s, "trained on this version: waiting for the next", "next-version")
+
+
+def hindrance(observed: Observed, rules: Rules) -> Hindrance | None:  # noqa: PLR0911 (one return a reason)
+    """Why training may not begin or go on, or None. Asked once a second while it runs.
+
+    Example:
+        >>> hindrance(Observed(temperature_c=81.0), BALANCED)
+        Hindrance(doing='heat', because='81 °C is over 75 °C')
+    """
+    if (why := _battery(observed, rules)) is not None:
+        return why
+    if observed.on_battery and not rules.train_on_battery:
+        return Hindrance("charger", "on battery, and training needs a charger")
+    if _over(observed.battery_temperature_c, rules.max_battery_c):
+        degrees = f"{observed.battery_temperature_c:.0f} °C are over {rules.max_battery_c:.0f} °C"
+        return Hindrance("heat", f"the battery's {degrees}")
+    if observed.throttled:
+        return Hindrance("throttled", "the board throttles: power supply or heat")
+    if _over(observed.temperature_c, rules.max_temperature_c):
+        return Hindrance("heat", f"{observed.temperature_c:.0f} °C is over {rules.max_temperature_c:.0f} °C")
+    if observed.pressure is not None:
+        if _over(observed.pressure, rules.max_pressure):
+            share = f"{observed.pressure:.0f} % of the time, over {rules.max_pressure:.0f} %"
+            return Hindrance("load", f"others wait for a core {share}")
+    elif _over(observed.load_per_core, rules.max_load):
+        return Hindrance("load", f"load {observed.load_per_core:.1f} per core is over {rules.max_load:.1f}")
+    if observed.metered and not rules.train_metered:
+        return Hindrance("metered", "the network is metered")
+    if observed.free_disk_bytes is not None and observed.free_disk_bytes < rules.min_free_disk_bytes:
+        free, needed = observed.free_disk_bytes >> 20, rules.min_free_disk_bytes >> 20
+        return Hindrance("disk", f"{free} MiB are free on the disk, needs {needed}")
+    return None
+
+
+def no_fetch(moment: Moment, observed: Observed, rules: Rules, history: History, size: int) -> Hindrance | None:
+    """Why a model of `size` bytes may not be downloaded now, or None.
+
+    Example:
+        >>> no_fetch(Moment(0.0, 720), Observed(metered=True), PRESETS["frugal"], History(), 900)
+        Hindrance(doing='metered', because='the network is metered: the model waits for another')
+    """
+    if (why := _standstill(moment, observed, rules, history)) is not None or not observed.metered:
+        return why
+    if rules.metered == "no":
+        return Hindrance("metered", "the network is metered: the model waits for another")
+    if size > (left := _left(rules, history)):
+        return Hindrance("budget", f"the model's {size} bytes are over the metered link's budget ({left} bytes left)")
+    return None
+
+
+def _standstill(moment: Moment, observed: Observed, rules: Rules, history: History) -> Hindrance | None:
+    """Why nothing at all may be done, or None."""
+    if history.paused:
+        return Hindrance("paused", history.paused)
+    if _quiet_minutes(moment, rules) and rules.quiet:
+        end = rules.quiet[1]
+        return Hindrance("quiet-hours", f"quiet hours until {end // 60:02d}:{end % 60:02d}")
+    return _battery(observed, rules)
+
+
+def _left(rules: Rules, history: History) -> int:
+    day = rules.metered_day_bytes - history.metered_day_bytes
+    return max(0, min(day, rules.metered_month_bytes - history.metered_month_bytes))
+
+
+def _battery(observed: Observed, rules: Rules) -> Hindrance | None:
+    low = observed.battery_percent is not None and observed.battery_percent < rules.min_battery_percent
+    if observed.on_battery and low:
+        needed = f"needs {rules.min_battery_percent} % or a charger"
+        return Hindrance("battery", f"battery at {observed.battery_percent} %, {needed}")
+    return None
+
+
+def _over(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value > limit
+
+
+def _sendable(observed: Observed, rules: Rules, queue: Queue, history: History) -> tuple[int, Hindrance | None]:
+    """How many of the due frames may go, and why the others wait."""
+    if not queue.due:
+        return 0, None
+    if not history.link_up:
+        return 0, Hindrance("link", f"waiting for the broker with {queue.waiting} frames")
+    if not observed.metered:
+        return len(queue.due), None
+    if rules.metered == "no":
+        return 0, Hindrance("metered", f"the network is metered: {queue.waiting} frames wait for another")
+    if rules.metered == "late" and queue.oldest_s < rules.metered_after_s:
+        hours = (rules.metered_after_s - queue.oldest_s) / 3600
+        return 0, Hindrance("metered", f"the network is metered: {queue.waiting} frames wait {hours:.1f} h for another")
+    left, fit = _left(rules, history), 0
+    while fit < len(queue.due) and sum(queue.due[: fit + 1]) <= left:
+        fit += 1
+    most = min(rules.metered_day_bytes, rules.metered_month_bytes)
+    large = f"the network is metered: a frame of {queue.due[0]} bytes is over its whole budget of {most} bytes"
+    used = f"the metered link's budget is used up ({left} bytes left)"
+    return fit, Hindrance("budget", large if queue.due[0] > most else used)
+
+
+def _quiet_minutes(moment: Moment, rules: Rules) -> int:
+    """How long the quiet hours last from now on; 0 when they are not."""
+    begin, end = rules.quiet or (0, 0)
+    return (end - moment.minute) % 1440 if (moment.minute - begin) % 1440 < (end - begin) % 1440 else 0

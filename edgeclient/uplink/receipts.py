@@ -1,0 +1,85 @@
+"""What came of the device's frames: receipts → store."""
+
+import logging
+from typing import NamedTuple
+
+from edgeclient.durable.store import Store
+from edgeclient.uplink.sender import Sender
+from edgeclient.uplink.settle import Settlement, settle
+from edgeclient.wire import frame, messages
+from edgeclient.wire.limits import MAX_RECEIPT_LIST
+
+_LOG = logging.getLogger(__name__)
+_REMEMBERED = 1024  # settled sequences
+_CONFIRM = 1000  # settled sequences, before HELLO says so
+
+
+class Answered(NamedTuple):
+    """What follows from a receipt: a new epoch has begun, and HELLO is due."""
+
+    renewed: bool = False
+    greet: bool = False
+
+
+class Receipts:
+    """Settles what receipts answer, in one transaction each.
+
+    Args:
+        sender: its window hears of answers, and its identity names frames in the log.
+    """
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
+        self._unconfirmed = 0
+
+    def greeted(self) -> None:
+        """HELLO has told the ledger what is settled."""
+        self._unconfirmed = 0
+
+    def take(self, store: Store, payload: bytes) -> Answered:
+        """Settle what a receipt answers.
+
+        Raises:
+            WireError: it is no receipt.
+        """
+        account = store.account()
+        awaiting = {row.sequence: row.id for row in store.outbox() if row.sequence is not None}
+        receipt = messages.decode_receipt(payload)
+
+        def digest(sequence: int) -> bytes | None:
+            if sequence not in awaiting:
+                return self._settled.get(sequence)
+            return frame.digest(frame.stamp(store.body(awaiting[sequence]), epoch=account.epoch, sequence=sequence))
+
+        settlement = settle(
+            receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting, digest=digest
+        )
+        if receipt.epoch == account.epoch:
+            self._sender.window.answered()
+        if settlement.renew:
+            _LOG.warning("another device uses a copy of this store, or it is an old backup. A new epoch begins")
+            store.renew()
+            self._settled.clear()
+            return Answered(renewed=True, greet=True)
+        if settlement.empty:
+            return Answered()
+        self._log(settlement, account.epoch)
+        refused = [sequence for sequence, _ in settlement.refused]
+        settled = [*settlement.applied, *settlement.withdrawn, *refused]
+        self._settled |= {sequence: digest(sequence) for sequence in settled}
+        self._settled = dict(sorted(self._settled.items())[-_REMEMBERED:])
+        store.settle(applied=settlement.applied, refused=refused, withdrawn=settlement.withdrawn)
+        self._unconfirmed += len(settled)
+        # The ledger folds what is confirmed, and tells no refusal twice.
+        return Answered(greet=self._unconfirmed > _CONFIRM or len(receipt.refused) > MAX_RECEIPT_LIST // 2)
+
+    def _log(self, settlement: Settlement, epoch: int) -> None:
+        for sequence, refusal in settlement.refused:
+            fields = self._sender.identity(epoch, sequence, verdict="refused", reason=refusal.reason)
+            text = "frame %d refused (%s): its entries join the next round"
+            _LOG.info(text, sequence, refusal.reason, extra=fields)
+        for verdict, sequences in (("applied", settlement.applied), ("withdrawn", settlement.withdrawn)):
+            for sequence in sequences:
+                fields = self._sender.identity(epoch, sequence, verdict=verdict)
+                _LOG.debug("frame %d %s", sequence, verdict, extra=fields)

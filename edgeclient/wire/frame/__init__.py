@@ -1,0 +1,29 @@
+"""A frame: an update, or a coordinate range of one, as the bytes of one MQTT message (FORMAT.md, sections 3 and 4)."""
+
+from edgeclient.wire.frame.codec import (
+    Coding,
+    Frame,
+    Origin,
+    address,
+    decode,
+    digest,
+    encode_layers,
+    encode_update,
+    newest,
+    peek,
+    stamp,
+)
+
+__all__ = [
+    "Coding",
+    "Frame",
+    "Origin",
+    "address",
+    "decode",
+    "digest",
+    "encode_layers",
+    "encode_update",
+    "newest",
+    "peek",
+    "stamp",
+]

@@ -1,0 +1,260 @@
+"""Frames of versions 2 and 3: a compact header, and a body that is coded tensor by tensor (FORMAT.md, section 3).
+
+Both have the same layout. Streams of version 3 tell more about a tensor by those before it, and by ties of columns.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edgeclient.compress.select import Accel
+from edgeclient.compress.update import I64, U8, Bools, SparseUpdate, Values
+from edgeclient.wire.errors import WireError
+from edgeclient.wire.frame import context, positions, read_values, rice, write_values
+from edgeclient.wire.frame.budget import Budget, level_bits, read_stream
+from edgeclient.wire.frame.matrix import Entries, coordinates, laid_out
+from edgeclient.wire.frame.origin import MAX_U32, Frame, Origin, address
+from edgeclient.wire.frame.positions import CONTEXT, Range, Segment, Tensors
+from edgeclient.wire.limits import MAX_SIZE
+from edgeclient.wire.messages import FRAME, MAGIC
+from edgeclient.wire.reader import Reader, varint
+
+VERSIONS: Final = (2, 3)
+_ACTIVITY: Final = 3  # the version from which streams are coded with activity and turned
+# magic · version · kind · flags and value mode · address · layout · epoch · sequence
+HEADER: Final = struct.Struct("<2sBBBI4sQI")
+IDENTITY_AT: Final = 13
+MAX_PARTS: Final = 0xFFFF
+# Flags; the high four bits are the value mode.
+SIGNED: Final = 1  # reserved
+PART: Final = 2
+TENSORS: Final = 4
+_RESERVED: Final = 8
+_FIELDS: Final = ("magic", "version", "kind", "flags", "address", "layout tag", "epoch", "sequence")
+# An entry takes at least a bit or two, wherever it is not almost certain: bounds what a reader allocates.
+ENTRIES_PER_BYTE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Everything before the body; `first` and `span` are the range of the part."""
+
+    version: int
+    flags: int
+    address: int
+    layout_tag: bytes
+    epoch: int
+    sequence: int
+    number: int
+    base_version: int
+    num_examples: int
+    size: int
+    part: int
+    parts: int
+    first: int
+    span: int
+
+    def frame(self, update: SparseUpdate) -> Frame:
+        """With its entries."""
+        return Frame(
+            self.version, self.address, self.layout_tag, self.epoch, self.sequence, self.number, self.part, self.parts,
+            self.base_version, self.num_examples, update,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """An encoded body, with the flags that it asks for and the coordinates first..first + span - 1 that it covers."""
+
+    version: int
+    flags: int
+    first: int
+    span: int
+    content: bytes
+
+
+def encode_header(body: Body, origin: Origin, size: int, part: int, parts: int) -> bytes:
+    """The header without identity; bodies of an only part cover everything."""
+    flags = body.flags | (PART if parts > 1 else 0)
+    address_ = address(origin.task, origin.device)
+    fixed = HEADER.pack(MAGIC, body.version, FRAME, flags, address_, origin.layout_tag[:4], 0, 0)
+    fields = [origin.number, origin.base_version, min(origin.num_examples, MAX_U32), size]
+    if parts > 1:
+        fields += [part, parts, body.first, body.span]
+    return fixed + b"".join(map(varint, fields))
+
+
+def read_header(reader: Reader) -> Header:
+    """The header; WireError for what FORMAT.md does not allow."""
+    _, version, _, flags, address_, layout_tag, epoch, sequence = reader.unpack(HEADER.format, _FIELDS)
+    if flags & (SIGNED | _RESERVED):
+        raise WireError("flags", f"reserved bits are set: {flags:#04x}")
+    number = _varint(reader, "number", MAX_U32)
+    base_version = _varint(reader, "base version", MAX_U32)
+    num_examples = _varint(reader, "examples", MAX_U32)
+    size = _varint(reader, "size", MAX_SIZE)
+    if num_examples < 1 or size < 1:
+        raise WireError("range", f"an update of {num_examples} examples and {size} parameters")
+    part, parts, first, span = 0, 1, 0, size
+    if flags & PART:
+        part, parts = _varint(reader, "part", MAX_PARTS - 1), _varint(reader, "parts", MAX_PARTS)
+        first = _varint(reader, "first", size - 1)
+        span = _varint(reader, "span", size - first)
+        if not part < parts or parts < 2 or span < 1:
+            raise WireError("range", f"part {part} of {parts} with {span} coordinates")
+    return Header(
+        version, flags, address_, layout_tag, epoch, sequence, number, base_version, num_examples, size,
+        part, parts, first, span,
+    )  # fmt: skip
+
+
+def _varint(reader: Reader, name: str, limit: int) -> int:
+    value = reader.varint(limit=limit)
+    reader.mark(name)
+    return value
+
+
+def encode_body(
+    update: SparseUpdate, first: int, span: int, tensors: Tensors | None, accel: Accel, version: int = VERSIONS[-1]
+) -> Body:
+    """The entries of an update, all of which lie in first..first + span - 1, in the fewest bytes that are found."""
+    ranges = [Range(first, span)]
+    if tensors is not None:
+        ranges = positions.touched(first, span, tensors, turning=version >= _ACTIVITY)
+    made = _encode_body(update, ranges, Range(first, span), Budget(accel, update.size), version)
+    if update.indices.size <= ENTRIES_PER_BYTE * len(made.content):
+        return made
+    return _encode_body(update, ranges, Range(first, span), Budget(accel, update.size, left=0), version)
+
+
+def _encode_body(update: SparseUpdate, ranges: list[Range], everything: Range, budget: Budget, version: int) -> Body:
+    segments = _choose(update, ranges, everything, budget, version)
+    if not segments[0].range.columns:
+        ranges = [everything]
+    plain = np.repeat([each.mode != CONTEXT for each in segments], [each.count for each in segments])
+    coded = write_values.encode(update.values, plain, budget.row)
+    sets = positions.pool(segments, update.indices) + coded.sets
+    streams = b"".join(each.stream for each in segments)
+    flags = coded.mode << 4 | (TENSORS if ranges[0].columns else 0)
+    pool = rice.encode(sets, accel=budget.accel)
+    content = positions.head(segments, ranges) + coded.head + pool + streams + coded.tail
+    return Body(version, flags, everything.first, everything.span, content)
+
+
+def _choose(
+    update: SparseUpdate, ranges: list[Range], everything: Range, budget: Budget, version: int
+) -> list[Segment]:
+    """One set of positions over the whole range, or one for each tensor."""
+    indices, symbols = update.indices, write_values.symbols(update.values)
+    one, one_bits = positions.listed(indices, everything)
+    if not ranges[0].columns:
+        return [one]
+    ends = np.searchsorted(indices, [each.first + each.span for each in ranges])
+    before = Entries() if version >= _ACTIVITY else None
+    segments, bits, at = [], 0, 0
+    for each, end in zip(ranges, ends.tolist(), strict=True):
+        if end > at:
+            part = slice(at, end)
+            segment, cost = positions.listed(indices[part], each)
+            segments.append(_streamed(segment, cost, indices[part], symbols, part, budget, before) or segment)
+            streamed = segments[-1].mode == CONTEXT
+            bits += 8 * segments[-1].length - _value_bits(symbols, part) if streamed else cost
+            if before is not None:
+                before.add(indices[part], each)
+        at = end
+    overhead = len(positions.head(segments, ranges)) - len(positions.head([one], [everything]))
+    return segments if bits + 8 * overhead < one_bits else [one]
+
+
+def _streamed(
+    segment: Segment,
+    bits: int,
+    indices: I64,
+    symbols: tuple[Bools, U8] | None,
+    part: slice,
+    budget: Budget,
+    before: Entries | None,
+) -> Segment | None:
+    """The segment as a stream of the context coder, if that is shorter."""
+    within = segment.range
+    offsets, order = laid_out(indices, within)
+    rows = int(offsets[-1]) // within.columns + 1
+    if not budget.affords(segment.count, rows * within.columns):
+        return None
+    negative, levels = (symbols[0][part][order], symbols[1][part][order]) if symbols else _nothing(segment.count)
+    activity = before.activity(within, rows) if before is not None else None
+    stream = context.encode(rows, within.columns, offsets, negative, levels, activity, accel=budget.engine())
+    if 8 * len(stream) >= bits + _value_bits(symbols, part):
+        return None
+    return Segment(within, CONTEXT, segment.count, rows=rows, length=len(stream), stream=stream)
+
+
+def _value_bits(symbols: tuple[Bools, U8] | None, part: slice) -> int:
+    return level_bits(symbols[1][part]) if symbols else 0
+
+
+def _nothing(count: int) -> tuple[Bools, U8]:
+    return np.zeros(count, np.bool_), np.zeros(count, np.uint8)
+
+
+def decode(reader: Reader, tensors: Tensors | None, accel: Accel) -> Frame:
+    """The frame before the checksum.
+
+    Raises:
+        WireError: anything that FORMAT.md does not allow; "layout", if its tensors are needed and not given.
+    """
+    most = ENTRIES_PER_BYTE * reader.left
+    header = read_header(reader)
+    ranges = [Range(header.first, header.span)]
+    if header.flags & TENSORS:
+        if tensors is None or sum(rows * columns for rows, columns in tensors) != header.size:
+            raise WireError("layout", f"{header.size} parameters by tensor, of another layout than is known here")
+        ranges = positions.touched(header.first, header.span, tensors, turning=header.version >= _ACTIVITY)
+    segments = positions.read_head(reader, ranges, most)
+    plain = np.repeat([each.mode != CONTEXT for each in segments], [each.count for each in segments])
+    indices, decoded = _read_entries(reader, header, segments, plain, accel)
+    reader.finish()
+    if header.parts > 1 and (int(indices[0]) != header.first or int(indices[-1]) != header.first + header.span - 1):
+        raise WireError("range", f"entries from {indices[0]} to {indices[-1]} do not fill the range of the part")
+    return header.frame(SparseUpdate(header.size, indices, decoded))
+
+
+def _read_entries(
+    reader: Reader, header: Header, segments: list[Segment], plain: Bools, accel: Accel
+) -> tuple[I64, Values]:
+    streamed = sum(each.rows * each.range.columns for each in segments)
+
+    def read_row(data: bytes, columns: int) -> tuple[Bools, U8]:
+        _, negative, levels = read_stream(data, (1, columns), columns, None, accel)
+        return negative, levels
+
+    head = read_values.read_head(reader, header.flags >> 4, int(np.count_nonzero(plain)), streamed, read_row)
+    sets = positions.sets(segments)
+    pooled = rice.decode(reader, [*sets, *head.sets], accel=accel)
+    reader.mark_shares(
+        lambda: {
+            "positions: pool": sum(map(rice.bits, pooled[: len(sets)], [each.code for each in sets])),
+            "values: pool": sum(map(rice.bits, pooled[len(sets) :], [each.code for each in head.sets])),
+        }
+    )
+    segments = positions.read_streams(reader, segments)
+    negative, levels = _nothing(plain.size)
+    before = Entries() if header.version >= _ACTIVITY and header.flags & TENSORS else None
+    waiting, parts, at = iter(pooled), [], 0
+    for each in segments:
+        if each.mode == CONTEXT:
+            activity = before.activity(each.range, each.rows) if before is not None else None
+            shape = each.rows, each.range.columns
+            offsets, signs, heights = read_stream(each.stream, shape, each.count, activity, accel)
+            placed, order = coordinates(offsets, each.range)
+            parts.append(placed)
+            negative[at : at + each.count], levels[at : at + each.count] = signs[order], heights[order]
+        else:
+            parts.append(positions.indices(each, next(waiting) if each.pooled else np.empty(0, np.int64)))
+        if before is not None:
+            before.add(parts[-1], each.range)
+        at += each.count
+    indices = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return indices, read_values.read_tail(reader, head, pooled[len(sets) :], plain, negative, levels)
