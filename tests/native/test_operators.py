@@ -22,7 +22,7 @@ from tools.zoo import ZOO
 
 Arrays = dict[str, npt.NDArray[Any]]
 # Ops that only appear in graphs that ONNX Runtime optimised or that users bring, not in those generated here.
-# tests/test_lower.py has them.
+# tests/compile/test_lower.py has them.
 ELSEWHERE = {"FastGelu", "FastGeluGrad", "BroadcastGradientArgs", "TransposeMatMul", "SoftmaxCrossEntropyLossInternal",
              "SoftmaxCrossEntropyLossInternalGrad"}  # fmt: skip
 

@@ -11,43 +11,43 @@ from broker.processes import children
 # What a device runs, with what it has: no onnx, no MQTT broker, no import linter. What reaches kernels runs with the
 # numba twins and without, since which of them is used is the device's choice; the rest runs once, in either pass.
 KERNELS: Final = (
-    "test_compress.py",
-    "test_golden.py",
-    "test_imports.py",
-    "test_laws.py",
-    "test_wire.py",
+    "compress/test_compress.py",
+    "wire/test_golden.py",
+    "house/test_imports.py",
+    "system/test_laws.py",
+    "wire/test_wire.py",
 )
 # test_select compares the twins with their definitions; golden vectors do so for the codes of a frame.
 WITH_NUMBA: Final = (
     *KERNELS,
-    "test_bundle.py",
-    "test_data.py",
-    "test_golden_training.py",
-    "test_safetensors.py",
-    "test_select.py",
-    "test_settings.py",
-    "test_train.py",
-    "test_uplink.py",
+    "bundle/test_bundle.py",
+    "train/test_data.py",
+    "train/test_golden_training.py",
+    "bundle/test_safetensors.py",
+    "compress/test_select.py",
+    "house/test_settings.py",
+    "train/test_train.py",
+    "uplink/test_uplink.py",
 )
 WITHOUT_NUMBA: Final = (
     *KERNELS,
-    "test_cli.py",
-    "test_durable.py",
-    "test_firmware_configs.py",
-    "test_format_doc.py",
-    "test_models.py",
+    "commands/test_cli.py",
+    "durable/test_durable.py",
+    "house/test_firmware_configs.py",
+    "wire/test_format_doc.py",
+    "models/test_models.py",
 )
 # Tests in them that are not.
 ELSEWHERE: Final = (
-    "test_imports.py::test_import_contracts",
-    "test_select.py::test_the_select_benchmark",
-    "test_select.py::test_the_scale_benchmark",
+    "house/test_imports.py::test_import_contracts",
+    "compress/test_select.py::test_the_select_benchmark",
+    "compress/test_select.py::test_the_scale_benchmark",
 )
 NEED_NUMBA: Final = (
-    "test_compress.py::test_both_kernels_are_the_definition",
-    "test_compress.py::test_selection_takes_views_that_are_not_contiguous[numba]",
-    "test_compress.py::test_the_backend_is_visible",
-    "test_compress.py::test_the_twins_agree_on_large_vectors",
+    "compress/test_compress.py::test_both_kernels_are_the_definition",
+    "compress/test_compress.py::test_selection_takes_views_that_are_not_contiguous[numba]",
+    "compress/test_compress.py::test_the_backend_is_visible",
+    "compress/test_compress.py::test_the_twins_agree_on_large_vectors",
 )
 _TEST_S: Final = 600
 _PASS_S: Final = 1500.0

@@ -25,7 +25,7 @@ TERMUX = {
     "torch": "2.11.0",
 }
 PACKAGED_BY_TERMUX = TERMUX.keys() | {"cffi", "pycparser"}
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BOARDS = [
     {
         "sys_platform": platform,

@@ -34,7 +34,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None and not os.environ.get("CI"), reason="chromium is not installed: tools/test"
 )
-SCREENSHOTS = Path(__file__).parents[1] / ".ci" / "screenshots"
+SCREENSHOTS = Path(__file__).parents[2] / ".ci" / "screenshots"
 KEEPALIVE_S = 5
 NOTES = ["training on version 3", "sending", "quiet hours until 07:00", "battery at 20 %, needs 30 % or a charger"]
 

@@ -464,7 +464,7 @@ def test_the_order_of_sending_is_by_layer_then_by_age(tmp_path: Path) -> None:
 
 def test_an_old_store_is_taken_over(tmp_path: Path) -> None:
     """It was written with schema 1: five rounds, one frame applied, one refused, two sent, one queued."""
-    shutil.copytree(Path(__file__).parent / "data/store-1", tmp_path / "store")
+    shutil.copytree(Path(__file__).parents[1] / "data/store-1", tmp_path / "store")
     with Store(tmp_path / "store", layout="ab" * 32, size=64) as store:
         assert store.notice is None
         account = store.account()

@@ -17,7 +17,7 @@ import pytest
 from tools.release_closure import CLOSURE, licence, requirements
 from tools.release_materials import VENDORED
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BACKEND = ROOT / ".venv-release"
 GIT: list[str | Path] = ["git", "-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
 

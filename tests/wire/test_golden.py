@@ -19,7 +19,7 @@ from edgeclient.wire.frame.positions import Segment, Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
 
-FOLDER = Path(__file__).parent / "golden"
+FOLDER = Path(__file__).parents[1] / "golden"
 V1 = ["frame-float", "frame-step", "frame-parts", "hello", "withdraw", "receipt", "announcement", "status"]
 V2 = [
     "frame-bfloat16", "frame-context", "frame-dense", "frame-float", "frame-int4", "frame-int8", "frame-parts",

@@ -20,7 +20,7 @@ from broker.ledger.sqlite.schema import MIGRATIONS, SCHEMA_VERSION
 from edgeclient.failpoint import VARIABLE
 from edgeclient.wire.messages import Refusal
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 EPOCH = 2**64 - 3
 
 

@@ -15,7 +15,7 @@ from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import Device, load
 from edgeclient.wire import announcement, topics
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def _block(language: str, title: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from native_session import has_training, has_wheel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / ".venv-native/bin/python"
 
 

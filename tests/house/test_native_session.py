@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-HERE: Final = Path(__file__).parent
+HERE: Final = Path(__file__).parents[1] / "support"
 CONFTEST: Final = """
 import pytest
 pytest_plugins = ["native_session"]

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edgeclient.cli import cli
 from edgeclient.wire.errors import WireError
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 READABLE = [
     path
     for path in sorted(GOLDEN.glob("*frame*.hex"))

@@ -22,7 +22,7 @@ from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError
 from edgeclient.wire import announcement, topics
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 MODULES = {"edgeclient": "edgeclient.cli", "edgebroker": "broker.cli"}
 
 

@@ -27,7 +27,7 @@ from edgeclient.settings import Device, load
 from edgeclient.train.data import DataError
 from edgeclient.wire import announcement, topics
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def doctor(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ from edgeclient.wire.messages import Receipt
 Env: TypeAlias = Mapping[str, str]
 Before: TypeAlias = Callable[[], None] | None
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CACHE = "NUMBA_CACHE_DIR"
 NONE: Final[Env] = {}
 NOWHERE: Final[Env] = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR", CACHE), "/proc/nowhere")

@@ -17,7 +17,7 @@ from edgeclient.compress.feedback import NotFinite, compress, compress_with_feed
 from edgeclient.compress.select import Accel
 from edgeclient.compress.update import F32, I64, LARGEST
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BACKENDS: tuple[Accel, ...] = ("numpy", "numba")
 BOTH = pytest.mark.parametrize("accel", BACKENDS)
 # Few different magnitudes, so that ties, zeros, denormals and the ends of the range meet.

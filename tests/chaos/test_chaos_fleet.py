@@ -18,7 +18,7 @@ MISSING = brokers.mosquitto() is None and not os.environ.get("CI")
 def chaos(*arguments: str) -> tuple[int, dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-m", "tools.chaos", *arguments, "--json"],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
@@ -75,7 +75,7 @@ def test_one_wrong_thing_is_enough() -> None:
 def test_a_wrong_command_is_one_line(arguments: list[str], says: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.chaos", *arguments],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert says in done.stderr.splitlines()[-1]

@@ -7,16 +7,16 @@ from native_session import FOLDER
 
 # What takes longest begins first, so that no worker is left alone with it.
 LONG: Final = (
-    "tests/test_zoo_training.py",
-    "tests/test_chaos_crashes.py",
-    "tests/test_select.py",
-    "tests/test_disasters.py",
-    "tests/test_demo.py",
-    "tests/test_chaos_fleet.py",
-    "tests/test_footprint.py",
-    "tests/test_service.py",
-    "tests/test_interruptions.py",
-    "tests/test_release.py",
+    "tests/compile/test_zoo_training.py",
+    "tests/chaos/test_crashes.py",
+    "tests/compress/test_select.py",
+    "tests/system/test_disasters.py",
+    "tests/demo/test_demo.py",
+    "tests/chaos/test_chaos_fleet.py",
+    "tests/house/test_footprint.py",
+    "tests/system/test_service.py",
+    "tests/system/test_interruptions.py",
+    "tests/house/test_release.py",
 )
 
 

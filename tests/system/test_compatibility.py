@@ -24,8 +24,8 @@ from edgeclient.link.mqtt import Endpoint
 from edgeclient.wire import announcement, topics
 from edgeclient.wire.limits import FRAME_VERSION
 
-ARCHIVE = Path(__file__).parent / "data" / "older-a1abdf0.tar.xz"
-ROOT = Path(__file__).parents[1]
+ARCHIVE = Path(__file__).parents[1] / "data" / "older-a1abdf0.tar.xz"
+ROOT = Path(__file__).parents[2]
 # The command lines are not in the archive.
 DEVICE = """
 import logging, pathlib, signal, sys
