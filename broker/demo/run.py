@@ -27,6 +27,7 @@ from broker.demo.traffic import Traffic
 from broker.ledger.rows import Version
 from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.fleet import Fleet
+from broker.monitor.listing import size
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker
 from broker.registry.blobs import Blobs
@@ -241,7 +242,7 @@ def _tell_page(demo: _Run, port: int) -> None:
 def _learn(demo: _Run, out: Path, devices: list[str]) -> None:
     victim = random.Random(demo.plan.seed).choice(devices)  # noqa: S311 (which device, not a secret)
     due = [(_KILL_DEVICE_AT, victim), (_KILL_AGGREGATOR_AT, "aggregator")]
-    size = archive.decode(data.bundle_bytes()).manifest.layout.size
+    parameters = archive.decode(data.bundle_bytes()).manifest.layout.size
     with Ledger(demo.settings.ledger, read_only=True) as ledger, _display() as show:
         while demo.seconds < demo.plan.seconds:
             _observe(demo, 0.25)
@@ -249,7 +250,7 @@ def _learn(demo: _Run, out: Path, devices: list[str]) -> None:
                 _kill(demo, out, due.pop(0)[1])
             versions = ledger.versions(TASK)
             demo.uplink_at.setdefault(versions[-1].number, (demo.seconds, demo.traffic.bytes["up"]))
-            show(demo, versions, size)
+            show(demo, versions, parameters)
             for name, process in demo.processes.items():
                 if process.poll() is not None:
                     raise DemoError(f"{name} ended by itself: {_last_line(out / 'logs' / f'{name}.log')}")
@@ -379,7 +380,6 @@ def _point(demo: _Run, version: Version, versions: list[Version], size: int) -> 
 
 def _write_report(demo: _Run, out: Path, report: dict[str, Any]) -> None:
     from broker.demo import charts as pages  # noqa: PLC0415 (matplotlib takes a second)
-    from broker.demo.terminal import size  # noqa: PLC0415 (rich)
 
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     (out / "report.html").write_text(pages.page(report, demo.events))

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from broker.monitor.listing import size
 from edgeclient.wire.status import ONLINE, Status
 
 
@@ -63,16 +64,3 @@ def table(view: View) -> Group:
             size(view.uplink_by_device.get(device, 0)),
         )
     return Group(Text(headline(view), style="bold cyan"), rows, *(Text(event, style="yellow") for event in view.events))
-
-
-def size(count: float) -> str:
-    """Bytes for people.
-
-    Example:
-        >>> size(512), size(20_480), size(3_500_000)
-        ('512 B', '20.5 kB', '3.5 MB')
-    """
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count:.0f} B"

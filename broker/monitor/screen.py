@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from broker.demo.terminal import size
+from broker.monitor.listing import size
 from broker.monitor.story import age, printable
 from edgeclient.wire.status import ONLINE
 
