@@ -1,4 +1,4 @@
-"""Packs device and aggregator of an older commit for tests/system/test_compatibility.py: `python -m tools.make_older COMMIT`.
+"""Packs device and aggregator of an older commit for the test of compatibility: `python -m tools.make_older COMMIT`.
 
 Only the modules that their composition roots need, without command lines, compiler and documents: below 100 kB.
 """
