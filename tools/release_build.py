@@ -1,4 +1,4 @@
-"""The command `tools/release`: wheels, sdist, bill of materials and checksums of a commit, the same bytes each time."""
+"""The command `tools/release`: wheel, sdist, bill of materials and checksums of a commit, the same bytes each time."""
 
 import argparse
 import io
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("tools/release", description=__doc__)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--commit", default="HEAD", metavar="REV", help="the commit to release (default: HEAD)")
-    what.add_argument("--work-tree", action="store_true", help="wheels and sdist of what lies here, for tests")
+    what.add_argument("--work-tree", action="store_true", help="wheel and sdist of what lies here, for tests")
     what.add_argument(
         "--resolve",
         action="store_true",
@@ -64,20 +64,19 @@ def release(commit: str, scratch: Path) -> list[Path]:
         ReleaseError: git or the build backend refuses.
         ClosureError: the dependencies changed since they were resolved.
     """
-    *wheels, sdist = archives(commit, scratch)
-    _, version, *_ = wheels[0].name.split("-")
-    digests = {wheel.name: sha256(wheel.read_bytes()).hexdigest() for wheel in wheels}
+    wheel, sdist = archives(commit, scratch)
+    _, version, *_ = wheel.name.split("-")
     materials = sdist.with_name(f"edgeclient-{version}.cdx.json")
-    told = bill(version, digests, _time_s(commit), read_closure(scratch / "source"))
+    told = bill(version, wheel, _time_s(commit), read_closure(scratch / "source"))
     materials.write_text(json.dumps(told, indent=1) + "\n")
-    files = sorted([*wheels, sdist, materials])
+    files = sorted([wheel, sdist, materials])
     sums = sdist.with_name(SUMS)
     sums.write_text("".join(f"{sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files))
     return [*files, sums]
 
 
 def archives(commit: str | None, scratch: Path) -> list[Path]:
-    """The device's wheel, the aggregator's, and the sdist of both.
+    """The wheel and the sdist.
 
     The backend writes sorted names, plain permissions and the time it is given, the commit's.
 
@@ -90,11 +89,9 @@ def archives(commit: str | None, scratch: Path) -> list[Path]:
     """
     source, made = scratch / "source", scratch / "made"
     snapshot(commit, source)
-    time_s = str(_time_s(commit or "HEAD"))
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(made)]
-    _run(build, source, {"SOURCE_DATE_EPOCH": time_s})
-    _run([*build, "-t", "wheel"], source / "broker", {"SOURCE_DATE_EPOCH": time_s})
-    return [next(made.glob(each)) for each in ("edgeclient-*.whl", "edgebroker-*.whl", "edgeclient-*.tar.gz")]
+    _run(build, source, {"SOURCE_DATE_EPOCH": str(_time_s(commit or "HEAD"))})
+    return [next(made.glob(each)) for each in ("*.whl", "*.tar.gz")]
 
 
 def snapshot(commit: str | None, to: Path) -> None:

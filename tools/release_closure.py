@@ -24,7 +24,6 @@ _BOARD: Final = [
     "--platform=manylinux2014_aarch64",
     "--platform=any",
 ]
-_OURS: Final = frozenset({"edgebroker", "edgeclient"})
 _ON_BOARDS: Final = frozenset({"", "accel", "broker", "onnx"})
 
 
@@ -81,7 +80,7 @@ def read_closure(root: Path) -> Closure:
 
 
 def resolve(wheel: Path, root: Path) -> None:
-    """Ask pip, for this machine and for a board, and write the answer; the aggregator's wheel lies beside the device's.
+    """Ask pip, for this machine and for a board, and write the answer.
 
     pip applies the markers of this interpreter to boards, too: a package that only older Pythons need may be one too
     many there.
@@ -97,8 +96,7 @@ def resolve(wheel: Path, root: Path) -> None:
     packages: dict[str, Package] = {}
     for extras, options in zip(targets.values(), ([], _BOARD), strict=True):
         for extra in wanted if not options else sorted(_ON_BOARDS & wanted.keys()):
-            wheels = f"--find-links={wheel.parent}"
-            found = _report(f"{wheel}[{extra}]" if extra else str(wheel), [wheels, *options])
+            found = _report(f"{wheel}[{extra}]" if extra else str(wheel), options)
             extras[extra] = sorted(found)
             for name, package in found.items():
                 packages.setdefault(name, Package(licence=package.licence, files={})).files.update(package.files)
@@ -117,7 +115,7 @@ def _report(requirement: str, options: Sequence[str]) -> dict[str, Package]:
     found = {}
     for each in json.loads(done.stdout)["install"]:
         metadata, download = each["metadata"], each["download_info"]
-        if metadata["name"] not in _OURS:
+        if metadata["name"] != "edgeclient":
             (name,) = download["url"].split("/")[-1:]
             sums = {name: download["archive_info"]["hashes"]["sha256"]}
             found[f"{metadata['name'].lower()}=={metadata['version']}"] = Package(licence=licence(metadata), files=sums)

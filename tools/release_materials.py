@@ -1,9 +1,9 @@
 """The bill of materials of a release: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from uuid import NAMESPACE_URL, uuid5
 
@@ -55,7 +55,7 @@ VENDORED: Final = (
 _LICENCE: Final = "Apache-2.0"
 
 
-def bill(version: str, wheels: Mapping[str, str], epoch_s: int, closure: Closure) -> dict[str, Any]:
+def bill(version: str, wheel: Path, epoch_s: int, closure: Closure) -> dict[str, Any]:
     """The document, for `json`.
 
     Which extras bring a package, and on which machine, is in the properties `edgeclient:extras:MACHINE`, "core" for
@@ -63,15 +63,16 @@ def bill(version: str, wheels: Mapping[str, str], epoch_s: int, closure: Closure
 
     Args:
         version: of the release.
-        wheels: SHA-256, hexadecimal, by file name.
+        wheel: of the release.
         epoch_s: when it was committed, in seconds since 1970.
         closure: what each extra brings.
     """
+    digest = sha256(wheel.read_bytes()).hexdigest()
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": uuid5(NAMESPACE_URL, " ".join(wheels.values())).urn,
+        "serialNumber": uuid5(NAMESPACE_URL, digest).urn,
         "version": 1,
         "metadata": {
             "timestamp": datetime.fromtimestamp(epoch_s, UTC).isoformat().replace("+00:00", "Z"),
@@ -82,7 +83,7 @@ def bill(version: str, wheels: Mapping[str, str], epoch_s: int, closure: Closure
                 "version": version,
                 "licenses": _licences(_LICENCE),
                 "purl": f"pkg:pypi/edgeclient@{version}",
-                "externalReferences": [_file(*wheel) for wheel in wheels.items()],
+                "externalReferences": [_file(wheel.name, digest)],
             },
         },
         "components": [

