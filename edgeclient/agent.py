@@ -11,8 +11,6 @@ import random
 import secrets
 import sqlite3
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any, Final
 
 from edgeclient.compress.feedback import NotFinite
@@ -31,9 +29,8 @@ from edgeclient.models.slots import Model, Models
 from edgeclient.presence.session import Presence
 from edgeclient.presence.teller import Teller
 from edgeclient.settings import ConfigError, Device
-from edgeclient.train.data import DataError, NoExamplesError
+from edgeclient.train.data import NoExamplesError
 from edgeclient.train.learner import Learner
-from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.uplink.receipts import Receipts
 from edgeclient.uplink.sender import Sender
@@ -52,7 +49,7 @@ _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Agent:
-    """One device in one task; `run` of this module lets it live.
+    """One device in one task; `commands.run` lets several live in one process.
 
     Args:
         settings: the device's configuration.
@@ -115,7 +112,7 @@ class Agent:
         return f"{self._settings.device} in {self._settings.task}"
 
     def stop(self) -> None:
-        """Make `run` return soon; may be called from a signal handler."""
+        """Make whoever takes turns end soon; may be called from a signal handler."""
         self.stopping = True
         self._link.wake()
 
@@ -434,40 +431,3 @@ class Agent:
 
     def _chunk_topic(self, chunk: tuple[str, int]) -> str:
         return topics.blob(self._settings.task, *chunk)
-
-
-def run(agents: Sequence[Agent], *, once: bool = False) -> None:
-    """Let the tasks of a device live, one process and one thread for all, until they are stopped.
-
-    A task that cannot go on is closed; the others do.
-
-    Args:
-        agents: one for each task.
-        once: end when none has anything to do, or when conditions forbid it.
-
-    Raises:
-        StoreError, DataError, TrainingError, ConfigError: a task cannot take part, and no other is left; the text says
-            what to do.
-    """
-    check_runtimes()
-    living = list(agents)
-    failed: Exception | None = None
-    with ExitStack() as stack:
-        for agent in agents:
-            stack.callback(agent.close)
-            agent.once = once
-            agent.start()
-        while living and not any(agent.stopping for agent in agents):
-            for agent in list(living):
-                try:
-                    agent.turn(TURN_S / len(living))
-                except (ConfigError, StoreError, DataError, TrainingError, OSError) as error:
-                    failed = error
-                    if len(agents) > 1:
-                        _LOG.error("%s learns no longer, the other tasks go on: %s", agent, error)
-                    agent.close(f"ended: {error}")
-                    living.remove(agent)
-            if once and all(agent.done or agent.forbidden for agent in living):
-                break
-    if failed and (once or not living):
-        raise failed

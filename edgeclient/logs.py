@@ -1,4 +1,4 @@
-"""Log lines of both sides: text for people, or one JSON object a line for programs.
+"""Log lines of both sides, text for people or one JSON object a line for programs; and how a command line ends.
 
 The identity of an update (task, device, epoch, sequence) travels in fields of the same names on device and aggregator,
 so that one search finds the life of a frame. Only the fields listed here are written.
@@ -6,6 +6,7 @@ so that one search finds the life of a frame. Only the fields listed here are wr
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -73,3 +74,18 @@ def options(command: Command) -> Command:
         "--log-level", type=levels, default="info", show_default=True, help="debug: a line for every frame."
     )
     return shown(told(command))
+
+
+def end(group: click.Group, name: str, expected: tuple[type[Exception], ...]) -> None:
+    """Run a command line to its end: an `expected` error, which its user can act on, is one line and exit code 1."""
+    try:
+        code = group.main(prog_name=name, standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except expected as error:
+        click.echo(f"{name}: {error}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from edgeclient import files
-from edgeclient.compile.errors import CompileError
+from edgeclient.bundle.archive import Optimiser
+from edgeclient.commands.options import FILE, JSON
+from edgeclient.compile.errors import require_onnx
 
 
 def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -44,13 +46,13 @@ def _shapes(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> di
 
 
 @click.command("compile")
-@click.argument("model", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("model", required=False, type=FILE)
 @click.option(
     "--artifacts",
     type=click.Path(path_type=Path, file_okay=False),
     help="A folder of ONNX Runtime training artifacts, instead of MODEL.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The bundle to write.")
+@click.option("--out", required=True, type=FILE, help="The bundle to write.")
 @click.option("--loss", default="cross_entropy", show_default=True, help="cross_entropy, mse, l1 or bce_with_logits.")
 @click.option("--class-weights", callback=_numbers, metavar="W,W,…", help="Of cross_entropy, one a class.")
 @click.option("--ignore-label", type=int, help="A label of cross_entropy that counts nothing, such as -100.")
@@ -91,7 +93,7 @@ def _shapes(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> di
 )
 @click.option("--licence", default="unknown", help="Of model and parameters, for the manifest.")
 @click.option("--native", is_flag=True, help='Put the artifacts into the bundle too, for runtime = "native".')
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@JSON
 def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as_json: bool, **given: Any) -> None:
     """Make a bundle that devices can train, from a forward ONNX model. Runs on a workstation.
 
@@ -107,11 +109,8 @@ def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as
     """
     if (model is None) == (artifacts is None):
         raise click.UsageError("give either MODEL or --artifacts")
-    try:
-        import onnx  # noqa: F401, PLC0415 (devices have none)
-    except ImportError:
-        raise CompileError("compiling needs the onnx package: pip install 'edgeclient[build]'") from None
-    from edgeclient.compile import compiler, verify  # noqa: PLC0415 (as above)
+    require_onnx()
+    from edgeclient.compile import compiler, verify  # noqa: PLC0415 (devices have no onnx)
 
     options = _options(given, model or artifacts)
 
@@ -146,7 +145,6 @@ def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as
 
 
 def _options(given: dict[str, Any], source: Path | None) -> Any:
-    from edgeclient.bundle.archive import Optimiser  # noqa: PLC0415 (beside the others)
     from edgeclient.compile.compiler import Options  # noqa: PLC0415 (needs onnx)
     from edgeclient.compile.loss import Loss  # noqa: PLC0415 (as above)
 
@@ -165,9 +163,7 @@ def _options(given: dict[str, Any], source: Path | None) -> Any:
     )
 
 
-def _optimiser(given: dict[str, Any]) -> Any:
-    from edgeclient.bundle.archive import Optimiser  # noqa: PLC0415 (beside the others)
-
+def _optimiser(given: dict[str, Any]) -> Optimiser | None:
     name = given["optimizer"]
     if name is None and not (given["momentum"] or given["weight_decay"]):
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgeclient.commands.options import CONFIG, JSON
 from edgeclient.durable.check import check_store
 from edgeclient.durable.rows import State
 from edgeclient.settings import Device, load
@@ -25,8 +26,8 @@ def store_command() -> None:
 
 
 @store_command.command()
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@CONFIG
+@JSON
 def check(config: Path, *, as_json: bool) -> None:
     """Verify the store of the device in CONFIG: database, counters, every frame, and the residual.
 

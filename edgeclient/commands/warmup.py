@@ -9,6 +9,7 @@ from importlib import metadata
 import click
 import numpy as np
 
+from edgeclient.commands.options import JSON
 from edgeclient.compress.add import add_units
 from edgeclient.compress.feedback import compress
 from edgeclient.compress.select import NUMBA_FROM, why_no_numba
@@ -58,7 +59,7 @@ def warm() -> Warm:
 
 
 @click.command("warmup")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@JSON
 def warmup_command(*, as_json: bool) -> None:
     """Compile the fast kernels now, so that no round waits for it; they are kept on disk.
 

@@ -3,3 +3,15 @@
 
 class CompileError(Exception):
     """The model cannot become a bundle; one line that says which part, why and what to do."""
+
+
+def require_onnx() -> None:
+    """Whatever compiles needs it, and devices have none.
+
+    Raises:
+        CompileError: it is not there, or broken.
+    """
+    try:
+        import onnx  # noqa: F401, PLC0415 (commands import this module on devices too)
+    except ImportError:
+        raise CompileError("compiling needs the onnx package: pip install 'edgeclient[build]'") from None

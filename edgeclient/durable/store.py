@@ -78,6 +78,9 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if isinstance(error, sqlite3.DatabaseError):  # a damaged page
+            path = self.directory / "store.db"
+            raise StoreError(f"{path} cannot be read ({error}): edgeclient store check says more") from None
 
     def close(self) -> None:
         """Release the store; nothing is pending, since every method commits."""

@@ -13,6 +13,7 @@ import click
 
 from edgeclient.commands.doctor import bench, machine, software, task
 from edgeclient.commands.doctor.findings import Check, Finding, found, table, worst
+from edgeclient.commands.options import FILE, JSON
 from edgeclient.conditions.board import observe
 from edgeclient.settings import Device
 from edgeclient.train.data import DataError
@@ -28,9 +29,9 @@ _SHOWN_AFTER_S: Final = 2.0
 
 
 @click.command("doctor")
-@click.argument("config", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("config", required=False, type=FILE)
 @click.option("--bench", "with_bench", is_flag=True, help="Measure selection, codecs and training as well: seconds.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@JSON
 def doctor_command(config: Path | None, *, with_bench: bool, as_json: bool) -> None:
     """Say what is installed, which kernels run, what the board tells; with CONFIG, whether the device can take part.
 

@@ -12,9 +12,10 @@ import click
 
 from edgeclient.commands.install import systemd, termux
 from edgeclient.commands.install.service import Command, Job, Service
+from edgeclient.commands.options import FILE
 from edgeclient.settings import ConfigError, Device, load
 
-CONFIG = click.argument("config", default="device.toml", type=click.Path(path_type=Path, dir_okay=False))
+CONFIG = click.argument("config", default="device.toml", type=FILE)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 # The commands of Termux:API wait for ever where the app is missing.
 _COMMAND_S: Final = 60.0
