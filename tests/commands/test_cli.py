@@ -86,7 +86,7 @@ def test_version(tmp_path: Path) -> None:
 
 def test_task_list_is_json(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text(AGGREGATOR)
-    bundle = Path(broker.cli.__file__).parent / "demo_data" / "watch-har.bundle"
+    bundle = Path(broker.cli.__file__).parent / "demo" / "data" / "watch-har.bundle"
     added = _call("broker.cli", "task", "add", "har", str(bundle), "--config", "b.toml", folder=tmp_path)
     assert added.returncode == 0, added.stderr
     again = _call("broker.cli", "task", "add", "har", str(bundle), "--config", "b.toml", folder=tmp_path)
