@@ -8,11 +8,13 @@ from typing import Any, Final
 import click
 
 from broker.ledger.sqlite.ledger import Ledger, LedgerError
-from broker.monitor import listening, listing
+from broker.monitor import listing
+from broker.monitor.listener import Listener, endpoint_of
 from broker.monitor.silence import WORDS
-from broker.monitor.story import printable
+from broker.monitor.text import printable
 from broker.settings import Aggregator
 from edgeclient.settings import ConfigError, load
+from edgeclient.wire import topics
 from edgeclient.wire.status import ONLINE
 
 _FILE: Final = """\
@@ -64,9 +66,9 @@ def devices(config: Path, *, as_json: bool) -> None:
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
     with Ledger(settings.ledger, read_only=True) as ledger:
-        with listening.Listening(listening.endpoint_of(settings), [name for name, _, _ in ledger.tasks()]) as heard:
-            heard.first()
-        rows = listed(ledger, heard)
+        with listener_of(settings, ledger) as listener:
+            listener.first()
+        rows = listed(ledger, listener)
     if as_json:
         click.echo(json.dumps({"devices": rows}))
         return
@@ -79,19 +81,24 @@ def devices(config: Path, *, as_json: bool) -> None:
         click.echo("no device has been heard of yet: edgeclient join writes the configuration of one")
 
 
-def listed(ledger: Ledger, heard: listening.Listening) -> list[dict[str, Any]]:
+def listener_of(settings: Aggregator, ledger: Ledger) -> Listener:
+    """For the devices of all tasks."""
+    return Listener(endpoint_of(settings), [topics.everyone(task, "status") for task, _, _ in ledger.tasks()])
+
+
+def listed(ledger: Ledger, listener: Listener) -> list[dict[str, Any]]:
     """A row for every device that the ledger or the MQTT broker knows."""
     rows: list[dict[str, Any]] = []
-    for task, said in heard.said.items():
-        counts, (last,) = ledger.frame_counts(task), ledger.versions(task, last=1)
-        for device in sorted(counts.keys() | said.keys()):
+    for task, _, _ in ledger.tasks():
+        counts, (last,), heard = ledger.frame_counts(task), ledger.versions(task, last=1), listener.fleet.devices(task)
+        for device in sorted(counts.keys() | heard.keys()):
             applied, refused, _ = counts.get(device, (0, 0, 0))
             rows.append(
                 listing.row(
                     task,
                     device,
-                    said=said.get(device),
-                    asked=heard.reached,
+                    said=heard[device].said if device in heard else None,
+                    asked=listener.reached,
                     applied=applied,
                     refused=refused,
                     version=last.number,

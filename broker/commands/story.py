@@ -15,13 +15,13 @@ import click
 
 from broker.ledger.sqlite import history
 from broker.ledger.sqlite.database import Database, LedgerError
-from broker.monitor import listening, story
+from broker.monitor import story
 from broker.monitor.events import Event, Key, Known, Made, Mark, Moved, notice
+from broker.monitor.listener import Listener, endpoint_of
 from broker.monitor.story import Facts, Update
 from broker.settings import Aggregator, Task
 from edgeclient.settings import load, structure
-from edgeclient.wire import status, topics
-from edgeclient.wire.errors import WireError
+from edgeclient.wire import topics
 from edgeclient.wire.status import Status
 
 _POLL_S: Final = 1.0
@@ -129,16 +129,11 @@ def _reading(settings: Aggregator) -> Iterator[sqlite3.Connection]:
 
 def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, Status] | None:
     """What the device says of itself, by task; None when the MQTT broker cannot be reached."""
-    heard = listening.retained(listening.endpoint_of(settings), [topics.status(task, device) for task in tasks])
-    if heard is None:
-        return None
-    said: dict[str, Status] = {}
-    for message in heard:
-        try:
-            said[topics.parse(message.topic).task] = status.decode(message.payload)
-        except WireError:
-            continue  # who may write there may write anything
-    return said
+    wanted = [topics.status(task, device) for task in tasks]
+    with Listener(endpoint_of(settings), wanted) as listener:
+        listener.first(enough=len(wanted))
+    found = {task: listener.fleet.find(task, device) for task in tasks}
+    return {task: each.said for task, each in found.items() if each} if listener.reached else None
 
 
 def _facts(db: sqlite3.Connection, task: str, device: str, said: dict[str, Status] | None) -> Facts:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import click
 
-from broker.commands.fleet import listed
+from broker.commands.fleet import listed, listener_of
 from broker.ledger.sqlite.ledger import Ledger, LedgerError
-from broker.monitor import listening
+from broker.monitor.listener import Listener
 from broker.monitor.listing import by_trouble
 from broker.settings import Aggregator, Task
 from edgeclient.settings import ConfigError, load, structure
@@ -38,33 +38,31 @@ def top(config: Path, *, once: bool, as_json: bool, every_s: float) -> None:
     settings = load(config, Aggregator)
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
-    with Ledger(settings.ledger, read_only=True) as ledger:
-        names = [name for name, _, _ in ledger.tasks()]
-        with listening.Listening(listening.endpoint_of(settings), names) as heard:
-            heard.first()
-            if as_json or once:
-                _print(ledger, heard, once=once, as_json=as_json, every_s=every_s)
-            else:
-                _draw(ledger, heard, every_s)
+    with Ledger(settings.ledger, read_only=True) as ledger, listener_of(settings, ledger) as listener:
+        listener.first()
+        if as_json or once:
+            _print(ledger, listener, once=once, as_json=as_json, every_s=every_s)
+        else:
+            _draw(ledger, listener, every_s)
 
 
-def _print(ledger: Ledger, heard: listening.Listening, *, once: bool, as_json: bool, every_s: float) -> None:
+def _print(ledger: Ledger, listener: Listener, *, once: bool, as_json: bool, every_s: float) -> None:
     while True:
-        seen = _screen(ledger, heard)
+        seen = _screen(ledger, listener)
         if as_json:
             click.echo(json.dumps(seen))
         else:
             _rich().show(seen)
         if once:
             return
-        heard.wait(every_s)
+        listener.wait(every_s)
 
 
-def _draw(ledger: Ledger, heard: listening.Listening, every_s: float) -> None:
+def _draw(ledger: Ledger, listener: Listener, every_s: float) -> None:
     with _rich().live() as draw:
         while True:
-            draw(_screen(ledger, heard))
-            heard.wait(every_s)
+            draw(_screen(ledger, listener))
+            listener.wait(every_s)
 
 
 def _rich() -> Any:
@@ -77,7 +75,7 @@ def _rich() -> Any:
     return screen
 
 
-def _screen(ledger: Ledger, heard: listening.Listening) -> dict[str, Any]:
+def _screen(ledger: Ledger, listener: Listener) -> dict[str, Any]:
     tasks = []
     for name, _, values in ledger.tasks():
         (last,), pending = ledger.versions(name, last=1), ledger.pending(name)
@@ -94,7 +92,7 @@ def _screen(ledger: Ledger, heard: listening.Listening) -> dict[str, Any]:
         )
     return {
         "time_s": time.time(),
-        "reached": heard.reached,
+        "reached": listener.reached,
         "tasks": tasks,
-        "devices": by_trouble(listed(ledger, heard)),
+        "devices": by_trouble(listed(ledger, listener)),
     }

@@ -13,7 +13,7 @@ mpl.rcParams["svg.hashsalt"] = "edgeclient"
 from matplotlib.axes import Axes  # noqa: E402 (the backend is chosen first)
 from matplotlib.figure import Figure  # noqa: E402
 
-from broker.monitor.listing import size  # noqa: E402
+from broker.monitor.text import size  # noqa: E402
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from broker.demo.traffic import Traffic
 from broker.ledger.rows import Version
 from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.fleet import Fleet
-from broker.monitor.listing import size
+from broker.monitor.text import size
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker
 from broker.registry.blobs import Blobs
@@ -39,6 +39,7 @@ from edgeclient.bundle import archive
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import topics
+from edgeclient.wire.errors import WireError
 
 TASK: Final = "watch-har"
 _KILL_DEVICE_AT: Final = 0.4  # of the run
@@ -262,7 +263,8 @@ def _observe(demo: _Run, timeout_s: float) -> None:
             demo.observer.acknowledge(event)
             if not event.retained:
                 demo.traffic.hear(event.topic, len(event.payload))
-            demo.fleet.hear(event.topic, event.payload)
+            with suppress(WireError):  # what is no status is not for the book
+                demo.fleet.hear(event.topic, event.payload)
 
 
 def _settle(demo: _Run, devices: list[str]) -> None:
@@ -292,7 +294,7 @@ def _display() -> Iterator[Callable[[_Run, list[Version], int], None]]:
             accuracies=[version.metrics["accuracy"] for version in versions if "accuracy" in version.metrics],
             uplink_bytes=demo.traffic.bytes["up"],
             dense_bytes=4 * size * updates,
-            devices=demo.fleet.last,
+            devices={name: device.said for name, device in demo.fleet.devices(TASK).items()},
             uplink_by_device=demo.traffic.up_by_device,
             events=demo.events,
         )

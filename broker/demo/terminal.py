@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from broker.monitor.listing import size
+from broker.monitor.text import size
 from edgeclient.wire.status import ONLINE, Status
 
 

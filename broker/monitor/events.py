@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from broker.monitor.story import age
+from broker.monitor.text import age
 
 Key: TypeAlias = tuple[str, str, int]  # task, device, epoch
 Mark: TypeAlias = tuple[int, int, int, int]  # watermark, seen, confirmed, lost

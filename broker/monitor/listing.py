@@ -56,16 +56,3 @@ def by_trouble(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return trouble + (each["state"] in {"", OFFLINE}), each["task"], each["device"]
 
     return sorted(rows, key=rank)
-
-
-def size(count: float) -> str:
-    """Bytes for people.
-
-    Example:
-        >>> size(512), size(20_480), size(3_500_000)
-        ('512 B', '20.5 kB', '3.5 MB')
-    """
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count:.0f} B"

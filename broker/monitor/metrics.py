@@ -1,9 +1,6 @@
-"""Every Prometheus series of the aggregator, with its unit in its name.
+"""The watch that counts: series for Prometheus, the book of devices, and what the web page shows of both.
 
-prometheus-client is imported here and in families.py alone.
-
-No label names a device, so that ten thousand of them cost the monitoring no more than ten. Written by the service's
-thread, read by that of a scrape.
+Written by the service's thread, read by those of scrapes and of the page.
 """
 
 import math
@@ -12,22 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import Counter, Histogram
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
-from broker.monitor.families import counts, gauge, spread
+from broker.monitor import series
+from broker.monitor.fleet import MAX_DEVICES, Fleet
 from broker.monitor.mqtt_health import MqttHealth
-from broker.monitor.presence import AGES_S, DEPTHS, NORMS, Presence
+from broker.monitor.series import Series
+from broker.monitor.summary import Summary, summary
 from broker.monitor.unread import Unread
 from broker.monitor.watch import Watch
 from edgeclient.wire.errors import REASONS, WireError
@@ -46,19 +35,18 @@ _ANSWERS: Final = (
     ("withdrawn", Refusal.WITHDRAWN.reason),
     *(("refused", each.reason) for each in Refusal),
 )
-_STALENESS: Final = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
-_ROUND_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 10800)
-_COMMIT_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-
-disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
 
 
 class Metrics(Watch):
-    """The watch that counts.
+    """Everything since the start of the aggregator.
 
     Args:
         disk: bytes of the ledger (its log included) and of the registry, asked for at each scrape.
         clock: steady seconds.
+
+    Attributes:
+        fleet: devices by their own words.
+        series: what Prometheus is told.
 
     Example:
         >>> metrics = Metrics(disk=lambda: (4096, 0))
@@ -68,89 +56,45 @@ class Metrics(Watch):
         >>> text = metrics.exposition().decode()
         >>> 'edgebroker_applied_dense_bytes_total{task="har"} 4000.0' in text, metrics.ready()
         (True, 'not connected to the MQTT broker')
+        >>> metrics.answered("har", "refused", "stale"); metrics.kept("har", "pi-7", 10)
+        >>> metrics.answers("har"), metrics.density("har", "pi-7"), metrics.dense_bytes("har")
+        ({('refused', 'stale'): 1}, 0.01, 4000)
     """
 
     listens = True
 
     def __init__(self, disk: Callable[[], tuple[int, int]], clock: Callable[[], float] = time.monotonic) -> None:
-        self.registry = made = CollectorRegistry()
-        ProcessCollector(registry=made)
-        made.register(_Seen(self, disk))
-        task, name = ["task"], "edgebroker_{}".format
-        self._clock = clock
+        self.fleet = Fleet(clock=clock)
+        self._disk, self._clock = disk, clock
         self._turned_s, self._writable, self._up = clock(), True, False
         self._uncounted, self._uncounted_since_s = 0, clock()
-        self._presence = Presence(clock=clock)
         self._unread, self._reading = Unread(), threading.Lock()
         self._mqtt = MqttHealth(clock)
         self._dense: dict[str, int] = {}
+        self._kept: dict[tuple[str, str], int] = {}
+        self.series = Series(self._scraped)
         # labels() takes as long as a count does, so what a frame needs is looked up once.
         self._answers: dict[tuple[str, str, str], Counter] = {}
         self._applied: dict[str, tuple[Counter, Counter, Histogram]] = {}
         self._current: dict[str, int] = {}
         self._age_s: dict[str, float] = {}
-        self._admissions = Counter(
-            name("admissions_total"),
-            "Answers of the ledger to frames and withdrawals; reason is empty unless refused or withdrawn.",
-            ["task", "verdict", "reason"],
-            registry=made,
-        )
-        self._rejected = Counter(
-            name("rejected_messages_total"), "Messages that could not be read.", ["reason"], registry=made
-        )
-        self._uploaded = Counter(name("upload_bytes_total"), "Payload bytes on up, resends included.", registry=made)
-        self._frame_bytes = Counter(name("applied_frame_bytes_total"), "Bytes of applied frames.", task, registry=made)
-        self._dense_bytes = Counter(
-            name("applied_dense_bytes_total"), "What applied frames would take as dense float32.", task, registry=made
-        )
-        self._lost = Counter(
-            name("lost_to_restore_frames_total"), "Frames that a restored ledger does not know.", registry=made
-        )
-        self._staleness = Histogram(
-            name("staleness_versions"),
-            "Versions between an applied frame's base and the current one.",
-            task,
-            buckets=_STALENESS,
-            registry=made,
-        )
-        self._round = Histogram(
-            name("round_seconds"),
-            "From the first update of a batch to its version.",
-            task,
-            buckets=_ROUND_S,
-            registry=made,
-        )
-        self._commit = Histogram(
-            name("commit_seconds"), "One transaction of admissions.", buckets=_COMMIT_S, registry=made
-        )
-        self._version = Gauge(name("model_version"), "Current version.", task, registry=made)
-        self._created = Gauge(
-            name("model_version_created_timestamp_seconds"), "When it was made (Unix seconds).", task, registry=made
-        )
-        self._evaluated = Gauge(
-            name("model_evaluated_version"), "Version that the metrics are of.", task, registry=made
-        )
-        self._metric = Gauge(
-            name("model_metric"), "What the evaluated version is worth.", ["task", "metric"], registry=made
-        )
-        self._waiting = Gauge(name("updates_waiting"), "Updates that wait for the next version.", task, registry=made)
-
         for reason in (*REASONS, _OTHER):
-            self._rejected.labels(reason)
+            self.series.rejected.labels(reason)
 
     # Told by the service
 
     def task(self, task: str, dense_bytes: int) -> None:
         """See Watch."""
+        counts = self.series
         self._dense[task] = dense_bytes
         self._applied[task] = (
-            self._frame_bytes.labels(task),
-            self._dense_bytes.labels(task),
-            self._staleness.labels(task),
+            counts.frame_bytes.labels(task),
+            counts.dense_bytes.labels(task),
+            counts.staleness.labels(task),
         )
         # From 0 on, or the first of a kind would be no increase for an alert.
         for verdict, reason in _ANSWERS:
-            self._admissions.labels(task, verdict, reason)
+            counts.admissions.labels(task, verdict, reason)
 
     def asks(self, url: Callable[[], str]) -> None:
         """See Watch."""
@@ -170,7 +114,7 @@ class Metrics(Watch):
         self._up = up
         if up:
             self._unread.clear()
-            self._presence.forget()
+            self.fleet.connected()
 
     def heard(self, topic: str, payload: bytes) -> bool:
         """See Watch; statuses are put aside until the service is idle or somebody scrapes."""
@@ -184,47 +128,24 @@ class Metrics(Watch):
             return True
         return self._mqtt.hear(topic, payload)
 
-    @property
-    def unread(self) -> int:
-        """Devices whose newest status nobody has looked at yet."""
-        return len(self._unread)
-
-    def _read(self, most: int) -> None:
-        """Look at so many statuses; what cannot be read is a rejected message."""
-        with self._reading:
-            for topic, payload in self._unread.take(most):
-                try:
-                    self._hear(topic, payload)
-                except WireError as error:
-                    self.rejected(error.reason)
-
-    def _hear(self, topic: str, payload: bytes) -> None:
-        """Take in one status; WireError when it is none."""
-        self._presence.hear(topic, payload)
-
-    def look(self) -> None:
-        """Look at all that was put aside: somebody wants to see the fleet. 10,000 take half a second, once."""
-        for _ in range(0, len(self._unread), _IDLE):
-            self._read(_IDLE)  # piece by piece, since the service may want to look, too
-
     def uploaded(self, size: int) -> None:
         """See Watch."""
-        self._uploaded.inc(size)
+        self.series.uploaded.inc(size)
 
     def rejected(self, reason: str) -> None:
         """See Watch; a reason that nobody knows is "other"."""
-        self._rejected.labels(reason if reason in REASONS else _OTHER).inc()
+        self.series.rejected.labels(reason if reason in REASONS else _OTHER).inc()
 
     def committed(self, seconds: float) -> None:
         """See Watch."""
-        self._commit.observe(seconds)
+        self.series.commit.observe(seconds)
 
     def answered(self, task: str, verdict: str, reason: str) -> None:
         """See Watch."""
         key = (task, verdict, reason)
         counter = self._answers.get(key)
         if counter is None:
-            counter = self._answers[key] = self._admissions.labels(*key)
+            counter = self._answers[key] = self.series.admissions.labels(*key)
         counter.inc()
 
     def applied(self, task: str, size: int, parts: int, base_version: int) -> None:
@@ -234,39 +155,65 @@ class Metrics(Watch):
         dense_bytes.inc(self._dense[task] / parts)
         staleness.observe(max(0, self._current[task] - base_version))
 
+    def kept(self, task: str, device: str, entries: int) -> None:
+        """See Watch."""
+        if len(self._kept) < MAX_DEVICES or (task, device) in self._kept:
+            self._kept[task, device] = entries
+
     def waits(self, task: str, updates: int, age_s: float) -> None:
         """See Watch."""
-        self._waiting.labels(task).set(updates)
+        self.series.waiting.labels(task).set(updates)
         self._age_s[task] = age_s
 
     def version(self, task: str, number: int, created_s: float) -> None:
         """See Watch."""
         self._current[task] = number
-        self._version.labels(task).set(number)
-        self._created.labels(task).set(created_s)
+        self.series.version.labels(task).set(number)
+        self.series.created.labels(task).set(created_s)
 
     def closed(self, task: str) -> None:
         """See Watch."""
         age_s = self._age_s[task]
         if math.isfinite(age_s):  # it is not when the clock was set back
-            self._round.labels(task).observe(age_s)
+            self.series.round.labels(task).observe(age_s)
 
     def evaluated(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
         """See Watch."""
         if metrics:
-            self._evaluated.labels(task).set(number)
+            self.series.evaluated.labels(task).set(number)
         for metric, value in metrics.items():
-            self._metric.labels(task, metric).set(value)
+            self.series.metric.labels(task, metric).set(value)
 
     def lost(self, frames: int) -> None:
         """See Watch."""
-        self._lost.inc(frames)
+        self.series.lost.inc(frames)
+
+    # Statuses
+
+    @property
+    def unread(self) -> int:
+        """Devices whose newest status nobody has looked at yet."""
+        return len(self._unread)
+
+    def look(self) -> None:
+        """Look at all that was put aside: somebody wants to see the fleet. 10,000 take half a second, once."""
+        for _ in range(0, len(self._unread), _IDLE):
+            self._read(_IDLE)  # piece by piece, since the service may want to look, too
+
+    def _read(self, most: int) -> None:
+        """Look at so many statuses; what cannot be read is a rejected message."""
+        with self._reading:
+            for topic, payload in self._unread.take(most):
+                try:
+                    self.fleet.hear(topic, payload)
+                except WireError as error:
+                    self.rejected(error.reason)
 
     # Asked by a scrape
 
     def exposition(self) -> bytes:
-        """The text format, version 0.0.4."""
-        return generate_latest(self.registry)
+        """The text format of Prometheus, version 0.0.4."""
+        return self.series.exposition()
 
     def healthy(self) -> str:
         """Empty when the service turns, else what is wrong: it should be restarted."""
@@ -279,59 +226,43 @@ class Metrics(Watch):
             return "not connected to the MQTT broker"
         return self.healthy() or ("" if self._writable else "the ledger or the registry cannot be written")
 
-    def seen(self) -> Iterator[Metric]:
+    def _scraped(self) -> Iterator[Metric]:
         """What is not counted as it happens: devices by their last words, the MQTT broker's, and how the service is."""
         self._read(_SCRAPE)
-        devices = self._presence.summary()
-        yield counts("devices", "Devices by what they last said.", "state", devices.devices)
-        yield counts("devices_doing", "Connected devices by what they do or wait for.", "doing", devices.doings)
-        yield counts("silent_devices", "Devices silent for an hour, by likely reason.", "reason", devices.silent)
-        yield counts("outbox_frames", "Frames on devices, as they report them.", "stage", devices.outbox)
-        yield spread("device_outbox_frames", "Frames on a device.", DEPTHS, devices.depths)
-        yield spread("device_oldest_frame_seconds", "Age of the oldest frame on a device.", AGES_S, devices.ages)
-        yield spread("device_residual_norm", "Euclidean norm of a device's residual.", NORMS, devices.norms)
-        yield CounterMetricFamily(
-            "edgebroker_statuses_left_out",
-            "Statuses of devices beyond the most that are kept.",
-            value=self._presence.left_out,
+        yield from series.of_fleet({task: self.summary(task) for task in self.fleet.tasks()}, self.fleet.left_out)
+        yield from series.of_service(
+            disk=self._disk(),
+            uncounted=self._uncounted,
+            uncounted_s=self._clock() - self._uncounted_since_s if self._uncounted else 0.0,
+            connected=self._up,
+            writable=self._writable,
         )
-        lag_s = self._clock() - self._uncounted_since_s if self._uncounted else 0.0
-        yield gauge("uncounted_messages", "Messages that wait in the aggregator to be counted.", self._uncounted)
-        yield gauge("uncounted_seconds", "Since when some wait without a break: none is older.", lag_s)
-        yield gauge("mqtt_connected", "1: listens on the MQTT broker.", self._up)
-        yield gauge("writable", "1: there is room on the disk.", self._writable)
-        told = self._mqtt.told()
-        for name, (kind, text) in _MQTT.items():
-            yield kind(f"edgebroker_mqtt_{name}", text, value=told.get(name))
-        yield gauge("mqtt_told_age_seconds", "How long ago the MQTT broker told the above.", self._mqtt.age_s())
+        yield from series.of_mqtt(self._mqtt.told(), self._mqtt.age_s())
 
+    # Asked by the page
 
-# Figures of the MQTT broker, as far as it tells them.
-_MQTT: Final[dict[str, tuple[Callable[..., Metric], str]]] = {
-    "uptime_seconds": (GaugeMetricFamily, "Since the MQTT broker started (Mosquitto)."),
-    "clients": (GaugeMetricFamily, "Its connections."),
-    "received_messages": (CounterMetricFamily, "Messages it has received from all clients."),
-    "sent_messages": (CounterMetricFamily, "Messages it has sent to all clients."),
-    "dropped_messages": (CounterMetricFamily, "Messages it has dropped, queues being full (Mosquitto)."),
-    "slow_consumers": (CounterMetricFamily, "Clients it has cut off for being too slow (NATS)."),
-    "stored_bytes": (GaugeMetricFamily, "Messages it keeps."),
-}
+    def summary(self, task: str) -> Summary:
+        """How the devices of a task are, as far as they were looked at: 10,000 take 30 ms."""
+        return summary(self.fleet.devices(task).values(), self._clock())
 
+    def answers(self, task: str) -> dict[tuple[str, str], int]:
+        """Those of the ledger, by verdict and reason."""
+        counted = series.values(self.series.admissions)
+        return {(verdict, reason): count for (name, verdict, reason), count in counted.items() if name == task}
 
-class _Seen(Collector):
-    """Reads at the time of a scrape."""
+    def unreadable(self) -> dict[str, int]:
+        """Messages that were dropped, by reason."""
+        return {reason: count for (reason,), count in series.values(self.series.rejected).items()}
 
-    def __init__(self, metrics: Metrics, disk: Callable[[], tuple[int, int]]) -> None:
-        self._metrics = metrics
-        self._disk = disk
+    def upload_bytes(self) -> int:
+        """Everything that has come on `up`, resends included."""
+        return sum(series.values(self.series.uploaded).values())
 
-    def describe(self) -> Iterator[Metric]:
-        """Of nothing: their names are asked for while the metrics are still being made."""
-        yield from ()
+    def dense_bytes(self, task: str) -> int:
+        """What an update of the task would take as dense float32."""
+        return self._dense.get(task, 0)
 
-    def collect(self) -> Iterator[Metric]:
-        """Every family, those without a sample included."""
-        ledger, registry = self._disk()
-        yield GaugeMetricFamily("edgebroker_ledger_bytes", "Size of the ledger and its log.", value=ledger)
-        yield GaugeMetricFamily("edgebroker_registry_bytes", "Size of models and bundles.", value=registry)
-        yield from self._metrics.seen()
+    def density(self, task: str, device: str) -> float | None:
+        """The fraction of the coordinates that the device's last update kept; None before the first."""
+        entries = self._kept.get((task, device))
+        return None if entries is None else min(1.0, entries / max(1, self._dense[task] // 4))

@@ -10,8 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from broker.monitor.listing import size
-from broker.monitor.story import age, printable
+from broker.monitor.text import age, printable, size
 from edgeclient.wire.status import ONLINE
 
 _COLUMNS: Final = (

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker.monitor.silence import SILENT_S, WORDS, Contact, guess
+from broker.monitor.text import age, printable
 from edgeclient.wire.messages import Refusal
 from edgeclient.wire.status import OFFLINE, Status
 
@@ -93,29 +94,6 @@ def told(facts: Facts) -> list[str]:
         6 frames were counted, 0 refused.
     """
     return [*_contact(facts), *_health(facts), *_uploads(facts), *_silence(facts), *_account(facts)]
-
-
-def age(seconds: float) -> str:
-    """A span of time for people.
-
-    Example:
-        >>> age(42), age(150), age(7200), age(3e5), age(-5)
-        ('42 s', '2 min', '2 h', '3 days', '0 s')
-    """
-    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds / unit:.0f} {name}" if unit != 60 else f"{int(seconds // unit)} {name}"
-    return f"{max(0.0, seconds):.0f} s"
-
-
-def printable(text: str) -> str:
-    """What a device says must not steer the terminal of who reads it.
-
-    Example:
-        >>> printable("fine\\x1b[2J")
-        'fine?[2J'
-    """
-    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def _contact(facts: Facts) -> Iterator[str]:

@@ -17,9 +17,8 @@ from broker.ledger.sqlite.database import Database
 from broker.ledger.sqlite.overview import Curve, Point
 from broker.monitor import story
 from broker.monitor.events import Event, Known, Made, Moved, notice
-from broker.monitor.roster import PAGE
-from broker.monitor.roster import Known as Device
-from broker.page.counts import Shown
+from broker.monitor.metrics import Metrics
+from broker.page import directory
 from broker.settings import Task
 from edgeclient.settings import structure
 from edgeclient.wire.topics import checked
@@ -34,12 +33,12 @@ class Board:
 
     Args:
         ledger: the database file.
-        shown: the watch that the service tells.
+        metrics: the watch that the service tells.
     """
 
-    def __init__(self, ledger: Path, shown: Shown) -> None:
+    def __init__(self, ledger: Path, metrics: Metrics) -> None:
         self._ledger = ledger
-        self._shown = shown
+        self._metrics = metrics
         self._database: Database | None = None
         self._curves: dict[str, Curve] = {}
         self._known = Known(_SILENT_AFTER_S)
@@ -70,10 +69,10 @@ class Board:
         """What changes by itself, in sections; none for a task that is not there."""
         if task not in self.tasks():
             return {}
-        self._shown.look()
+        self._metrics.look()
         curve = self._curves.setdefault(task, Curve(task)).read(self._db)
-        settings, roster = self._settings(task), self._shown.roster
-        last, summary = curve[-1], roster.summary(task)
+        settings, summary = self._settings(task), self._metrics.summary(task)
+        last = curve[-1]
         return {
             "now": {
                 "version": last.number,
@@ -83,30 +82,28 @@ class Board:
                 "density": settings.policy.density,
                 "updates": last.updates,
                 "frame_bytes": last.frame_bytes,
-                "dense_bytes": self._shown.dense_bytes(task) * last.updates,
-                "upload_bytes": self._shown.upload_bytes,
-                "wrong": self._shown.ready(),
+                "dense_bytes": self._metrics.dense_bytes(task) * last.updates,
+                "upload_bytes": self._metrics.upload_bytes(),
+                "wrong": self._metrics.ready(),
             },
-            "fleet": {"states": summary.states, "reasons": summary.reasons, "outbox": summary.outbox},
+            "fleet": {"states": summary.states, "reasons": summary.reasons(), "outbox": summary.outbox.total()},
             "points": [_point(each) for each in curve],
             "verdicts": self._verdicts(task),
             "events": self._happened(task),
-            "roster": roster.changes,
+            "roster": self._metrics.fleet.changes,
         }
 
     def devices(self, task: str, *, state: str = "", search: str = "", number: int = 0) -> dict[str, Any]:
         """A page of the fleet."""
-        self._shown.look()
-        found = self._shown.roster.page(task, state=state, search=search[:64], number=number)
-        rows = [_row(name, device) for name, device in found.devices]
-        return {"rows": rows, "total": found.total, "page": number, "per_page": PAGE}
+        self._metrics.look()
+        return directory.page(self._metrics.fleet.devices(task), state=state, search=search[:64], number=number)
 
     def device(self, task: str, name: str) -> dict[str, Any] | None:
         """Everything about one device; None when nobody knows it."""
         if checked(task) not in self.tasks():
             return None
-        self._shown.look()
-        past, device = history.of_device(self._db, task, checked(name)), self._shown.roster.find(task, name)
+        self._metrics.look()
+        past, device = history.of_device(self._db, task, checked(name)), self._metrics.fleet.find(task, name)
         if device is None and not past.epochs:
             return None
         settings = self._settings(task)
@@ -118,7 +115,7 @@ class Board:
             max_staleness=settings.policy.max_staleness,
             waiting=past.waiting,
             goal=settings.goal,
-            asked=not self._shown.ready(),
+            asked=not self._metrics.ready(),
             said=None if device is None else device.said,
             epochs=past.epochs,
             applied=past.applied,
@@ -129,7 +126,7 @@ class Board:
             refusals=past.refusals,
             last_refusal=past.last_refusal,
         )
-        told = {} if device is None else {**_row(name, device), **asdict(device.said), "state": device.state}
+        told = {} if device is None else {**directory.row(name, device), **asdict(device.said), "state": device.state}
         return {
             "name": name,
             "story": story.told(facts),
@@ -141,7 +138,7 @@ class Board:
             "refusals": past.refusals,
             "last_refusal": past.last_refusal,
             "last_frame_s": past.last_frame_s,
-            "density": self._shown.density(task, name),
+            "density": self._metrics.density(task, name),
             "task_density": settings.policy.density,
             "recent": [each._asdict() for each in overview.recent(self._db, task, name)],
         }
@@ -160,17 +157,16 @@ class Board:
     def _verdicts(self, task: str) -> dict[str, Any]:
         answers = [
             {"verdict": verdict, "reason": reason, "count": count}
-            for (name, verdict, reason), count in sorted(self._shown.verdicts.copy().items())
-            if name == task
+            for (verdict, reason), count in sorted(self._metrics.answers(task).items())
         ]
-        return {"answers": answers, "unreadable": dict(sorted(self._shown.unreadable.copy().items()))}
+        return {"answers": answers, "unreadable": dict(sorted(self._metrics.unreadable().items()))}
 
     def _happened(self, task: str) -> list[dict[str, Any]]:
         made, moved = history.news(self._db, self._known.versions, self._known.marks)
         self._events.extend(
             notice(self._known, (Made(*each) for each in made), (Moved(*each) for each in moved), now_s=time.time())
         )
-        both = sorted([*self._events, *self._shown.roster.events.copy()])
+        both = sorted([*self._events, *self._metrics.fleet.events.copy()])
         return [each._asdict() for each in both if each.task == task][-_EVENTS:]
 
 
@@ -209,19 +205,3 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
         {'accuracy': 0.5}
     """
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _row(name: str, device: Device) -> dict[str, Any]:
-    said = device.said
-    return {
-        "name": name,
-        "state": device.state,
-        "note": said.note,
-        "since_s": device.since_s,
-        "heard_s": device.heard_s,
-        "version": said.version,
-        "outbox": said.queued + said.sent + said.returned,
-        "applied": said.applied,
-        "refused": said.refused,
-        "up_bytes": said.up_bytes,
-    }

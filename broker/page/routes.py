@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from broker.ledger.sqlite.database import LedgerError
-from broker.page.counts import Shown
+from broker.monitor.metrics import Metrics
 from broker.page.read_model import Board, changed
 from broker.page.server import HTML, Answer, Query, Route, Site, as_json, told, verdict
 from edgeclient.wire.errors import WireError
@@ -38,16 +38,16 @@ T = TypeVar("T")
 
 
 @contextmanager
-def reading(ledger: Path, registry: Path) -> Iterator[tuple[Shown, Site]]:
+def reading(ledger: Path, registry: Path) -> Iterator[tuple[Metrics, Site]]:
     """The watch for the service, and what is served of it; one thread reads the ledger, so that nobody waits for it."""
-    shown = Shown(disk=lambda: (_ledger_bytes(ledger), _folder_bytes(registry)))
-    board = Board(ledger, shown)
+    metrics = Metrics(disk=lambda: (_ledger_bytes(ledger), _folder_bytes(registry)))
+    board = Board(ledger, metrics)
     live = _Live(board)
     with ThreadPoolExecutor(1, "ledger-reader") as reader:
-        routes = {**_probes(shown), **_api(board, live, reader), **_assets()}
+        routes = {**_probes(metrics), **_api(board, live, reader), **_assets()}
         reader.submit(_warm, board)
         try:
-            yield shown, Site(routes, _stream(live, reader), _login, _PUBLIC)
+            yield metrics, Site(routes, _stream(live, reader), _login, _PUBLIC)
         finally:
             reader.submit(board.close)  # SQLite wants the thread that has opened it
 
@@ -87,15 +87,15 @@ def _warm(board: Board) -> None:
             board.live(task)
 
 
-def _probes(shown: Shown) -> dict[str, Route]:
+def _probes(counts: Metrics) -> dict[str, Route]:
     async def metrics(_: Query) -> Answer:
-        return Answer(200, _PROMETHEUS, shown.exposition())
+        return Answer(200, _PROMETHEUS, counts.exposition())
 
     async def healthz(_: Query) -> Answer:
-        return verdict(shown.healthy())
+        return verdict(counts.healthy())
 
     async def readyz(_: Query) -> Answer:
-        return verdict(shown.ready())
+        return verdict(counts.ready())
 
     return {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz}
 

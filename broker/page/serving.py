@@ -45,8 +45,8 @@ def _served(settings: Aggregator, monitor: Monitor) -> Iterator[Watch]:
         raise ConfigError(f"[monitor] needs {error.name}: pip install 'edgeclient[broker]'") from None
     gate = Gate(read_token(monitor.host, monitor.token_file), monitor.names)
     with (
-        reading(settings.ledger, settings.registry) as (shown, site),
+        reading(settings.ledger, settings.registry) as (metrics, site),
         serving(monitor.host, monitor.port, site, gate) as url,
     ):
         _LOG.info("web page on %s, metrics on %s/metrics", url, url)
-        yield shown
+        yield metrics

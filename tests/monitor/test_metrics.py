@@ -20,9 +20,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker.monitor.fleet import Fleet
 from broker.monitor.metrics import STUCK_S, Metrics
-from broker.monitor.presence import MAX_FRAMES, Presence
 from broker.monitor.silence import SILENT_S
+from broker.monitor.summary import Summary, summary
 from broker.monitor.unread import MOST_BYTES, MOST_TOPICS, Unread
 from broker.monitor.watch import Watch
 from broker.page import server
@@ -69,7 +70,7 @@ def series() -> dict[str, set[str]]:
         "gaugehistogram": ["_bucket", "_gsum", "_gcount"],
     }
     found = {}
-    for family in made().registry.collect():
+    for family in made().series.registry.collect():
         for ending in endings[family.type]:
             labels = {"le"} if ending == "_bucket" else set[str]()
             found[family.name + ending] = labels | {"job", "instance"}
@@ -161,7 +162,7 @@ def test_prometheus_itself_takes_the_rules() -> None:
 def test_labels_are_as_listed_and_no_device_is_one() -> None:
     metrics = made()
     fill(metrics)
-    for family in metrics.registry.collect():
+    for family in metrics.series.registry.collect():
         for sample in family.samples:
             if sample.name.startswith("edgebroker_"):
                 name = ENDING.sub("", sample.name)
@@ -299,70 +300,79 @@ def test_ten_thousand_devices_are_scraped_in_a_tenth_of_a_second() -> None:
     assert min(taken) < 0.1
 
 
-# Presence
+# The book of devices
 
 
-def said(presence: Presence, device: str, state: str, session: str, **values: Any) -> None:
-    assert presence.hear(topics.status("har", device), status.encode(Status(state, session, **values)))
+def said(book: Fleet, device: str, state: str, session: str, **values: Any) -> None:
+    assert book.hear(topics.status("har", device), status.encode(Status(state, session, **values)))
+
+
+def told(book: Fleet) -> Summary:
+    return summary(book.devices("har").values(), book.clock())
+
+
+def states(book: Fleet) -> dict[str, int]:
+    """Those that some device is in."""
+    return {state: devices for state, devices in told(book).states.items() if devices}
 
 
 def test_a_last_will_keeps_the_outbox_and_a_late_one_changes_nothing() -> None:
-    presence = Presence()
-    said(presence, "a", "online", "s1", queued=3, socket_sent=1000)
-    said(presence, "a", "offline", "s1", note="connection lost")
-    assert presence.summary().devices == {("har", "offline"): 1}
-    assert presence.summary().outbox["har", "queued"] == 3
-    said(presence, "a", "online", "s2", queued=1)
-    said(presence, "a", "offline", "s1", note="connection lost")
-    assert presence.summary().devices == {("har", "online"): 1}
-    assert presence.summary().outbox["har", "queued"] == 1
-    said(presence, "a", "offline", "s2", queued=0, socket_sent=50)
-    assert presence.summary().outbox["har", "queued"] == 0
+    book = Fleet()
+    said(book, "a", "online", "s1", queued=3, socket_sent=1000)
+    said(book, "a", "offline", "s1", note="connection lost")
+    assert states(book) == {"offline": 1}
+    assert told(book).outbox["queued"] == 3
+    said(book, "a", "online", "s2", queued=1)
+    said(book, "a", "offline", "s1", note="connection lost")
+    assert states(book) == {"waiting": 1}
+    assert told(book).outbox["queued"] == 1
+    said(book, "a", "offline", "s2", queued=0, socket_sent=50)
+    assert told(book).outbox["queued"] == 0
 
 
 def test_memory_is_bounded_and_lies_are_capped() -> None:
-    presence = Presence(most=3)
+    book = Fleet(most=3)
     for number in range(10):
-        said(presence, f"invented-{number}", "online", "s", queued=10**6)
-    assert presence.summary().devices == {("har", "online"): 3}
-    assert presence.left_out == 7
-    assert presence.summary().outbox["har", "queued"] == 3 * MAX_FRAMES
-    said(presence, "invented-0", "offline", "s", queued=1, socket_sent=1)
-    assert presence.summary().devices["har", "offline"] == 1
-    assert presence.hear(topics.status("har", "invented-0"), b"")  # it has left
-    assert presence.summary().devices == {("har", "online"): 2}
+        said(book, f"invented-{number}", "online", "s", queued=10**6)
+    assert states(book) == {"waiting": 3}
+    assert book.left_out == 7
+    assert told(book).outbox["queued"] == 3 * status.RANGES["queued"][1]
+    said(book, "invented-0", "offline", "s", queued=1, socket_sent=1)
+    assert states(book)["offline"] == 1
+    assert book.hear(topics.status("har", "invented-0"), b"")  # it has left
+    assert states(book) == {"waiting": 2}
 
 
 def test_an_hour_of_silence_counts_with_its_reason_and_the_same_words_again_do_not_end_it() -> None:
     now = [0.0]
-    presence = Presence(clock=lambda: now[0])
-    said(presence, "a", "online", "s", battery_percent=7, doing="training", socket_sent=9)
-    said(presence, "a", "offline", "s")  # its will
-    said(presence, "b", "offline", "s", doing="stopped")
-    said(presence, "c", "online", "s", doing="metered")
+    book = Fleet(clock=lambda: now[0])
+    said(book, "a", "online", "s", battery_percent=7, doing="training", socket_sent=9)
+    said(book, "a", "offline", "s")  # its will
+    said(book, "b", "offline", "s", doing="stopped")
+    said(book, "c", "online", "s", doing="metered")
     now[0] = SILENT_S
-    assert not presence.summary().silent
-    presence.forget()  # a reconnect brings the retained ones again: the will, without what was said before
-    said(presence, "a", "offline", "s")
-    said(presence, "b", "offline", "s", doing="stopped")
-    said(presence, "c", "online", "s", doing="metered", socket_sent=5)  # a heartbeat
+    assert not told(book).silent
+    book.connected()  # a reconnect brings the retained ones again: the will, without what was said before
+    said(book, "a", "offline", "s")
+    said(book, "b", "offline", "s", doing="stopped")
+    said(book, "c", "online", "s", doing="metered", socket_sent=5)  # a heartbeat
     now[0] += 1
-    assert presence.summary().silent == {("har", "battery-empty"): 1, ("har", "stopped"): 1}
-    assert presence.summary().doings == {("har", "metered"): 1}
+    assert told(book).silent == {"battery-empty": 1, "stopped": 1}
+    assert told(book).doings == {"metered": 1}
     now[0] += SILENT_S
-    assert presence.summary().silent["har", "hangs"] == 1
+    assert told(book).silent["hangs"] == 1
 
 
 def test_words_of_devices_are_bounded_and_numbers_are_spread() -> None:
-    presence = Presence()
+    book = Fleet()
     for number in range(40):
-        said(presence, f"d{number}", "online", "s", doing=f"invented-{number}", queued=number, residual_norm=1e30)
-    said(presence, "old", "online", "s")
-    assert presence.summary().doings == {("har", "other"): 41}
-    spread = presence.summary().depths["har"]
+        said(book, f"d{number}", "online", "s", doing=f"invented-{number}", queued=number, residual_norm=1e30)
+    said(book, "old", "online", "s")
+    assert told(book).doings == {"other": 41}
+    spread = told(book).depths
     assert spread.counts[:4] == [2, 1, 1, 3]  # 0, 1, 2 and 3 to 5 frames
     assert (sum(spread.counts), spread.total) == (41, sum(range(40)))
-    assert presence.summary().norms["har"].total == 40 * 1e9
+    assert told(book).norms.total == 40 * 1e9
 
 
 def test_uploads_go_first_and_statuses_are_read_when_there_is_time() -> None:
@@ -370,9 +380,9 @@ def test_uploads_go_first_and_statuses_are_read_when_there_is_time() -> None:
     for number in range(3000):
         metrics.heard(topics.status("har", f"d{number}"), status.encode(Status("online", "s")))
     metrics.turned(writable=True, uncounted=1)
-    assert not metrics._presence.summary().devices
+    assert len(metrics.fleet) == 0
     metrics.turned(writable=True)
-    assert metrics._presence.summary().devices == {("har", "online"): 256}
+    assert metrics.summary("har").online == 256
     found = samples(metrics.exposition())
     assert found["edgebroker_devices", frozenset({"har", "online"})] == 256 + 1000
     metrics.connected(up=True)  # the broker tells all of them again
@@ -399,10 +409,10 @@ def test_a_late_will_does_not_hide_who_came_back_while_nobody_read() -> None:
     will = status.encode(Status("offline", "s1"))
     for payload in (born, again, will):
         unread.put(topic, payload)
-    presence = Presence()
-    for told in unread.take(9):
-        presence.hear(*told)
-    assert presence.summary().devices == {("har", "online"): 1}
+    book = Fleet()
+    for message in unread.take(9):
+        book.hear(*message)
+    assert states(book) == {"waiting": 1}
     for payload in (born, will):
         unread.put(topic, payload)
     assert unread.take(9) == [(topic, born), (topic, will)]
@@ -413,15 +423,15 @@ def test_a_late_will_does_not_hide_who_came_back_while_nobody_read() -> None:
 
 @pytest.mark.parametrize("payload", [b"\xff", b"[]", b"{}", b"x" * 100_000, b'{"state":"asleep","session":"a"}'])
 def test_what_is_no_status_is_refused(payload: bytes) -> None:
-    presence = Presence()
+    book = Fleet()
     with pytest.raises(WireError):
-        presence.hear(topics.status("har", "a"), payload)
-    assert not presence.summary().devices
+        book.hear(topics.status("har", "a"), payload)
+    assert len(book) == 0
 
 
 @pytest.mark.parametrize("topic", ["edge/v1/status/up/a", "edge/v1/har/up/status", "edge/v1/har/up/a"])
 def test_uploads_are_no_statuses(topic: str) -> None:
-    assert not Presence().hear(topic, b"{}")
+    assert not Fleet().hear(topic, b"{}")
 
 
 # HTTP
@@ -478,7 +488,7 @@ def test_without_a_package_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    for module in ("broker.page.server", "broker.monitor.metrics", "broker.page.counts", "broker.page.routes"):
+    for module in ("broker.page.server", "broker.monitor.series", "broker.monitor.metrics", "broker.page.routes"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     settings = Aggregator(tmp_path, mqtt=Mqtt(), monitor=Monitor(port=0))
     with pytest.raises(ConfigError, match="pip install"), watching(settings):

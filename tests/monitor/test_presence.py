@@ -1,16 +1,17 @@
 """Presence: when a device says something, and what its silence is taken for."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from broker.monitor import listening
+from broker.monitor.fleet import Fleet
 from broker.monitor.silence import HANGS_S, WORDS, Contact, guess
 from edgeclient import __version__
-from edgeclient.link.mqtt import Endpoint, Message
 from edgeclient.presence.session import Presence
 from edgeclient.wire import status, topics
+from edgeclient.wire.errors import WireError
 
 # When a device says something
 
@@ -96,15 +97,15 @@ def test_every_word_is_guessed_and_every_doing_has_a_guess() -> None:
         assert guess(Contact(replace(ONLINE, doing=doing))) in WORDS
 
 
-# What a listener keeps
+# What the book keeps
 
 
-def test_a_listener_is_bounded_and_forgets_who_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "MAX_DEVICES", 3)
-    heard = listening.Listening(Endpoint("127.0.0.1", 1), ["t"])
+def test_a_book_is_bounded_and_forgets_who_has_left() -> None:
+    book = Fleet(most=3)
 
     def say(topic: str, payload: bytes) -> None:
-        heard._hear(Message(topic, payload, retained=True, connection=1, mid=1, qos=1))
+        with suppress(WireError):
+            book.hear(topic, payload)
 
     for number in range(10):
         say(topics.status("t", f"d{number}"), status.encode(ONLINE))
@@ -112,7 +113,34 @@ def test_a_listener_is_bounded_and_forgets_who_has_left(monkeypatch: pytest.Monk
     say(topics.status("other", "d0"), status.encode(ONLINE))
     say(topics.up("t", "d0"), status.encode(ONLINE))
     say("t", b"{}")
-    assert heard.said == {"t": {f"d{number}": ONLINE for number in range(3)}}
+    assert book.tasks() == ["t"]
+    assert {name: device.said for name, device in book.devices("t").items()} == {f"d{n}": ONLINE for n in range(3)}
     say(topics.status("t", "d1"), b"")
     say(topics.status("t", "d2"), status.encode(GONE))
-    assert (set(heard.said["t"]), heard.said["t"]["d2"].state) == ({"d0", "d2"}, "offline")
+    assert {name: device.state for name, device in book.devices("t").items()} == {"d0": "waiting", "d2": "offline"}
+
+
+def test_a_connection_brings_the_kept_ones_again_and_sessions_add_up() -> None:
+    book = Fleet()
+
+    def say(device: str, said: status.Status) -> None:
+        book.hear(topics.status("t", device), status.encode(said))
+
+    first = replace(ONLINE, down_bytes=100, socket_sent=10, socket_received=200, battery_percent=9)
+    say("a", first)
+    say("b", replace(first, down_bytes=1))
+    say("a", replace(first, down_bytes=150, socket_sent=20))
+    say("a", GONE)  # a will: counters are as they were
+    found = book.find("t", "a")
+    assert found is not None
+    assert (found.state, found.said.battery_percent, found.said.down_bytes) == ("offline", 9, 150)
+    assert (book.downlink_bytes, book.socket_bytes) == (151, 20 + 200 + 10 + 200)
+    book.connected()
+    say("a", GONE)
+    assert (book.find("t", "a"), book.find("t", "b")) == (found, None)
+    say("a", replace(first, session="s2", down_bytes=7, socket_sent=1, socket_received=2))
+    assert (book.downlink_bytes, book.socket_bytes) == (158, 433)
+    # A session that began and ended while nobody listened: what is kept is its will, and no late one.
+    book.connected()
+    say("a", replace(GONE, session="s3"))
+    assert [device.state for device in book.devices("t").values()] == ["offline"]

@@ -17,8 +17,8 @@ from test_ledger import close, entry, version
 from broker.commands import story as story_command
 from broker.ledger.sqlite import compaction
 from broker.ledger.sqlite.ledger import Ledger
-from broker.monitor import listening
 from broker.monitor.events import Known, Moved, notice
+from broker.monitor.listener import Listener
 from broker.monitor.story import REFUSED, Facts, Update, told
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.wire import status, topics
@@ -245,11 +245,14 @@ def test_wrong_questions_are_one_line(tmp_path: Path, endpoint: Endpoint) -> Non
 
 
 def test_an_unreachable_broker_is_told_apart_from_a_silent_one(endpoint: Endpoint) -> None:
-    topic = topics.status("nobody", "x")
-    assert listening.retained(endpoint, [topic]) == []
+    with Listener(endpoint, [topics.status("nobody", "x")]) as listener:
+        listener.first()
+        assert (listener.reached, len(listener.fleet)) == (True, 0)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))  # and does not listen
-        assert listening.retained(Endpoint("127.0.0.1", deaf.getsockname()[1]), [topic], connect_s=0.3) is None
+        with Listener(Endpoint("127.0.0.1", deaf.getsockname()[1]), [topics.status("nobody", "x")]) as listener:
+            listener.first(connect_s=0.3)
+            assert not listener.reached
 
 
 def test_events_follow_the_ledger(tmp_path: Path, endpoint: Endpoint, ledger: Ledger) -> None:

@@ -86,7 +86,7 @@ def faults(tab: Page) -> list[tuple[str, str, str]]:
 
 def filled(served_page: Served, devices: int = 250) -> None:
     """A fleet in all states, and a task with some rounds."""
-    served_page.shown.connected(up=True)
+    served_page.metrics.connected(up=True)
     with Ledger(served_page.settings.ledger) as ledger:
         for number in range(1, 6):
             version = Version(number, "0" * 64, number, time.time(), 20, 20, 20, {})
@@ -96,8 +96,8 @@ def filled(served_page: Served, devices: int = 250) -> None:
         state = "offline" if number % 10 == 9 else "online"
         note = "connection lost" if state == "offline" else NOTES[number % 4]
         served_page.hear(f"device-{number:05}", state, note=note, version=number % 6, queued=number % 3, applied=number)
-    served_page.shown.answered(TASK, "applied", "")
-    served_page.shown.answered(TASK, "refused", "stale")
+    served_page.metrics.answered(TASK, "applied", "")
+    served_page.metrics.answered(TASK, "refused", "stale")
 
 
 def test_the_demo_fleet_learns_live(page: Page, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_it_finds_a_restarted_aggregator_again(page: Page, tmp_path: Path) -> No
         expect(page.locator("#t-online")).to_have_text("5 of 5")
     expect(page.locator("#link")).to_have_text("connection lost, trying again …")
     with served(tmp_path, port=before.port) as after:
-        after.shown.connected(up=True)
+        after.metrics.connected(up=True)
         after.hear("device-00000", note="sending")
         expect(page.locator("#link")).to_have_text("live", timeout=20_000)
         expect(page.locator("#t-online")).to_have_text("1 of 1")

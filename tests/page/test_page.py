@@ -20,7 +20,8 @@ from served import TASK, TOKEN, Page, served
 
 from broker.ledger.rows import Entry, Version
 from broker.ledger.sqlite.ledger import Ledger
-from broker.monitor.roster import PAGE, Roster, doing
+from broker.monitor.fleet import Device, Fleet
+from broker.page.directory import PAGE
 from broker.page.gate import Gate, read_token
 from broker.page.server import MAX_CONNECTIONS
 from broker.page.serving import watching
@@ -251,7 +252,7 @@ def test_a_script_in_a_status_stays_text(page: Page) -> None:
 
 def test_a_script_in_a_name_never_gets_in(page: Page) -> None:
     for name in ("<script>", "a/b", "..", "x" * 65, ""):
-        page.shown.heard(f"edge/v1/{TASK}/status/{name}", status.encode(Status("online", "s")))
+        page.metrics.heard(f"edge/v1/{TASK}/status/{name}", status.encode(Status("online", "s")))
         assert page.ask(f"/api/device?{urlencode({'task': TASK, 'device': name})}").status == 400
     assert page.json("/api/devices")["total"] == 0
 
@@ -263,7 +264,7 @@ def test_a_script_in_a_name_never_gets_in(page: Page) -> None:
 )  # fmt: skip
 def test_huge_or_binary_statuses_are_counted_and_not_shown(page: Page, payload: bytes) -> None:
     page.hear("good", note="training")
-    assert page.shown.heard(topics.status(TASK, "bad"), payload)
+    assert page.metrics.heard(topics.status(TASK, "bad"), payload)
     first = page.json("/api/first")
     assert [row["name"] for row in first["devices"]["rows"]] == ["good"]
     assert sum(first["verdicts"]["unreadable"].values()) == 1
@@ -311,14 +312,14 @@ def test_what_is_not_there(page: Page) -> None:
 
 
 def test_memory_is_bounded() -> None:
-    roster = Roster(clock=lambda: 0.0, most=3)
+    book = Fleet(clock=lambda: 0.0, most=3)
     for number in range(10):
-        roster.hear(topics.status(TASK, f"a{number}"), status.encode(Status("online", "s")))
-    assert roster.page(TASK).total == 3
+        book.hear(topics.status(TASK, f"a{number}"), status.encode(Status("online", "s")))
+    assert len(book.devices(TASK)) == 3
     for _ in range(500):
         for state in ("offline", "online"):
-            roster.hear(topics.status(TASK, "a0"), status.encode(Status(state, "s")))
-    assert len(roster.events) == 100
+            book.hear(topics.status(TASK, "a0"), status.encode(Status(state, "s")))
+    assert len(book.events) == 100
 
 
 # What it shows
@@ -356,36 +357,36 @@ def test_states() -> None:
         (Status("online", "s", note="sending"), "sending"),
         (Status("offline", "s", note="training"), "offline"),
     ):
-        assert doing(said) == state
+        assert Device(said, None, 0.0).state == state
 
 
 def test_since_when_survives_a_new_connection() -> None:
     now = [0.0]
-    roster = Roster(clock=lambda: now[0])
+    book = Fleet(clock=lambda: now[0], wall=lambda: now[0])
 
     def hear(device: str, state: str, session: str = "s") -> None:
         now[0] += 10
-        roster.hear(topics.status(TASK, device), status.encode(Status(state, session)))
+        book.hear(topics.status(TASK, device), status.encode(Status(state, session)))
 
     def since(device: str) -> float | None:
-        found = roster.find(TASK, device)
+        found = book.find(TASK, device)
         assert found is not None
         return found.since_s
 
-    roster.connected()
+    book.connected()
     now[0] = -9.0
     hear("old", "online")  # kept by the broker: since when is unknown
     hear("a", "online")
     hear("a", "offline")
     assert (since("old"), since("a")) == (None, 21.0)
-    assert [event.text for event in roster.events] == ["is offline: "]
-    roster.connected()
+    assert [event.text for event in book.events] == ["is offline: "]
+    book.connected()
     now[0] -= 9
     hear("a", "offline")
-    assert (since("a"), roster.find(TASK, "old")) == (21.0, None)
+    assert (since("a"), book.find(TASK, "old")) == (21.0, None)
     hear("a", "online", "s2")
     hear("a", "offline", "s")  # the late will of the first session
-    assert roster.summary(TASK).states["offline"] == 0
+    assert [device.state for device in book.devices(TASK).values()] == ["waiting"]
 
 
 def entry(device: str, sequence: int, refusal: Refusal | None = None) -> Entry:
@@ -403,7 +404,7 @@ def test_rounds_curve_and_a_device(page: Page) -> None:
             ledger.add_metrics(TASK, number, {"accuracy": 0.1 * number, "loss": float("nan")})
         ledger.admit([entry("d0", 3, Refusal.STALE)], time.time())
     page.hear("d0", version=3, queued=1)
-    page.shown.kept(TASK, "d0", fleet.LAYOUT.size // 100)
+    page.metrics.kept(TASK, "d0", fleet.LAYOUT.size // 100)
     first = page.json("/api/first")
     assert [(p["number"], p["frame_bytes"], p["updates"]) for p in first["points"]] == [
         (0, 0, 0),

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 import fleet
 
+from broker.monitor.metrics import Metrics
 from broker.page import routes
-from broker.page.counts import Shown
 from broker.page.gate import Gate
 from broker.page.server import serving
 from broker.service import add_task
@@ -40,7 +40,7 @@ class Page:
 
     port: int
     settings: Aggregator
-    shown: Shown
+    metrics: Metrics
 
     def ask(self, path: str, *, method: str = "GET", body: str | bytes | None = None, **headers: str) -> Answer:
         """Header names may be written with underscores."""
@@ -62,7 +62,7 @@ class Page:
         return json.loads(answer.text)
 
     def hear(self, device: str, state: str = "online", session: str = "s", **values: Any) -> None:
-        self.shown.heard(topics.status(TASK, device), status.encode(Status(state, session, **values)))
+        self.metrics.heard(topics.status(TASK, device), status.encode(Status(state, session, **values)))
 
 
 @contextmanager
@@ -71,9 +71,9 @@ def served(folder: Path, gate: Gate | None = None, port: int = 0) -> Iterator[Pa
     if not settings.ledger.exists():
         add_task(settings, TASK, fleet.BUNDLE, Task(goal=2))
     with (
-        routes.reading(settings.ledger, settings.registry) as (shown, site),
+        routes.reading(settings.ledger, settings.registry) as (metrics, site),
         serving("127.0.0.1", port, site, gate) as url,
     ):
-        shown.task(TASK, 4 * fleet.LAYOUT.size)
-        shown.version(TASK, 0, 0.0)
-        yield Page(int(url.rsplit(":", 1)[1]), settings, shown)
+        metrics.task(TASK, 4 * fleet.LAYOUT.size)
+        metrics.version(TASK, 0, 0.0)
+        yield Page(int(url.rsplit(":", 1)[1]), settings, metrics)

@@ -16,7 +16,6 @@ import numpy as np
 from broker.demo import data
 from broker.monitor.metrics import Metrics
 from broker.monitor.watch import Watch
-from broker.page.counts import Shown
 from broker.service import Service, add_task
 from broker.settings import Aggregator, DevicePolicy, Task
 from edgeclient.bundle import archive
@@ -117,7 +116,7 @@ def monitor_command(devices: int, statuses: float, seed: int, *, quick: bool, as
     slices = 100 if quick else 400
     content = data.bundle_bytes()
     with tempfile.TemporaryDirectory(prefix="edgeclient-monitor-") as folder:
-        metrics = Shown(disk=lambda: (0, 0))
+        metrics = Metrics(disk=lambda: (0, 0))
         plain = Side(Path(folder) / "plain", content, Watch())
         watched = Side(Path(folder) / "watched", content, metrics)
         plain.turn()

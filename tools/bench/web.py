@@ -18,8 +18,8 @@ import click
 from broker.demo import data as demo_data
 from broker.ledger.rows import Entry, Version
 from broker.ledger.sqlite.ledger import Ledger
+from broker.monitor.metrics import Metrics
 from broker.page import routes
-from broker.page.counts import Shown
 from broker.page.server import serving
 from broker.service import add_task
 from broker.settings import Aggregator, Task
@@ -72,7 +72,7 @@ def web_command(*, quick: bool, as_json: bool) -> None:
 @dataclass(frozen=True, slots=True)
 class _Page:
     port: int
-    shown: Shown
+    metrics: Metrics
 
     def wire_bytes(self, path: str) -> int:
         """Of a whole answer, compressed as browsers ask for it, with its headers."""
@@ -85,7 +85,7 @@ class _Page:
         """A status of a device."""
         note = random.choice(_NOTES)  # noqa: S311 (what a device does)
         said = Status("online", f"{number:016x}", note=note, version=_VERSIONS, applied=number)
-        self.shown.heard(topics.status(TASK, f"device-{number:05}"), status.encode(said))
+        self.metrics.heard(topics.status(TASK, f"device-{number:05}"), status.encode(said))
 
 
 @contextmanager
@@ -96,12 +96,12 @@ def _served(folder: Path, devices: int) -> Iterator[_Page]:
     with Ledger(settings.ledger) as ledger:
         _fill(ledger, devices)
     with (
-        routes.reading(settings.ledger, settings.registry) as (shown, site),
+        routes.reading(settings.ledger, settings.registry) as (metrics, site),
         serving("127.0.0.1", 0, site) as url,
     ):
-        shown.task(TASK, 4 * archive.decode(content).manifest.layout.size)
-        shown.version(TASK, _VERSIONS, time.time())
-        page = _Page(int(url.rpartition(":")[2]), shown)
+        metrics.task(TASK, 4 * archive.decode(content).manifest.layout.size)
+        metrics.version(TASK, _VERSIONS, time.time())
+        page = _Page(int(url.rpartition(":")[2]), metrics)
         for number in range(devices):
             page.says(number)
         yield page
