@@ -9,7 +9,6 @@ import logging
 import math
 import random
 import secrets
-import sqlite3
 import time
 from typing import Any, Final
 
@@ -21,7 +20,6 @@ from edgeclient.conditions.needs import lacking
 from edgeclient.conditions.policy import Hindrance, Queue, Send, Train, Wait
 from edgeclient.conditions.wear import round_bytes
 from edgeclient.durable.lock import DiskFull, StoreError
-from edgeclient.durable.rows import Row, State
 from edgeclient.durable.store import Store
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused, Will
 from edgeclient.models.follow import Follower
@@ -36,6 +34,7 @@ from edgeclient.uplink.receipts import Receipts
 from edgeclient.uplink.sender import Sender
 from edgeclient.wire import announcement, topics
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.life import Row, State
 
 _LOG = logging.getLogger(__name__)
 TURN_S: Final = 0.5
@@ -81,7 +80,7 @@ class Agent:
             will=Will(self._topic(topics.status), self._presence.will),
         )
         self._learner = learner or Learner(settings)
-        self._sender = Sender(settings, self._link, self._presence)
+        self._sender = Sender(settings, self._link, self._presence.uploaded)
         self._receipts = Receipts(self._sender)
         self._teller = Teller(settings, self._link)
         self._follower = Follower(Models(settings.directory / "models"))
@@ -133,12 +132,14 @@ class Agent:
             note = self._wait_for_room(f"disk full: {error.filename or self._settings.directory}: make room there")
         except DiskFull as error:
             note = self._wait_for_room(str(error))
-        except (sqlite3.DatabaseError, WireError) as error:  # a page, or a frame in it
+        except (StoreError, WireError) as error:  # a page, or a frame in it
             if self._store is not None:
                 self._store.close()
             self._store = None
+            if isinstance(error, StoreError):
+                raise
             where = self._settings.directory / "store"
-            raise StoreError(f"{where}/store.db cannot be read ({error}): edgeclient store check says more") from None
+            raise StoreError(f"{where}/store.db cannot be used ({error}): edgeclient store check says more") from None
         self._log_wait()
         self._report(note)
 
@@ -186,8 +187,7 @@ class Agent:
     # Broker → device: announcement, model, receipts
 
     def _listen(self, wait_s: float) -> None:
-        now, resend_s = time.monotonic(), self._sender.window.next_s()
-        wait_s = wait_s if resend_s is None else min(wait_s, max(0.0, resend_s - now))
+        wait_s = self._sender.patience_s(wait_s)
         # One at a time: when the disk is full, those behind the one that did not fit stay where they are.
         for _ in range(_AT_ONCE):
             events = self._link.poll(wait_s, limit=1)
@@ -197,7 +197,6 @@ class Agent:
             match events[0]:
                 case Connected():
                     self._chunks.clear()
-                    self._sender.connected()
                     self._presence.again()
                     try:
                         self._link.subscribe(topics.head(self._settings.task), self._topic(topics.down))
@@ -309,7 +308,7 @@ class Agent:
         due: list[Row] = []
         if self._link.connected and not full:
             self._sender.withdraw(store)
-            due = self._sender.due(store)
+            due = self._sender.due(store.outbox())
         history = self.guard.history(full, link_up=self._link.connected)
         queue = self._queue(store, due)
         decision = policy.decide(
@@ -339,7 +338,7 @@ class Agent:
         return Hindrance("failed", why) if failed else None
 
     def _queue(self, store: Store, due: list[Row]) -> Queue:
-        waiting = [row for row in store.outbox() if row.state is not State.RETURNED]
+        waiting = [row for row in store.outbox().rows if row.state is not State.RETURNED]
         new_version = False
         starved = time.monotonic() < self._starved_until
         if self._adopted is not None and not self._why_failed and not starved:
@@ -381,7 +380,7 @@ class Agent:
     def _greet(self) -> None:
         if self._store is not None:
             self._receipts.greeted()
-            self._sender.greet(self._store)
+            self._sender.greet(self._store.outbox())
 
     # Device → people
 
@@ -411,7 +410,8 @@ class Agent:
             if up and self._unfetched:
                 note, doing = f"{note}: {self._unfetched.because}", self._unfetched.doing
             return {"note": note, "doing": doing}
-        account, counts = store.account(), store.counts()
+        outbox = store.outbox()
+        account, counts = outbox.account, outbox.counts()
         return {
             "note": note,
             "doing": doing,

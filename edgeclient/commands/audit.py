@@ -10,10 +10,10 @@ from edgeclient.audit import Auditor
 from edgeclient.bundle import archive
 from edgeclient.commands.options import CONFIG, FILE, JSON
 from edgeclient.durable.lock import StoreError
-from edgeclient.durable.rows import State
 from edgeclient.durable.store import Store
 from edgeclient.models.slots import Models
 from edgeclient.settings import ConfigError, Device, load
+from edgeclient.wire.life import State
 
 
 @click.command("audit")
@@ -62,7 +62,7 @@ def audit_command(config: Path, out: Path, *, as_json: bool) -> None:
             "next_sequence": account.next_sequence,
             "rounds": auditor.rounds,
             "renewals": account.renewals,
-            **{state.value: count for state, count in store.counts().items()},
+            **{state.value: count for state, count in store.outbox().counts().items()},
         }
     if as_json:
         click.echo(json.dumps(told))

@@ -9,10 +9,10 @@ import click
 
 from edgeclient.commands.options import CONFIG, JSON
 from edgeclient.durable.check import check_store
-from edgeclient.durable.rows import State
 from edgeclient.settings import Device, load
 from edgeclient.wire import frame
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.life import State
 
 
 @click.group("store")

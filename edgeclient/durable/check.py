@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeclient.durable.lock import in_use
-from edgeclient.durable.rows import State
-from edgeclient.durable.schema import SCHEMA_VERSION
+from edgeclient.durable.schema import MIGRATIONS
 from edgeclient.durable.slots import Slots
+from edgeclient.wire.life import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,9 @@ def check_store(directory: Path, readable: Callable[[bytes], str | None]) -> Rep
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
     try:
         (schema,) = db.execute("PRAGMA user_version").fetchone()
-        if schema != SCHEMA_VERSION:
-            remedy = (
-                "start edgeclient run once: it takes the store over" if schema < SCHEMA_VERSION else "update edgeclient"
-            )
-            fault = Fault(f"store.db has schema {schema}, this program knows {SCHEMA_VERSION}", remedy)
+        if schema != (known := len(MIGRATIONS)):
+            remedy = "start edgeclient run once: it takes the store over" if schema < known else "update edgeclient"
+            fault = Fault(f"store.db has schema {schema}, this program knows {known}", remedy)
             return Report((fault,), in_use(directory / "lock"), schema, disk_bytes=disk_bytes)
         db.execute("BEGIN")  # one moment for all that is read
         faults = tuple(_faults(db, directory, readable))

@@ -1,11 +1,10 @@
-"""Tables of the store, and the way from every older schema to the newest."""
+"""Tables of the store, and the way to them from every older schema."""
 
 import sqlite3
-import time
 from collections.abc import Callable
 from typing import Final
 
-SCHEMA: Final = (
+_SCHEMA: Final = (
     """
     CREATE TABLE account (
         only            INTEGER PRIMARY KEY CHECK (only = 0),
@@ -21,8 +20,8 @@ SCHEMA: Final = (
         rounds          INTEGER NOT NULL,
         applied         INTEGER NOT NULL,   -- frames that the aggregator has applied
         refused         INTEGER NOT NULL,
-        renewals        INTEGER NOT NULL,   -- residuals dropped, each with a new epoch
-        withdrawn       INTEGER NOT NULL DEFAULT 0  -- frames taken back before they counted
+        withdrawn       INTEGER NOT NULL,   -- frames taken back before they counted
+        renewals        INTEGER NOT NULL    -- residuals dropped, each with a new epoch
     ) STRICT
     """,
     """
@@ -39,19 +38,10 @@ SCHEMA: Final = (
 )
 
 
-def _withdrawals(db: sqlite3.Connection) -> None:
-    """1 → 2: layers, ages and withdrawals. Frames of before are first layers of the last version, made now."""
-    db.execute("ALTER TABLE account ADD COLUMN withdrawn INTEGER NOT NULL DEFAULT 0")
-    db.execute("ALTER TABLE frame RENAME TO old")
-    db.execute(SCHEMA[1])
-    db.execute(
-        "INSERT INTO frame SELECT id, state, sequence, 0, (SELECT coalesce(trained_version, 0) FROM account), ?, body"
-        " FROM old",
-        (time.time(),),
-    )
-    db.execute("DROP TABLE old")
+def _tables(db: sqlite3.Connection) -> None:
+    for table in _SCHEMA:
+        db.execute(table)
 
 
-# From schema i + 1 to schema i + 2, each in a transaction of its own.
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_withdrawals,)
-SCHEMA_VERSION: Final = len(MIGRATIONS) + 1
+# From schema i to schema i + 1, each in a transaction of its own; 0 is an empty file.
+MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_tables,)

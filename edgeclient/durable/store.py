@@ -1,32 +1,36 @@
 """The device's store: one SQLite file is the only commit point (PROTOCOL.md).
 
-A frame's life is the table `rows.LIFE`. A round is one transaction: frames in, merged ones out, new residual slot
+A frame's life is the table `wire.life.LIFE`. A round is one transaction: frames in, merged ones out, new residual slot
 named. Both or neither: a frame without its residual would count twice, a residual without its frame would lose.
 """
 
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclient import failpoint, files
+from edgeclient.durable.database import Database, move
 from edgeclient.durable.lock import DiskFull, Lock, StoreError
-from edgeclient.durable.rows import LIFE, Account, Event, Outgoing, Row, State, Stored
-from edgeclient.durable.schema import MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from edgeclient.durable.slots import Slots, checksum
+from edgeclient.wire.life import Account, Event, Outbox, Row, State
 
-_ERRORS: Final = {
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR_WRITE,
-    sqlite3.SQLITE_IOERR_FSYNC,
-    sqlite3.SQLITE_IOERR_SHMSIZE,
-}
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A frame with its bytes; `sequence` is None until it is first sent, and is not in the bytes."""
+
+    id: int
+    state: State
+    sequence: int | None
+    body: bytes
 
 
 class Store:
@@ -46,8 +50,8 @@ class Store:
     Example:
         >>> import tempfile
         >>> with Store(Path(tempfile.mkdtemp()), layout="ab", size=3) as store:
-        ...     store.commit_round([Outgoing(b"frame")], np.ones(3, np.float32), token="r0", base_version=0)
-        ...     store.mark_sent([row.id for row in store.outbox()])
+        ...     store.commit_round([[b"frame"]], np.ones(3, np.float32), token="r0", base_version=0)
+        ...     store.mark_sent([row.id for row in store.outbox().rows])
         ...     store.settle(applied=[0])
         ...     store.frames(), store.residual()
         ([], array([1., 1., 1.], dtype=float32))
@@ -57,18 +61,16 @@ class Store:
         files.make_directory(directory)
         self.directory = directory
         self._lock = Lock(directory / "lock")
-        self._db = sqlite3.connect(directory / "store.db", isolation_level=None)
+        self._held: Outbox | None = None  # None until it is read again
         try:
-            self._open(directory / "store.db", layout, size)
-            account = self.account()
-            self._slots = Slots(directory, account.size)
-            self.notice = self._why_begin_anew(account, layout, size)
-            if self.notice:
-                self._begin(layout, size)
-        except BaseException as error:
+            self._db = Database(directory / "store.db")
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
+            self.notice = self._take_over(layout, size)
+        except BaseException:
             self.close()
-            if isinstance(error, sqlite3.DatabaseError):
-                raise _unusable(directory / "store.db", error) from None
             raise
 
     def __enter__(self) -> Self:
@@ -87,23 +89,27 @@ class Store:
         self._db.close()
         self._lock.close()
 
+    def outbox(self) -> Outbox:
+        """What is held and counted, without bytes; read again only after a commit."""
+        if self._held is None:
+            ((epoch, *counted),) = self._db.rows(
+                "SELECT epoch, next_sequence, next_update, layout, size, trained_version, round_token, rounds, applied,"
+                " refused, withdrawn, renewals FROM account"
+            )
+            rows = self._db.rows(
+                "SELECT id, state, sequence, layer, base_version, created, length(body) FROM frame ORDER BY layer, id"
+            )
+            account = Account(epoch & (2**64 - 1), *counted)
+            self._held = Outbox(account, tuple(Row(id_, State(state), *rest) for id_, state, *rest in rows))
+        return self._held
+
     def account(self) -> Account:
         """The counters as last committed."""
-        row = self._db.execute(
-            "SELECT epoch, next_sequence, next_update, layout, size, trained_version, round_token, rounds, applied,"
-            " refused, withdrawn, renewals FROM account"
-        ).fetchone()
-        return Account(row[0] & (2**64 - 1), *row[1:])
-
-    def confirmed(self) -> int:
-        """Every sequence below this one is settled here."""
-        (first,) = self._db.execute("SELECT min(sequence) FROM frame WHERE state IN ('sent', 'withdrawing')").fetchone()
-        return self.account().next_sequence if first is None else int(first)
+        return self.outbox().account
 
     def residual(self) -> npt.NDArray[np.float32]:
         """The live residual, float32 (n,)."""
-        (slot,) = self._db.execute("SELECT slot FROM account").fetchone()
-        return self._slots.read(slot)
+        return self._slots.read(self._live)
 
     def slots(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """The live residual, read-only, and room for the next one, which `commit_round` takes; no copies, (n,) each.
@@ -124,7 +130,7 @@ class Store:
             memmap([1., 1., 1.], dtype=float32)
             array([1., 1., 1.], dtype=float32)
         """
-        (live,) = self._db.execute("SELECT slot FROM account").fetchone()
+        live = self._live
         try:
             kept = self._slots.view(live)
         except (OSError, ValueError) as error:  # it was whole when the store was opened
@@ -139,32 +145,20 @@ class Store:
         """Frames in the given states (all if none is given), oldest first."""
         wanted = states or tuple(State)
         marks = ",".join("?" * len(wanted))
-        rows = self._db.execute(
+        rows = self._db.rows(
             f"SELECT id, state, sequence, body FROM frame WHERE state IN ({marks}) ORDER BY id",  # noqa: S608 (marks are ?)
-            wanted,
+            *wanted,
         )
         return [Stored(id_, State(state), sequence, body) for id_, state, sequence, body in rows]
 
-    def counts(self) -> dict[State, int]:
-        """How many frames are in each state."""
-        rows = self._db.execute("SELECT state, count(*) FROM frame GROUP BY state").fetchall()
-        return dict.fromkeys(State, 0) | {State(state): count for state, count in rows}
-
-    def outbox(self) -> list[Row]:
-        """Every frame without its bytes, in the order of sending: by layer, then oldest first."""
-        rows = self._db.execute(
-            "SELECT id, state, sequence, layer, base_version, created, length(body) FROM frame ORDER BY layer, id"
-        )
-        return [Row(row[0], State(row[1]), *row[2:]) for row in rows]
-
     def body(self, id_: int) -> bytes:
         """The bytes of a frame, without identity."""
-        (body,) = self._db.execute("SELECT body FROM frame WHERE id = ?", (id_,)).fetchone()
+        ((body,),) = self._db.rows("SELECT body FROM frame WHERE id = ?", id_)
         return bytes(body)
 
     def commit_round(
         self,
-        frames: Iterable[Outgoing],
+        layers: Sequence[Sequence[bytes]],
         residual: npt.NDArray[np.float32],
         *,
         token: str,
@@ -175,7 +169,7 @@ class Store:
         """One commit: frames queued, new residual live, merged frames gone.
 
         Args:
-            frames: of the round's update.
+            layers: frames of the round's update, the layer that matters most first.
             residual: the room that `slots` gave, filled, or any other array (n,).
             token: names the round.
             base_version: model version that it was trained from.
@@ -185,18 +179,17 @@ class Store:
         Raises:
             DiskFull: nothing was changed.
         """
-        (live,) = self._db.execute("SELECT slot FROM account").fetchone()
-        idle = 1 - live
+        idle = 1 - self._live
         if failpoint.sabotaged("residual"):
-            residual = self._slots.read(live)
+            residual = self.residual()
         self._slots.write(idle, residual)
         failpoint.hit("durable.before-commit")
         with self._transaction() as db:
             db.executemany(
                 "INSERT INTO frame (state, layer, base_version, created, body) VALUES ('queued', ?, ?, ?, ?)",
-                [(each.layer, base_version, now_s, each.body) for each in frames],
+                [(layer, base_version, now_s, body) for layer, bodies in enumerate(layers) for body in bodies],
             )
-            self._move(Event.MERGE, "id", merged)
+            move(db, Event.MERGE, "id", merged)
             db.execute(
                 "UPDATE account SET slot = ?, checksum = ?, trained_version = ?, round_token = ?, rounds = rounds + 1,"
                 " next_update = next_update + 1",
@@ -209,7 +202,7 @@ class Store:
         with self._transaction() as db:
             (sequence,) = db.execute("SELECT next_sequence FROM account").fetchone()
             for id_ in ids:
-                if self._move(Event.SEND, "id", [id_]):
+                if move(db, Event.SEND, "id", [id_]):
                     db.execute("UPDATE frame SET sequence = ? WHERE id = ?", (sequence, id_))
                     sequence += 1
             db.execute("UPDATE account SET next_sequence = ?", (sequence,))
@@ -218,8 +211,8 @@ class Store:
     def withdraw(self, ids: Sequence[int]) -> None:
         """Take frames back: those that never left at once, of the others the aggregator must be asked."""
         with self._transaction() as db:
-            home = self._move(Event.WITHDRAW, "id", ids, State.QUEUED)
-            self._move(Event.WITHDRAW, "id", ids, State.SENT)
+            home = move(db, Event.WITHDRAW, "id", ids, State.QUEUED)
+            move(db, Event.WITHDRAW, "id", ids, State.SENT)
             db.execute("UPDATE account SET withdrawn = withdrawn + ?", (home,))
         failpoint.hit("durable.after-withdraw")
 
@@ -231,128 +224,77 @@ class Store:
             db.execute(
                 "UPDATE account SET applied = applied + ?, refused = refused + ?, withdrawn = withdrawn + ?",
                 (
-                    self._move(Event.APPLIED, "sequence", applied),
-                    self._move(Event.REFUSED, "sequence", refused),
-                    self._move(Event.REFUSED, "sequence", withdrawn),
+                    move(db, Event.APPLIED, "sequence", applied),
+                    move(db, Event.REFUSED, "sequence", refused),
+                    move(db, Event.REFUSED, "sequence", withdrawn),
                 ),
             )
         failpoint.hit("durable.after-settle")
-
-    def _move(self, event: Event, key: str, values: Sequence[int], *only: State) -> int:
-        """Take one step of LIFE with the frames that can; how many they were."""
-        moved = 0
-        for (state, happens), then in LIFE.items():
-            if happens is not event or (only and state not in only):
-                continue
-            where = f"WHERE {key} = ? AND state = ?"
-            for value in values:
-                if then is None:
-                    done = self._db.execute(f"DELETE FROM frame {where}", (value, state))  # noqa: S608 (two fixed names)
-                else:
-                    done = self._db.execute(f"UPDATE frame SET state = ? {where}", (then, value, state))  # noqa: S608 (as above)
-                moved += done.rowcount
-        return moved
 
     def renew(self) -> None:
         """Mint a new epoch and drop residual and frames: the aggregator has seen more than this store knows.
 
         At most one residual is lost, and nothing is counted twice.
         """
-        account = self.account()
-        (live,) = self._db.execute("SELECT slot FROM account").fetchone()
+        account, idle = self.account(), 1 - self._live
         # Not both slots: while the transaction has not come, the old account has its residual.
-        self._slots.write(1 - live, np.zeros(account.size, np.float32))
-        self._name(account.layout, account.size, 1 - live)
+        self._slots.write(idle, np.zeros(account.size, np.float32))
+        self._begin(account.layout, account.size, idle)
 
-    def _begin(self, layout: str, size: int) -> None:
-        """A new account: zero residual, no frames, new epoch. The old residual is kept under its layout."""
-        old = self.account()
-        (live,) = self._db.execute("SELECT slot FROM account").fetchone()
-        if (old.layout, old.size) != (layout, size):
-            archive = self.directory / f"residual.{old.layout[:16]}.{old.epoch:016x}.archived"
-            if not archive.exists():  # a crash further down repeats this step
-                (self.directory / f"residual.{live}").replace(archive)
+    @property
+    def _live(self) -> int:
+        """The slot that holds the residual."""
+        ((slot,),) = self._db.rows("SELECT slot FROM account")
+        return int(slot)
+
+    def _take_over(self, layout: str, size: int) -> str | None:
+        """Go on with the account that is there, or begin one; what had to be given up for it."""
+        notice = None
+        if self._db.rows("SELECT 1 FROM account"):
+            old = self.account()
+            self._slots = Slots(self.directory, old.size)
+            notice = self._why_begin_anew(old, layout, size)
+            if not notice:
+                return None
+            if (old.layout, old.size) != (layout, size):
+                archive = self.directory / f"residual.{old.layout[:16]}.{old.epoch:016x}.archived"
+                if not archive.exists():  # a crash further down repeats this step
+                    (self.directory / f"residual.{self._live}").replace(archive)
         self._slots = Slots(self.directory, size)
-        self._create_slots()
-        self._name(layout, size, 0)
-
-    def _name(self, layout: str, size: int, slot: int) -> None:
-        """The new account, whose residual is a slot of zeros."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM frame")
-            db.execute(
-                "UPDATE account SET epoch = ?, next_sequence = 0, next_update = 0, layout = ?, size = ?, slot = ?,"
-                " checksum = ?, trained_version = NULL, round_token = '', rounds = 0, renewals = renewals + 1",
-                (_new_epoch(), layout, size, slot, checksum(np.zeros(size, np.float32))),
-            )
-
-    def _open(self, path: Path, layout: str, size: int) -> None:
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode in _ERRORS:
-                raise DiskFull(f"{path}: {error}: make room there") from None
-            raise
-        if version > SCHEMA_VERSION:
-            raise StoreError(f"{path} has schema {version}, this program knows {SCHEMA_VERSION}: update edgeclient")
-        if version == 0:
-            self._create(layout, size)
-        for number in range(version, SCHEMA_VERSION) if version else ():
-            with self._transaction():
-                MIGRATIONS[number - 1](self._db)
-                self._db.execute(f"PRAGMA user_version = {number + 1}")
-
-    def _create(self, layout: str, size: int) -> None:
-        self._slots = Slots(self.directory, size)
-        self._create_slots()
-        with self._transaction() as db:
-            for table in SCHEMA:
-                db.execute(table)
-            db.execute(
-                "INSERT INTO account VALUES (0, ?, 0, 0, ?, ?, 0, ?, NULL, '', 0, 0, 0, 0, 0)",
-                (_new_epoch(), layout, size, checksum(np.zeros(size, np.float32))),
-            )
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    def _create_slots(self) -> None:
         try:
             self._slots.create()
         except OSError as error:
-            need = 8 * self._slots.size >> 20
-            raise DiskFull(f"no room for two residual slots ({need} MiB) in {self.directory}: {error}") from None
+            room = f"no room for two residual slots ({8 * size >> 20} MiB)"
+            raise DiskFull(f"{room} in {self.directory}: {error}") from None
+        self._begin(layout, size, 0)
+        return notice
 
     def _why_begin_anew(self, account: Account, layout: str, size: int) -> str | None:
         """Why this store's account cannot be continued, for the log; None when it can."""
         if (account.layout, account.size) != (layout, size):
             return "the parameter layout changed: a new account begins, the old residual is archived"
-        slot, stored = self._db.execute("SELECT slot, checksum FROM account").fetchone()
+        ((slot, stored),) = self._db.rows("SELECT slot, checksum FROM account")
         try:
             whole = self._slots.checksum(slot) == stored
         except OSError:
             whole = False
         return None if whole else f"residual.{slot} is damaged: it is dropped and a new epoch begins"
 
+    def _begin(self, layout: str, size: int, slot: int) -> None:
+        """A new epoch without frames, whose residual is a slot of zeros; counters of a life go on."""
+        epoch = int.from_bytes(secrets.token_bytes(8), "little", signed=True)
+        with self._transaction() as db:
+            db.execute("DELETE FROM frame")
+            db.execute(
+                "INSERT INTO account VALUES (0, ?, 0, 0, ?, ?, ?, ?, NULL, '', 0, 0, 0, 0, 0) ON CONFLICT DO UPDATE SET"
+                " epoch = excluded.epoch, next_sequence = 0, next_update = 0, layout = excluded.layout,"
+                " size = excluded.size, slot = excluded.slot, checksum = excluded.checksum, trained_version = NULL,"
+                " round_token = '', rounds = 0, renewals = renewals + 1",
+                (epoch, layout, size, slot, checksum(np.zeros(size, np.float32))),
+            )
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode in _ERRORS:
-                raise DiskFull(f"{self.directory}: {error}: make room there") from None
-            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-                raise DiskFull(f"{self.directory}: {error}: end the program that holds store.db") from None
-            raise
-
-
-def _unusable(path: Path, error: sqlite3.Error) -> StoreError:
-    return StoreError(f"{path} cannot be used ({error}): move the folder away to begin a new store")
-
-
-def _new_epoch() -> int:
-    return int.from_bytes(secrets.token_bytes(8), "little", signed=True)
+        self._held = None
+        with self._db.transaction() as db:
+            yield db

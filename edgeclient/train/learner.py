@@ -16,7 +16,6 @@ from edgeclient.bundle.archive import Manifest, read_manifest
 from edgeclient.compress.feedback import compress, fewer
 from edgeclient.compress.pace import Limits, Pace, learnt, target, within_budget
 from edgeclient.compress.quantise import Quantiser
-from edgeclient.durable.rows import Outgoing, State
 from edgeclient.durable.store import Store
 from edgeclient.models.slots import Model
 from edgeclient.settings import Device
@@ -25,7 +24,7 @@ from edgeclient.train.local import Gain, Local, gain, open_local
 from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import LocalRound, Plan, Trainer
 from edgeclient.train.trainers import open_trainer
-from edgeclient.uplink.outbox import superseded
+from edgeclient.uplink.outbox import merged
 from edgeclient.wire import frame
 from edgeclient.wire.announcement import Announcement
 
@@ -136,7 +135,7 @@ class Learner:
             frame_bytes, frame.newest(announced.wire), manifest.layout.tensors, self._settings.training.accel
         )
         quantiser = Quantiser(announced.value_limit, self._settings.upload.values, bounds=manifest.layout.bounds)
-        merged = self._merged(store, announced)
+        joining = self._merged(store, announced)
         limits = self._limits(announced, made, free_bytes)
         aim = target(
             announced.size,
@@ -150,8 +149,8 @@ class Learner:
         compressed = compress(
             made.delta,
             residual,
-            0 if self._full(store, merged) else aim,
-            returned=[frame.decode(store.body(id_), coding.tensors).update for id_ in merged],
+            0 if self._full(store, joining) else aim,
+            returned=[frame.decode(store.body(id_), coding.tensors).update for id_ in joining],
             quantiser=quantiser,
             accel=coding.accel,
             last_threshold=self._threshold,
@@ -167,11 +166,11 @@ class Learner:
         if self._auditor is not None:
             self._auditor.begin(token, made.delta)
         store.commit_round(
-            [Outgoing(body, layer) for layer, bodies in enumerate(layers) for body in bodies],
+            layers,
             compressed.residual,
             token=token,
             base_version=announced.version,
-            merged=merged,
+            merged=joining,
             now_s=time.time(),
         )
         if self._auditor is not None:
@@ -218,14 +217,12 @@ class Learner:
 
     def _merged(self, store: Store, announced: Announcement) -> list[int]:
         """Frames whose entries join this round: what came back, and what never left and is superseded."""
-        rows = store.outbox()
-        queued = [row for row in rows if row.state is State.QUEUED]
-        old = superseded(queued, version=announced.version, max_staleness=announced.policy.max_staleness)
-        return [row.id for row in rows if row.state is State.RETURNED or row.id in old]
+        rows = merged(store.outbox(), version=announced.version, max_staleness=announced.policy.max_staleness)
+        return [row.id for row in rows]
 
     def _full(self, store: Store, merged: Sequence[int]) -> bool:
         """Whether the outbox has no room for another update even so: then the whole delta joins the residual."""
-        held = sum(row.size for row in store.outbox() if row.id not in merged)
+        held = sum(row.size for row in store.outbox().rows if row.id not in merged)
         return held >= self._settings.upload.max_outbox_bytes
 
 

@@ -8,34 +8,36 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from edgeclient.wire.life import Outbox, Row, State
+
 # A link that breaks before so much has passed is a bad one: 16 KiB frames, not 64 KiB, limit what a break costs.
 GOOD_LINK_BYTES: Final = 1 << 20
 BAD_LINK_FRAME_BYTES: Final = 16 << 10
 _REMEMBERED: Final = 0.5
 
 
-class Kept(Protocol):
-    """What the decisions need of a frame; see durable.rows.Row."""
+class Frames(Protocol):
+    """What sending and settling need of the device's frames, wherever they are kept; each change is one commit."""
 
-    @property
-    def id(self) -> int:
-        """In order of making."""
+    def outbox(self) -> Outbox:
+        """What is held at this moment."""
 
-    @property
-    def layer(self) -> int:
-        """0 matters most."""
+    def body(self, id_: int) -> bytes:
+        """The bytes of a frame, without identity."""
 
-    @property
-    def base_version(self) -> int:
-        """Model version that it was trained from."""
+    def mark_sent(self, ids: Sequence[int]) -> None:
+        """Give queued frames their sequences; only then may they leave the device."""
 
-    @property
-    def created_s(self) -> float:
-        """Unix seconds."""
+    def withdraw(self, ids: Sequence[int]) -> None:
+        """Take frames back."""
 
-    @property
-    def size(self) -> int:
-        """Bytes."""
+    def settle(
+        self, *, applied: Sequence[int] = (), refused: Sequence[int] = (), withdrawn: Sequence[int] = ()
+    ) -> None:
+        """Receipts, by sequence."""
+
+    def renew(self) -> None:
+        """Begin a new epoch without frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Bounds:
     max_age_s: float
 
 
-def superseded(frames: Iterable[Kept], *, version: int, max_staleness: int) -> list[int]:
+def superseded(frames: Iterable[Row], *, version: int, max_staleness: int) -> list[int]:
     """Ids of frames that the update of a new round replaces.
 
     These are less important layers of older updates, and what the aggregator would refuse as stale.
@@ -63,7 +65,13 @@ def superseded(frames: Iterable[Kept], *, version: int, max_staleness: int) -> l
     ]
 
 
-def overflow(frames: Sequence[Kept], bounds: Bounds, *, now_s: float) -> list[int]:
+def merged(outbox: Outbox, *, version: int, max_staleness: int) -> list[Row]:
+    """Frames whose entries join a new round: what came back, and what never left and is superseded."""
+    old = superseded(outbox.of(State.QUEUED), version=version, max_staleness=max_staleness)
+    return [row for row in outbox.rows if row.state is State.RETURNED or row.id in old]
+
+
+def overflow(frames: Sequence[Row], bounds: Bounds, *, now_s: float) -> list[int]:
     """Ids of frames to withdraw, so that the rest keeps to the bounds: less important layers first, oldest first.
 
     A clock that jumps back makes frames young; one that jumps ahead returns all of them to the residual.

@@ -1,9 +1,9 @@
-"""What came of the device's frames: receipts → store."""
+"""What came of the device's frames: receipts → settled frames."""
 
 import logging
 from typing import NamedTuple
 
-from edgeclient.durable.store import Store
+from edgeclient.uplink.outbox import Frames
 from edgeclient.uplink.sender import Sender
 from edgeclient.uplink.settle import Settlement, settle
 from edgeclient.wire import frame, messages
@@ -37,20 +37,20 @@ class Receipts:
         """HELLO has told the ledger what is settled."""
         self._unconfirmed = 0
 
-    def take(self, store: Store, payload: bytes) -> Answered:
+    def take(self, frames: Frames, payload: bytes) -> Answered:
         """Settle what a receipt answers.
 
         Raises:
             WireError: it is no receipt.
         """
-        account = store.account()
-        awaiting = {row.sequence: row.id for row in store.outbox() if row.sequence is not None}
+        outbox = frames.outbox()
+        account, awaiting = outbox.account, outbox.numbered
         receipt = messages.decode_receipt(payload)
 
         def digest(sequence: int) -> bytes | None:
             if sequence not in awaiting:
                 return self._settled.get(sequence)
-            return frame.digest(frame.stamp(store.body(awaiting[sequence]), epoch=account.epoch, sequence=sequence))
+            return frame.digest(frame.stamp(frames.body(awaiting[sequence].id), epoch=account.epoch, sequence=sequence))
 
         settlement = settle(
             receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting, digest=digest
@@ -59,7 +59,7 @@ class Receipts:
             self._sender.window.answered()
         if settlement.renew:
             _LOG.warning("another device uses a copy of this store, or it is an old backup. A new epoch begins")
-            store.renew()
+            frames.renew()
             self._settled.clear()
             return Answered(renewed=True, greet=True)
         if settlement.empty:
@@ -69,7 +69,7 @@ class Receipts:
         settled = [*settlement.applied, *settlement.withdrawn, *refused]
         self._settled |= {sequence: digest(sequence) for sequence in settled}
         self._settled = dict(sorted(self._settled.items())[-_REMEMBERED:])
-        store.settle(applied=settlement.applied, refused=refused, withdrawn=settlement.withdrawn)
+        frames.settle(applied=settlement.applied, refused=refused, withdrawn=settlement.withdrawn)
         self._unconfirmed += len(settled)
         # The ledger folds what is confirmed, and tells no refusal twice.
         return Answered(greet=self._unconfirmed > _CONFIRM or len(receipt.refused) > MAX_RECEIPT_LIST // 2)

@@ -2,19 +2,19 @@
 
 import logging
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from edgeclient import failpoint, logs
-from edgeclient.durable.rows import Row, State
-from edgeclient.durable.store import Store
 from edgeclient.link.mqtt import Link, LinkDown
-from edgeclient.presence.session import Presence
 from edgeclient.settings import Device
-from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
+from edgeclient.uplink.outbox import Bounds, Frames, LinkQuality, overflow, superseded
 from edgeclient.uplink.window import Window
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.life import Outbox, Row, State
 from edgeclient.wire.limits import MAX_WITHDRAW_LIST
 
 _LOG = logging.getLogger(__name__)
@@ -23,24 +23,24 @@ _MAX_WITHDRAW_S: Final = 600.0
 
 
 class Sender:
-    """Publishes what a store holds.
+    """Publishes what is held.
 
     Args:
         settings: the device's configuration.
         link: the connection.
-        presence: counts what is uploaded.
+        uploaded: hears of the bytes of each message, and of the time (Unix seconds).
 
     Attributes:
         window: which frames are under way.
         identity: fields for log lines, of an epoch and a sequence.
     """
 
-    def __init__(self, settings: Device, link: Link, presence: Presence) -> None:
+    def __init__(self, settings: Device, link: Link, uploaded: Callable[[int, float], None]) -> None:
         self._upload = settings.upload
         self._topic = topics.up(settings.task, settings.device)
         self.identity = partial(logs.identity, settings.task, settings.device)
         self._link = link
-        self._presence = presence
+        self._uploaded = uploaded
         self.window = Window(most=settings.upload.window, retry_after_s=settings.upload.retry_after_s)
         self._quality = LinkQuality()
         self._connection_bytes = 0
@@ -52,91 +52,89 @@ class Sender:
         """How large frames should be on this link."""
         return self._quality.frame_bytes(self._upload.max_frame_bytes)
 
-    def connected(self) -> None:
-        """A new connection begins."""
-        self._connection_bytes = 0
+    def patience_s(self, wait_s: float) -> float:
+        """How long to wait for what happens: `wait_s`, or until something may be due again."""
+        resend_s = self.window.next_s()
+        return wait_s if resend_s is None else min(wait_s, max(0.0, resend_s - time.monotonic()))
 
     def disconnected(self) -> None:
-        """It broke."""
+        """The connection broke."""
         if self._connection_bytes:
             self._quality = self._quality.broken(self._connection_bytes)
             self._connection_bytes = 0
 
-    def greet(self, store: Store) -> None:
+    def greet(self, outbox: Outbox) -> None:
         """HELLO: the receipt that answers it settles whatever was missed."""
-        account = store.account()
-        hello = messages.Hello(account.epoch, account.next_sequence, store.confirmed())
+        hello = messages.Hello(outbox.account.epoch, outbox.account.next_sequence, outbox.confirmed)
         self.window.restart(now=time.monotonic())
-        self._withdraw_after, self._withdraw_s = 0.0, _WITHDRAW_S
-        try:
+        self._ask_again()
+        with suppress(LinkDown):
             self._publish(messages.encode_hello(hello))
-        except LinkDown:
-            return
 
-    def due(self, store: Store) -> list[Row]:
+    def due(self, outbox: Outbox) -> list[Row]:
         """Frames that the window would let out now, in order; those without a sequence get theirs when they go."""
-        rows = store.outbox()
-        sent = {row.sequence: row for row in rows if row.state is State.SENT and row.sequence is not None}
+        sent = {sequence: row for sequence, row in outbox.numbered.items() if row.state is State.SENT}
         again = self.window.due(now=time.monotonic(), waiting=list(sent))
         if self.window.held(now=time.monotonic()):
             return []
-        queued = [row for row in rows if row.state is State.QUEUED]
-        return [sent[sequence] for sequence in again] + queued[: max(0, self.window.size - len(sent))]
+        return [sent[sequence] for sequence in again] + outbox.of(State.QUEUED)[: max(0, self.window.size - len(sent))]
 
-    def send(self, store: Store, rows: list[Row]) -> None:
+    def send(self, frames: Frames, rows: Sequence[Row]) -> None:
         """Publish these frames, which are due."""
+        ids = {row.id for row in rows}
         fresh = [row.id for row in rows if row.state is State.QUEUED]
         if fresh:
-            store.mark_sent(fresh)
+            frames.mark_sent(fresh)
             if failpoint.sabotaged("drop"):
-                given = [row.sequence for row in store.outbox() if row.id in fresh and row.sequence is not None]
-                store.settle(applied=[sequence for sequence in given if sequence % 4 == 3])
-        ids = {row.id for row in rows}
-        now, epoch = time.monotonic(), store.account().epoch
-        try:
-            for row in store.outbox():
-                if row.id in ids and row.sequence is not None:
+                given = [sequence for sequence, row in frames.outbox().numbered.items() if row.id in fresh]
+                frames.settle(applied=[sequence for sequence in given if sequence % 4 == 3])
+        outbox, now = frames.outbox(), time.monotonic()
+        epoch = outbox.account.epoch
+        with suppress(LinkDown):
+            for sequence, row in outbox.numbered.items():
+                if row.id in ids:
                     for _ in range(2 if failpoint.sabotaged("double") else 1):
-                        self._publish(frame.stamp(store.body(row.id), epoch=epoch, sequence=row.sequence))
-                    self.window.sent(row.sequence, now=now)
-                    _LOG.debug("frame %d sent", row.sequence, extra=self.identity(epoch, row.sequence))
-        except LinkDown:
-            return
+                        self._publish(frame.stamp(frames.body(row.id), epoch=epoch, sequence=sequence))
+                    self.window.sent(sequence, now=now)
+                    _LOG.debug("frame %d sent", sequence, extra=self.identity(epoch, sequence))
 
-    def withdraw(self, store: Store) -> None:
+    def withdraw(self, frames: Frames) -> None:
         """Ask for what is being withdrawn, unless that was asked a moment ago."""
         now = time.monotonic()
         if now < self._withdraw_after:
             return
-        rows = [row for row in store.outbox() if row.state is State.WITHDRAWING]
+        outbox = frames.outbox()
+        epoch = outbox.account.epoch
+        asked = sorted(
+            (sequence, row.id) for sequence, row in outbox.numbered.items() if row.state is State.WITHDRAWING
+        )
         self._withdraw_after = now + self._withdraw_s
-        self._withdraw_s = min(2 * self._withdraw_s, _MAX_WITHDRAW_S) if rows else _WITHDRAW_S
-        epoch = store.account().epoch
-        asked = sorted((row.sequence, row.id) for row in rows if row.sequence is not None)
-        try:
+        self._withdraw_s = min(2 * self._withdraw_s, _MAX_WITHDRAW_S) if asked else _WITHDRAW_S
+        with suppress(LinkDown):
             for at in range(0, len(asked), MAX_WITHDRAW_LIST):
-                frames = tuple(
-                    (sequence, frame.digest(frame.stamp(store.body(id_), epoch=epoch, sequence=sequence)))
+                named = tuple(
+                    (sequence, frame.digest(frame.stamp(frames.body(id_), epoch=epoch, sequence=sequence)))
                     for sequence, id_ in asked[at : at + MAX_WITHDRAW_LIST]
                 )
-                self._publish(messages.encode_withdraw(messages.Withdraw(epoch, frames)))
-        except LinkDown:
-            return
+                self._publish(messages.encode_withdraw(messages.Withdraw(epoch, named)))
 
-    def tidy(self, store: Store, announced: Announcement) -> None:
+    def tidy(self, frames: Frames, announced: Announcement) -> None:
         """Take back what is superseded, too old or too much."""
-        kept = [row for row in store.outbox() if row.state in {State.QUEUED, State.SENT}]
+        kept = frames.outbox().of(State.QUEUED, State.SENT)
         bounds = Bounds(self._upload.max_outbox_bytes, self._upload.max_outbox_age_s)
         gone = overflow(kept, bounds, now_s=time.time())
         idle = [row for row in kept if row.state is State.SENT and not self.window.carries(row.sequence)]
         gone += superseded(idle, version=announced.version, max_staleness=announced.policy.max_staleness)
         if gone:
             _LOG.info("taking back %d frames of %d that wait: their entries join the next round", len(gone), len(kept))
-            store.withdraw(gone)
-            self._withdraw_after, self._withdraw_s = 0.0, _WITHDRAW_S
+            frames.withdraw(gone)
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        self._withdraw_after, self._withdraw_s = 0.0, _WITHDRAW_S
 
     def _publish(self, payload: bytes) -> None:
         self._link.publish(self._topic, payload)
-        self._presence.uploaded(len(payload), time.time())
+        self._uploaded(len(payload), time.time())
         self._connection_bytes += len(payload)
         failpoint.hit("agent.after-publish")

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from edgeclient.cli import cli
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.durable.check import check_store
-from edgeclient.durable.rows import Outgoing
 from edgeclient.durable.store import Store
 from edgeclient.wire import frame
 
@@ -28,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
             delta = np.random.default_rng(number).standard_normal(SIZE).astype(np.float32)
             update, residual = compress_with_feedback(delta, store.residual(), 8)
             origin = frame.Origin("t", "d", bytes.fromhex("ab" * 8), number, number, 5)
-            frames = [Outgoing(each) for each in frame.encode_update(update, origin, 65_536)]
+            frames = [frame.encode_update(update, origin, 65_536)]
             store.commit_round(frames, residual, token=str(number), base_version=number)
         store.mark_sent([1, 2, 3])
         store.withdraw([2])

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,11 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edgeclient.conditions.wear import round_bytes
 from edgeclient.durable.lock import DiskFull, StoreError
-from edgeclient.durable.rows import Outgoing, State
-from edgeclient.durable.schema import SCHEMA_VERSION
+from edgeclient.durable.schema import MIGRATIONS
 from edgeclient.durable.store import Store
 from edgeclient.failpoint import VARIABLE
-from edgeclient.wire import frame
+from edgeclient.wire.life import State
 
 SIZE = 6
 # A frame of these tests is its entries, eight bytes of identity and the float32 numbers themselves.
@@ -76,7 +74,7 @@ class Conservation(RuleBasedStateMachine):
         sent[cut:], kept[:cut] = 0, 0
         token = f"r{self.rounds}"
         self.store.commit_round(
-            [Outgoing(body_of(sent), layer=cut % 2)] * (cut > 0),
+            [[]] * (cut % 2) + [[body_of(sent)] * (cut > 0)],
             kept,
             token=token,
             base_version=self.rounds,
@@ -87,29 +85,29 @@ class Conservation(RuleBasedStateMachine):
         account = self.store.account()
         assert (account.round_token, account.trained_version) == (token, self.rounds - 1)
 
-    @precondition(lambda self: self.store.counts()[State.QUEUED])
+    @precondition(lambda self: self.store.outbox().counts()[State.QUEUED])
     @rule(count=st.integers(1, 3))
     def mark_sent(self, count: int) -> None:
-        ids = [row.id for row in self.store.outbox() if row.state is State.QUEUED][:count]
+        ids = [row.id for row in self.store.outbox().rows if row.state is State.QUEUED][:count]
         self.store.mark_sent(ids)
         self.store.mark_sent(ids)  # a sequence is given once
-        rows = {row.id: row for row in self.store.outbox()}
+        rows = {row.id: row for row in self.store.outbox().rows}
         assert [rows[id_].sequence for id_ in ids] == [len(self.sequences) + i for i in range(len(ids))]
         assert all(rows[id_].state is State.SENT for id_ in ids)
         self.sequences += range(len(self.sequences), len(self.sequences) + len(ids))
 
-    @precondition(lambda self: any(row.state in WAITS for row in self.store.outbox()))
+    @precondition(lambda self: any(row.state in WAITS for row in self.store.outbox().rows))
     @rule(choice=st.integers(0, 99))
     def withdraw(self, choice: int) -> None:
-        rows = [row for row in self.store.outbox() if row.state in WAITS]
+        rows = [row for row in self.store.outbox().rows if row.state in WAITS]
         one = rows[choice % len(rows)]
         self.store.withdraw([one.id])
         self.store.withdraw([one.id])
         self.counted["withdrawn"] += one.state is State.QUEUED
         wanted = State.RETURNED if one.state is State.QUEUED else State.WITHDRAWING
-        assert [row.state for row in self.store.outbox() if row.id == one.id] == [wanted]
+        assert [row.state for row in self.store.outbox().rows if row.id == one.id] == [wanted]
 
-    @precondition(lambda self: any(row.state in OPEN for row in self.store.outbox()))
+    @precondition(lambda self: any(row.state in OPEN for row in self.store.outbox().rows))
     @rule(choice=st.integers(0, 99), how=st.sampled_from(["applied", "refused", "withdrawn"]), twice=st.booleans())
     def settle(self, choice: int, how: Literal["applied", "refused", "withdrawn"], twice: bool) -> None:
         waiting = self.store.frames(*OPEN)
@@ -140,14 +138,14 @@ class Conservation(RuleBasedStateMachine):
 
     @invariant()
     def the_counters_are_right(self) -> None:
-        account, counts = self.store.account(), self.store.counts()
+        account, counts = self.store.account(), self.store.outbox().counts()
         assert account.epoch == self.epoch
         assert account.rounds == account.next_update == self.rounds
         assert account.next_sequence == len(self.sequences)
         assert {key: getattr(account, key) for key in self.counted} == self.counted
         assert counts == {state: len(self.store.frames(state)) for state in State}
         open_ = [each.sequence for each in self.store.frames(*OPEN) if each.sequence is not None]
-        assert self.store.confirmed() == min(open_, default=len(self.sequences))
+        assert self.store.outbox().confirmed == min(open_, default=len(self.sequences))
 
     def teardown(self) -> None:
         self.store.close()
@@ -164,8 +162,8 @@ CHILD = """
 import sys
 from pathlib import Path
 import numpy as np
-from edgeclient.durable.rows import Outgoing, State
 from edgeclient.durable.store import Store
+from edgeclient.wire.life import State
 
 with Store(Path(sys.argv[1]), layout="ab" * 32, size=6) as store:
     print(store.account().epoch, flush=True)
@@ -181,9 +179,9 @@ with Store(Path(sys.argv[1]), layout="ab" * 32, size=6) as store:
         if idle is not None:
             idle[:] = kept
             kept = idle
-        store.commit_round([Outgoing(bytes(12) + sent.tobytes())], kept, token=str(number), base_version=number,
+        store.commit_round([[bytes(12) + sent.tobytes()]], kept, token=str(number), base_version=number,
                            merged=[each.id for each in returned])
-        ids = [row.id for row in store.outbox()]
+        ids = [row.id for row in store.outbox().rows]
         store.mark_sent(ids)
         store.withdraw(ids)
         store.settle(refused=[number - 1])
@@ -257,9 +255,7 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
 
 
 def round_of(store: Store, numbers: list[float], *, frames: int = 1) -> None:
-    store.commit_round(
-        [Outgoing(body_of(np.ones(SIZE)))] * frames, np.array(numbers, np.float32), token="t", base_version=0
-    )
+    store.commit_round([[body_of(np.ones(SIZE))] * frames], np.array(numbers, np.float32), token="t", base_version=0)
 
 
 @pytest.mark.parametrize("damage", ["flip", "shorten", "remove"])
@@ -267,7 +263,7 @@ def test_a_damaged_residual_is_noticed_and_dropped(tmp_path: Path, damage: str) 
     with opened(tmp_path) as store:
         round_of(store, [1, 2, 3, 4, 5, 6])
         epoch = store.account().epoch
-        (slot,) = store._db.execute("SELECT slot FROM account").fetchone()
+        slot = store._live
     path = tmp_path / f"residual.{slot}"
     content = bytearray(path.read_bytes())
     if damage == "remove":
@@ -290,7 +286,7 @@ def test_a_damaged_residual_is_noticed_and_dropped(tmp_path: Path, damage: str) 
 def test_damage_of_the_idle_slot_does_not_matter(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         round_of(store, [1, 2, 3, 4, 5, 6])
-        (slot,) = store._db.execute("SELECT slot FROM account").fetchone()
+        slot = store._live
     (tmp_path / f"residual.{1 - slot}").write_bytes(b"\xff" * 4 * SIZE)
     with opened(tmp_path) as store:
         assert store.notice is None
@@ -300,10 +296,10 @@ def test_damage_of_the_idle_slot_does_not_matter(tmp_path: Path) -> None:
 def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     opened(tmp_path).close()
     with sqlite3.connect(tmp_path / "store.db") as db:
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     db.close()
     before = (tmp_path / "store.db").read_bytes()
-    with pytest.raises(StoreError, match=f"schema {SCHEMA_VERSION + 1}.*update edgeclient"):
+    with pytest.raises(StoreError, match=f"schema {len(MIGRATIONS) + 1}.*update edgeclient"):
         opened(tmp_path)
     assert (tmp_path / "store.db").read_bytes() == before
     with pytest.raises(StoreError, match="schema"):  # the lock is free again: the same error, not "in use"
@@ -325,7 +321,7 @@ def test_a_new_layout_begins_a_new_account_and_archives_the_residual(tmp_path: P
             assert store.account().renewals == turn
             assert store.residual().tolist() == [0.0] * numbers.size
             assert store.frames() == []
-            store.commit_round([Outgoing(b"frame")], numbers, token="t", base_version=0)
+            store.commit_round([[b"frame"]], numbers, token="t", base_version=0)
     archived = sorted(np.fromfile(path, "<f4").tolist() for path in tmp_path.glob("*.archived"))
     assert archived == [[1.0] * 3, [2.0] * 4, [3.0] * 3]
 
@@ -333,7 +329,7 @@ def test_a_new_layout_begins_a_new_account_and_archives_the_residual(tmp_path: P
 def test_renewal_drops_residual_and_frames_under_a_new_epoch(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         round_of(store, [1, 2, 3, 4, 5, 6], frames=3)
-        store.mark_sent([store.outbox()[0].id])
+        store.mark_sent([store.outbox().rows[0].id])
         epoch = store.account().epoch
         store.renew()
         renewed = store.account()
@@ -381,7 +377,7 @@ def test_the_next_residual_is_written_into_the_idle_slot(tmp_path: Path) -> None
 
 def test_an_idle_slot_that_was_cut_short_is_made_whole(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        (slot,) = store._db.execute("SELECT slot FROM account").fetchone()
+        slot = store._live
         os.truncate(tmp_path / f"residual.{1 - slot}", 5)
         live, idle = store.slots()
         idle[:] = live + 3
@@ -394,7 +390,7 @@ def test_an_idle_slot_that_is_gone_is_made_again(tmp_path: Path, when: str) -> N
     """Gone before the store is opened, or after a round has begun to fill it."""
     with opened(tmp_path) as store:
         round_of(store, [1, 2, 3, 4, 5, 6])
-        (live,) = store._db.execute("SELECT slot FROM account").fetchone()
+        live = store._live
         epoch, kept = store.account().epoch, store.residual()
     idle_path = tmp_path / f"residual.{1 - live}"
     if when == "before":
@@ -416,7 +412,7 @@ def test_an_idle_slot_that_is_gone_is_made_again(tmp_path: Path, when: str) -> N
 def test_a_live_slot_that_is_cut_short_says_what_to_do_and_begins_a_new_epoch(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         round_of(store, [1, 2, 3, 4, 5, 6])
-        (live,) = store._db.execute("SELECT slot FROM account").fetchone()
+        live = store._live
         epoch = store.account().epoch
         os.truncate(tmp_path / f"residual.{live}", 5)
         with pytest.raises(StoreError, match=rf"residual\.{live} is damaged .*: start again, and a new epoch begins"):
@@ -442,7 +438,7 @@ def test_a_late_receipt_settles_nothing_a_second_time(tmp_path: Path, first: str
     """A frame whose mass has returned must not be forgotten, and one that is gone does not come back."""
     with opened(tmp_path) as store:
         round_of(store, [0] * SIZE)
-        store.mark_sent([store.outbox()[0].id])
+        store.mark_sent([store.outbox().rows[0].id])
         store.settle(applied=[0] * (first == "applied"), refused=[0] * (first == "refused"))
         before = store.frames(), store.account()
         store.settle(applied=[0], refused=[])
@@ -453,31 +449,27 @@ def test_a_late_receipt_settles_nothing_a_second_time(tmp_path: Path, first: str
 
 def test_the_order_of_sending_is_by_layer_then_by_age(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        for version, layers in enumerate(([0, 0, 1], [0, 1])):
-            frames = [Outgoing(b"%d" % version, layer) for layer in layers]
+        for version, layers in enumerate(([2, 1], [1, 1])):
+            frames = [[b"%d" % version] * count for count in layers]
             store.commit_round(frames, np.zeros(SIZE, np.float32), token="t", base_version=version, now_s=7.0 + version)
-        assert [(row.layer, row.base_version, row.created_s) for row in store.outbox()] == [
+        assert [(row.layer, row.base_version, row.created_s) for row in store.outbox().rows] == [
             (0, 0, 7.0), (0, 0, 7.0), (0, 1, 8.0), (1, 0, 7.0), (1, 1, 8.0),
         ]  # fmt: skip
-        assert [store.body(row.id) for row in store.outbox()] == [b"0", b"0", b"1", b"0", b"1"]
+        assert [store.body(row.id) for row in store.outbox().rows] == [b"0", b"0", b"1", b"0", b"1"]
 
 
-def test_an_old_store_is_taken_over(tmp_path: Path) -> None:
-    """It was written with schema 1: five rounds, one frame applied, one refused, two sent, one queued."""
-    shutil.copytree(Path(__file__).parents[1] / "data/store-1", tmp_path / "store")
-    with Store(tmp_path / "store", layout="ab" * 32, size=64) as store:
-        assert store.notice is None
-        account = store.account()
-        assert (account.epoch, account.next_sequence, account.rounds) == (1551363925790483334, 4, 5)
-        assert (account.applied, account.refused, account.withdrawn, account.renewals) == (1, 1, 0, 0)
-        rows = store.outbox()
-        assert [(row.state, row.sequence, row.layer) for row in rows] == [
-            (State.RETURNED, 1, 0), (State.SENT, 2, 0), (State.SENT, 3, 0), (State.QUEUED, None, 0),
-        ]  # fmt: skip
-        assert all(frame.decode(store.body(row.id)).update.indices.size == 8 for row in rows)
-        assert np.abs(store.residual()).sum() > 1
-    with Store(tmp_path / "store", layout="ab" * 32, size=64) as store:  # once
-        assert store.outbox() == rows
+def test_a_store_of_an_older_schema_is_brought_forward_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as store:
+        round_of(store, [1, 2, 3, 4, 5, 6])
+        before = store.account(), store.frames()
+    steps = (*MIGRATIONS, lambda db: db.execute("ALTER TABLE frame ADD COLUMN later INTEGER NOT NULL DEFAULT 3"))
+    monkeypatch.setattr("edgeclient.durable.database.MIGRATIONS", steps)
+    for _ in range(2):
+        with opened(tmp_path) as store:
+            assert store.notice is None
+            assert (store.account(), store.frames()) == before
+            assert store._db.rows("PRAGMA user_version") == [(len(steps),)]
+            assert store._db.rows("SELECT later FROM frame") == [(3,)]
 
 
 class Full:
@@ -506,7 +498,7 @@ def test_a_full_disk_changes_nothing_and_is_survived(tmp_path: Path) -> None:
         round_of(store, [1, 2, 3, 4, 5, 6])
         disk.fill()
         before = store.account(), store.frames(), store.residual().tolist()
-        big = [Outgoing(bytes(60_000))] * 4
+        big = [[bytes(60_000)] * 4]
         with pytest.raises(DiskFull, match="make room"):
             store.commit_round(big, np.ones(SIZE, np.float32), token="u", base_version=1)
         assert (store.account(), store.frames(), store.residual().tolist()) == before
@@ -536,10 +528,10 @@ def test_a_round_wears_the_card_no_more_than_predicted(
             live, idle = store.slots()
             np.copyto(idle, live)
             idle[number::7] += 1
-            bodies = [Outgoing(os.urandom(frame_bytes)) for _ in range(frames)]
+            bodies = [[os.urandom(frame_bytes) for _ in range(frames)]]
             store.commit_round(bodies, idle, token=str(number), base_version=number)
-            store.mark_sent([row.id for row in store.outbox()])
-            store.settle(applied=[row.sequence for row in store.outbox() if row.sequence is not None])
+            store.mark_sent([row.id for row in store.outbox().rows])
+            store.settle(applied=[row.sequence for row in store.outbox().rows if row.sequence is not None])
         a_round = (written() - began) / rounds + 4 * size
         assert a_round <= 1.1 * 4 * size + 4 * frames * frame_bytes
         assert a_round <= round_bytes(size, frames * frame_bytes)
@@ -552,7 +544,7 @@ def test_a_renewal_on_a_full_disk_drops_nothing(tmp_path: Path) -> None:
     with Full(tmp_path / "small", "1m") as disk, opened(disk.folder / "store") as store:
         # Frames enough that deleting them needs room in the log.
         round_of(store, [1, 2, 3, 4, 5, 6], frames=200)
-        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store._db.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         disk.fill()
         before = store.account(), store.frames(), store.residual().tolist()
         with pytest.raises(DiskFull, match="make room"):
@@ -568,7 +560,7 @@ def test_a_renewal_on_a_full_disk_drops_nothing(tmp_path: Path) -> None:
 def test_damage_to_the_account_is_one_line(tmp_path: Path, page: int) -> None:
     with opened(tmp_path) as store:
         round_of(store, [1, 2, 3, 4, 5, 6], frames=50)
-        store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store._db.rows("PRAGMA wal_checkpoint(TRUNCATE)")
     with (tmp_path / "store.db").open("r+b") as file:
         file.seek(4096 * page)
         file.write(b"\xa5" * 4096)
@@ -578,7 +570,7 @@ def test_damage_to_the_account_is_one_line(tmp_path: Path, page: int) -> None:
 
 def test_a_store_that_another_program_holds_is_not_a_crash(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        store._db.execute("PRAGMA busy_timeout = 50")
+        store._db.rows("PRAGMA busy_timeout = 50")
         other = sqlite3.connect(tmp_path / "store.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DiskFull, match="end the program that holds"):

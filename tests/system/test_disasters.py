@@ -155,7 +155,7 @@ def test_damage_that_is_met_later_is_one_line_too(tmp_path: Path, endpoint: Endp
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
         last = ended.stderr.strip().splitlines()[-1]
-        assert "store.db cannot be read" in last
+        assert "store.db cannot be used" in last
         assert "edgeclient store check" in last
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_frame_is_one_line_and_leaves_the_other_tasks_alone(tmp_path: 
         finally:
             children.end(process)
         (line,) = [line for line in said.read_text().splitlines() if "learns no longer" in line]
-        assert "store.db cannot be read" in line
+        assert "store.db cannot be used" in line
         assert "edgeclient store check" in line
         assert "Traceback" not in said.read_text()
         check = [sys.executable, "-m", "edgeclient.cli", "store", "check", str(one / "d.toml")]

@@ -22,10 +22,10 @@ from broker.ledger.sqlite.ledger import Ledger
 from broker.upkeep.law import Finding, check
 from edgeclient import failpoint
 from edgeclient.compress.feedback import compress_with_feedback
-from edgeclient.durable.rows import Outgoing, State, Stored
-from edgeclient.durable.store import Store
+from edgeclient.durable.store import Store, Stored
 from edgeclient.uplink.settle import settle
 from edgeclient.wire import frame, messages, topics
+from edgeclient.wire.life import State
 from edgeclient.wire.messages import Hello, Receipt, encode_hello, encode_receipt
 
 SIZE = 600
@@ -82,7 +82,7 @@ class World:
         frames = frame.encode_update(update, origin, FRAME_BYTES)
         self.parts = max(self.parts, len(frames))
         self.store.commit_round(
-            [Outgoing(body) for body in frames],
+            [frames],
             residual,
             token=str(self.rounds),
             base_version=self.version,
@@ -104,7 +104,7 @@ class World:
                 self.up.append(self.stamped(sent))
 
     def queued(self) -> list[int]:
-        return [row.id for row in self.store.outbox() if row.state is State.QUEUED]
+        return [row.id for row in self.store.outbox().rows if row.state is State.QUEUED]
 
     def stamped(self, sent: Stored) -> bytes:
         assert sent.sequence is not None
@@ -117,14 +117,14 @@ class World:
 
     def greet(self) -> None:
         account = self.store.account()
-        self.up.append(encode_hello(Hello(account.epoch, account.next_sequence, self.store.confirmed())))
+        self.up.append(encode_hello(Hello(account.epoch, account.next_sequence, self.store.outbox().confirmed)))
 
     def hear(self, choice: int) -> None:
         """A receipt arrives, in any order."""
         if self.down:
             receipt = messages.decode_receipt(self.down.pop(choice % len(self.down)))
             account = self.store.account()
-            awaiting = [row.sequence for row in self.store.outbox() if row.sequence is not None]
+            awaiting = [row.sequence for row in self.store.outbox().rows if row.sequence is not None]
             settled = settle(receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting)
             assert not settled.renew
             self.store.settle(
@@ -254,7 +254,7 @@ def test_nothing_is_lost_and_nothing_counts_twice(steps: list[tuple]) -> None:  
         world.drain()
         finding = world.law()
         assert finding.holds, finding
-        counts = world.store.counts()
+        counts = world.store.outbox().counts()
         assert (counts[State.QUEUED], counts[State.SENT]) == (0, 0)
         account = world.store.account()
         assert account.applied == len(world.ledger.by_device("t", "d", account.epoch))

@@ -11,11 +11,9 @@ import pytest
 from edgeclient.agent import Agent
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.conditions.guard import Guard
-from edgeclient.durable.rows import Outgoing
 from edgeclient.durable.store import Store
 from edgeclient.link.events import Connected, Event, Message
 from edgeclient.link.mqtt import Link
-from edgeclient.presence.session import Presence
 from edgeclient.settings import Conditions, Device, structure
 from edgeclient.uplink.sender import Sender
 from edgeclient.wire import messages, topics
@@ -108,18 +106,18 @@ def test_an_unanswered_withdrawal_is_said_less_and_less_often(tmp_path: Path, mo
     said: list[float] = []
     with Store(tmp_path / "store", layout="ab", size=2) as store:
         store.commit_round(
-            [Outgoing(fleet.make_frame("har", "pi", epoch=1, sequence=0))], store.residual(), token="r", base_version=0
+            [[fleet.make_frame("har", "pi", epoch=1, sequence=0)]], store.residual(), token="r", base_version=0
         )
-        store.mark_sent([row.id for row in store.outbox()])
-        store.withdraw([row.id for row in store.outbox()])
-        sender = Sender(device(tmp_path), cast("Link", link), Presence("5e55", every_s=1.0))
+        store.mark_sent([row.id for row in store.outbox().rows])
+        store.withdraw([row.id for row in store.outbox().rows])
+        sender = Sender(device(tmp_path), cast("Link", link), lambda _count, _now_s: None)
         for now[0] in map(float, range(4000)):
             before = len(link.published)
             sender.withdraw(store)
             said += [now[0]] * (len(link.published) - before)
         assert {messages.kind(payload) for _, payload in link.published} == {messages.WITHDRAW}
         assert said == [0, 8, 24, 56, 120, 248, 504, 1016, 1616, 2216, 2816, 3416]
-        sender.greet(store)  # somebody is there again
+        sender.greet(store.outbox())  # somebody is there again
         sender.withdraw(store)
         assert [messages.kind(payload) for _, payload in link.published[-2:]] == [messages.HELLO, messages.WITHDRAW]
 

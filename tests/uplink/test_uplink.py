@@ -11,10 +11,10 @@ from edgeclient.conditions.board import Observed
 from edgeclient.conditions.needs import lacking
 from edgeclient.conditions.usage import Usage
 from edgeclient.conditions.wear import Allowance
-from edgeclient.durable.rows import Row, State
 from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
 from edgeclient.uplink.settle import Settlement, settle
 from edgeclient.uplink.window import MAX_RETRY_S, Window
+from edgeclient.wire.life import Row, State
 from edgeclient.wire.messages import Receipt, Refusal
 
 # Window

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import edgeclient
 from edgeclient import wire
-from edgeclient.durable.rows import LIFE
+from edgeclient.wire.life import LIFE
 
 TEXT = (Path(wire.__file__).parent / "PROTOCOL.md").read_text()
 

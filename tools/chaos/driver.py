@@ -19,8 +19,8 @@ from broker.ledger.rows import Entry, Version
 from broker.ledger.sqlite.ledger import Ledger
 from broker.registry.blobs import Blobs
 from edgeclient import files
-from edgeclient.durable.rows import Outgoing, State
 from edgeclient.models.slots import Models
+from edgeclient.wire.life import State
 from edgeclient.wire.messages import Refusal
 from tools.chaos import stores
 from tools.chaos.stores import TASK
@@ -66,9 +66,7 @@ class Driver:
         number, size = next(self._numbers), stores.SIZE
         delta = np.random.default_rng(number).normal(0, 1, size).astype(np.float32)
         returned = [each.id for each in self._store.frames(State.RETURNED)]
-        frames = [
-            Outgoing(self._random(self._rng.randint(20, 6000)), layer) for layer in range(self._rng.randint(0, 2))
-        ]
+        layers = [[self._random(self._rng.randint(20, 6000))] for _ in range(self._rng.randint(0, 2))]
         self._auditor.begin(f"r{number}", delta)
         if self._rng.random() < 0.5:
             residual = self._store.residual() + delta
@@ -81,11 +79,11 @@ class Driver:
             self._say({"map": str(Path(str(residual.filename)).relative_to(self._root)), "copy": str(copy)})
             residual[:] = made
         self._store.commit_round(
-            frames, residual, token=f"r{number}", base_version=number, merged=returned, now_s=float(number)
+            layers, residual, token=f"r{number}", base_version=number, merged=returned, now_s=float(number)
         )
         self._auditor.confirm()
-        self._frames += len(frames)
-        self._bytes += residual.nbytes + sum(len(each.body) for each in frames)
+        self._frames += len(layers)
+        self._bytes += residual.nbytes + sum(len(body) for layer in layers for body in layer)
 
     def _send(self) -> None:
         self._store.mark_sent([each.id for each in self._store.frames(State.QUEUED)[: self._rng.randint(1, 4)]])

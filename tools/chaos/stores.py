@@ -13,7 +13,6 @@ from broker.publish.retained import blob_of
 from broker.registry.blobs import Blobs
 from edgeclient.audit import Auditor
 from edgeclient.bundle import archive
-from edgeclient.durable.rows import Outgoing
 from edgeclient.durable.store import Store
 from edgeclient.models.slots import Models
 from edgeclient.wire.announcement import Announcement
@@ -89,7 +88,7 @@ def examine(root: Path) -> dict[str, str]:
         if store.notice:
             raise Damage(f"the store says: {store.notice}")
         states = {"device": device_state(root, store, auditor)}
-        store.commit_round([Outgoing(b"next")], np.ones(SIZE, np.float32), token="next", base_version=0)  # noqa: S106 (names a round)
+        store.commit_round([[b"next"]], np.ones(SIZE, np.float32), token="next", base_version=0)  # noqa: S106 (names a round)
     states["models"] = models_state(Models(root / "device" / "models"))
     states["files"] = files_state(root)
     blobs = Blobs(root / "aggregator" / "registry")

@@ -1,4 +1,4 @@
-"""What the store holds, as values, and the life of a frame as a table."""
+"""The life of a frame on the device, as the table that PROTOCOL.md tells, and what a device holds at a moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,16 +43,8 @@ LIFE: Final[Mapping[tuple[State, Event], State | None]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A frame that a round made: its bytes, and its layer, 0 being the one that matters most."""
-
-    body: bytes
-    layer: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
-    """A frame in the store, without its bytes.
+    """A frame that is held, without its bytes.
 
     Attributes:
         id: in order of making.
@@ -74,18 +66,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A frame in the store; `sequence` is None until it is first sent, and is not in the bytes."""
-
-    id: int
-    state: State
-    sequence: int | None
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Account:
-    """The counters of a store; see the schema for their meaning."""
+    """What one epoch of a device counts.
+
+    Attributes:
+        epoch: 64 random bits.
+        next_sequence: the first that is not given yet.
+        next_update: number of the next round's update.
+        layout: digest of the parameter layout that the residual belongs to.
+        size: n.
+        trained_version: base version of the last committed round; None before the first.
+        round_token: names the last committed round.
+        rounds: committed in this epoch.
+        applied: frames that the aggregator has applied, ever.
+        refused: frames that it has refused, ever.
+        withdrawn: frames taken back before they counted, ever.
+        renewals: residuals dropped, each with a new epoch.
+    """
 
     epoch: int
     next_sequence: int
@@ -99,3 +96,31 @@ class Account:
     refused: int
     withdrawn: int
     renewals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """What is held and counted at one moment; `rows` are in the order of sending: by layer, then oldest first."""
+
+    account: Account
+    rows: tuple[Row, ...]
+
+    def of(self, *states: State) -> list[Row]:
+        """Frames in these states."""
+        return [row for row in self.rows if row.state in states]
+
+    @property
+    def numbered(self) -> dict[int, Row]:
+        """Those that have a sequence, by it, in the order of sending."""
+        return {row.sequence: row for row in self.rows if row.sequence is not None}
+
+    @property
+    def confirmed(self) -> int:
+        """Every sequence below this one is settled here."""
+        waits = (State.SENT, State.WITHDRAWING)
+        awaited = [sequence for sequence, row in self.numbered.items() if row.state in waits]
+        return min(awaited, default=self.account.next_sequence)
+
+    def counts(self) -> dict[State, int]:
+        """How many frames are in each state."""
+        return {state: len(self.of(state)) for state in State}
