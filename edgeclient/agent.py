@@ -15,10 +15,9 @@ from typing import Any, Final
 from edgeclient.compress.feedback import NotFinite
 from edgeclient.conditions import policy
 from edgeclient.conditions.board import Board
+from edgeclient.conditions.budgets import lacking, round_bytes
 from edgeclient.conditions.guard import Guard
-from edgeclient.conditions.needs import lacking
 from edgeclient.conditions.policy import Hindrance, Queue, Send, Train, Wait
-from edgeclient.conditions.wear import round_bytes
 from edgeclient.durable.lock import DiskFull, StoreError
 from edgeclient.durable.store import Store
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused, Will

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from edgeclient.conditions import policy
 from edgeclient.conditions.board import Board, Observed
+from edgeclient.conditions.budgets import Allowance, Usage
 from edgeclient.conditions.policy import Hindrance, History, Moment
-from edgeclient.conditions.usage import Usage
-from edgeclient.conditions.wear import Allowance
+from edgeclient.conditions.rules import rules
 
 if TYPE_CHECKING:
     from edgeclient.settings import Conditions
@@ -39,7 +39,7 @@ class Guard:
     """
 
     def __init__(self, conditions: "Conditions", directory: Path, board: Board) -> None:
-        self.rules = policy.rules(conditions)
+        self.rules = rules(conditions)
         self.observed = Observed()
         self.hindrance = ""
         self._directory = directory

@@ -1,95 +1,17 @@
 """Whether to train, to send or to wait, and why: a pure function of time, conditions, queue and past."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
 
 from edgeclient.conditions.board import Observed
+from edgeclient.conditions.rules import Rules
 
-if TYPE_CHECKING:
-    from edgeclient.settings import Conditions
-
-Preset: TypeAlias = Literal["eager", "balanced", "frugal"]
-
-DAY_S: Final = 86_400
 _MINUTE_S: Final = 60
 # Conditions do not change faster; a wait for them is looked at again by then, with up to a fifth more, so that a
 # fleet does not come back all at once.
 _AGAIN_S: Final = 30.0
 _JITTER: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the owner grants; None switches a limit off.
-
-    Attributes:
-        train_on_battery: whether a battery that is not charging may be used for training.
-        min_battery_percent: below it, and not charging, nothing happens (30, as Android's federated compute has it).
-        max_battery_c: training stops when the battery is hotter.
-        max_temperature_c: training stops when the board is hotter.
-        max_pressure: percent of time in which something waits for a core (PSI); training stops above it.
-        max_load: load average per core, where there is no PSI.
-        train_metered: whether training goes on while its update could not leave for free.
-        metered: bytes that cost: "yes" like any other, "late" when they have waited for `metered_after_s`, "no" never.
-        metered_after_s: see `metered`.
-        metered_day_bytes: at most so many a day.
-        metered_month_bytes: at most so many a month.
-        quiet: minutes of the day, from and to, in which nothing is trained, sent or fetched; only the connection
-            stays. To may be smaller than from.
-        min_free_disk_bytes: below it nothing is trained.
-    """
-
-    train_on_battery: bool = True
-    min_battery_percent: int = 30
-    max_battery_c: float | None = 38.0
-    max_temperature_c: float | None = 75.0
-    max_pressure: float | None = 40.0
-    max_load: float | None = 1.5
-    train_metered: bool = False
-    metered: Literal["yes", "late", "no"] = "late"
-    metered_after_s: float = 6 * 3600.0
-    metered_day_bytes: int = 1 << 20
-    metered_month_bytes: int = 20 << 20
-    quiet: tuple[int, int] | None = None
-    min_free_disk_bytes: int = 64 << 20
-
-
-BALANCED: Final = Rules()
-PRESETS: Final[dict[Preset, Rules]] = {
-    "eager": replace(
-        BALANCED, max_temperature_c=82.0, max_pressure=None, max_load=None, train_metered=True, metered="yes",
-        metered_day_bytes=1 << 40, metered_month_bytes=1 << 40,
-    ),
-    "balanced": BALANCED,
-    "frugal": replace(
-        BALANCED, train_on_battery=False, min_battery_percent=50, max_battery_c=35.0, max_temperature_c=70.0,
-        max_pressure=15.0, max_load=0.7, metered="no",
-    ),
-}  # fmt: skip
-
-
-_OFF: Final = {"max_battery_c", "max_temperature_c", "max_pressure", "max_load"}
-
-
-def rules(conditions: "Conditions") -> Rules:
-    """The preset of a configuration with what the owner has changed.
-
-    Example:
-        >>> from edgeclient.settings import Conditions
-        >>> rules(Conditions(preset="frugal", max_load=0, quiet="22:00-07:30")).quiet
-        (1320, 450)
-    """
-    given = {key: getattr(conditions, key) for key in Rules.__slots__ if key != "quiet"}
-    changed = {key: value for key, value in given.items() if value is not None}
-    off = dict.fromkeys(key for key in _OFF if changed.get(key) == 0)
-    begin, _, end = conditions.quiet.partition("-")
-    quiet = (_minutes(begin), _minutes(end)) if conditions.quiet else None
-    return replace(PRESETS[conditions.preset], **(changed | off), quiet=quiet)
-
-
-def _minutes(clock: str) -> int:
-    return 60 * int(clock[:2]) + int(clock[3:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +111,7 @@ def decide(  # noqa: PLR0911 (one return a decision)
         draw: a random number in 0..1, for the jitter of waits.
 
     Example:
+        >>> from edgeclient.conditions.rules import BALANCED
         >>> decide(Moment(0.0, 720), Observed(on_battery=True, battery_percent=20), BALANCED, Queue(True), History())
         Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger', doing='battery', forbidden=True)
         >>> decide(Moment(0.0, 720), Observed(), BALANCED, Queue(due=[900, 800]), History())
@@ -224,6 +147,7 @@ def hindrance(observed: Observed, rules: Rules) -> Hindrance | None:  # noqa: PL
     """Why training may not begin or go on, or None. Asked once a second while it runs.
 
     Example:
+        >>> from edgeclient.conditions.rules import BALANCED
         >>> hindrance(Observed(temperature_c=81.0), BALANCED)
         Hindrance(doing='heat', because='81 °C is over 75 °C')
     """
@@ -256,6 +180,7 @@ def no_fetch(moment: Moment, observed: Observed, rules: Rules, history: History,
     """Why a model of `size` bytes may not be downloaded now, or None.
 
     Example:
+        >>> from edgeclient.conditions.rules import PRESETS
         >>> no_fetch(Moment(0.0, 720), Observed(metered=True), PRESETS["frugal"], History(), 900)
         Hindrance(doing='metered', because='the network is metered: the model waits for another')
     """

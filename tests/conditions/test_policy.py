@@ -8,20 +8,17 @@ from hypothesis import strategies as st
 
 from edgeclient.conditions.board import Observed
 from edgeclient.conditions.policy import (
-    BALANCED,
-    PRESETS,
     History,
     Moment,
     Queue,
-    Rules,
     Send,
     Train,
     Wait,
     decide,
     hindrance,
     no_fetch,
-    rules,
 )
+from edgeclient.conditions.rules import BALANCED, PRESETS, Rules, rules
 from edgeclient.settings import Conditions, ConfigError, Device, structure
 from edgeclient.wire import status
 

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edgeclient.conditions.wear import round_bytes
+from edgeclient.conditions.budgets import round_bytes
 from edgeclient.durable.lock import DiskFull, StoreError
 from edgeclient.durable.schema import MIGRATIONS
 from edgeclient.durable.store import Store

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclient.conditions.board import Observed
-from edgeclient.conditions.needs import lacking
-from edgeclient.conditions.usage import Usage
-from edgeclient.conditions.wear import Allowance
+from edgeclient.conditions.budgets import Allowance, Usage, lacking
 from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
 from edgeclient.uplink.settle import Settlement, settle
 from edgeclient.uplink.window import MAX_RETRY_S, Window
