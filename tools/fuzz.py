@@ -42,7 +42,7 @@ _ORIGIN = frame.Origin("har", "pi-7", b"layout-8", 3, 4, 320)
 
 
 def seeds() -> list[bytes]:
-    """Frames of every version, value mode and position mode, without their checksums."""
+    """Frames of every value mode and position mode, without their checksums."""
     made = [bytes.fromhex(line) for path in sorted(GOLDEN.glob("v*-frame-*.hex")) for line in path.read_text().split()]
     rng = np.random.default_rng(0)
     for mode in MODES:
@@ -53,9 +53,8 @@ def seeds() -> list[bytes]:
             update = SparseUpdate(
                 SIZE, indices, quantise(numbers, 16.0, mode, runs=(indices.size // 2, indices.size - indices.size // 2))
             )
-            for version in frame2.VERSIONS:
-                for max_bytes in (MAX_FRAME_BYTES, 300):
-                    made += frame.encode_update(update, _ORIGIN, max_bytes, version=version, tensors=tensors)[:2]
+            for max_bytes in (MAX_FRAME_BYTES, 300):
+                made += frame.encode_update(update, _ORIGIN, max_bytes, tensors=tensors)[:2]
     return [unsealed(each) for each in made]
 
 
@@ -88,10 +87,10 @@ def mutated(random: Random, corpus: Sequence[bytes]) -> bytes:
 
 
 def _forge_varint(random: Random, body: bytearray) -> None:
-    """Another number in the place of one of the varints behind the header of a version after 1."""
-    if len(body) < 40 or body[2] not in frame2.VERSIONS:
+    """Another number in the place of one of the varints behind the header."""
+    if len(body) < 40:
         return
-    at = 25
+    at = frame2.HEADER.size
     for _ in range(random.randrange(12)):
         while at < len(body) - 1 and body[at] & 0x80:
             at += 1

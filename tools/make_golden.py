@@ -1,7 +1,4 @@
-"""Write the golden vectors of frames of versions 2 and 3 into tests/golden: once per version, in a commit of its own.
-
-The vectors of version 1, and of the messages that have no other, were written by the writers of their time and stay.
-Version 3 has vectors of what it codes otherwise than version 2, and of what its readers must still tell apart.
+"""Write the golden vectors of frames into tests/golden, in a commit of their own.
 
 Existing files are left alone, since a published layout never changes its meaning.
 
@@ -16,9 +13,10 @@ import numpy as np
 
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.quantise import Mode, quantise
-from edgeclient.compress.update import FloatValues, SparseUpdate
+from edgeclient.compress.update import F32, I64, FloatValues, SparseUpdate
 from edgeclient.wire import frame
 from edgeclient.wire.frame.positions import Tensors
+from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 ORIGIN = frame.Origin("har", "pi-7", bytes.fromhex("0011223344556677"), 11, 4, 320)
@@ -43,9 +41,9 @@ def long_update() -> SparseUpdate:
     return compress_with_feedback(delta, np.zeros(3000, np.float32), k=600)[0]
 
 
-def frames(update: SparseUpdate, tensors: Tensors | None, max_bytes: int, version: int) -> list[bytes]:
+def frames(update: SparseUpdate, tensors: Tensors | None, max_bytes: int) -> list[bytes]:
     """Stamped frames of an update, from sequence 5."""
-    made = frame.encode_update(update, ORIGIN, max_bytes, version=version, tensors=tensors)
+    made = frame.encode_update(update, ORIGIN, max_bytes, tensors=tensors)
     return [frame.stamp(body, epoch=EPOCH, sequence=5 + i) for i, body in enumerate(made)]
 
 
@@ -95,10 +93,10 @@ def level_update() -> SparseUpdate:
     return SparseUpdate(40_000, np.arange(400) * 97, quantise(numbers, 16.0))
 
 
-def run_update() -> SparseUpdate:
-    """Two tensors of different magnitudes, with centroids of their own."""
+def run_update(*, signed: bool) -> SparseUpdate:
+    """Two tensors of different magnitudes, with centroids of their own; signs that no stream is worth, or none."""
     indices = np.concatenate([np.arange(100) * 9, 1000 + np.arange(100) * 90])
-    numbers = np.where(np.arange(200) < 100, 1.02, 1.9).astype(np.float32)
+    numbers = np.where(np.arange(200) < 100, 1.02, 1.9).astype(np.float32) * (_signs(indices) if signed else 1)
     return SparseUpdate(10_000, indices, quantise(numbers, 16.0, runs=(100, 100)))
 
 
@@ -113,9 +111,37 @@ def related_update() -> SparseUpdate:
     return SparseUpdate(2000, np.concatenate([flat, 1000 + tall]), quantise(numbers, 16.0))
 
 
+def solid_update() -> SparseUpdate:
+    """All of a short vector but three places, by a writer that does not know its tensors."""
+    indices = np.delete(np.arange(90), [4, 50, 51])
+    return SparseUpdate(90, indices, quantise(np.cos(indices.astype(np.float64)).astype(np.float32), 16.0, "int4"))
+
+
+def mixed_update() -> SparseUpdate:
+    """A busy matrix as a stream, a sparse vector as a set, the rest of a dense one, another stream."""
+    columns = np.flatnonzero(np.arange(40 * 24) % 24 == 5)
+    sparse = 960 + np.array([3, 77, 801, 1500])
+    dense = 2960 + np.delete(np.arange(40), 11)
+    rows = 3000 + np.flatnonzero(np.arange(30 * 20) // 20 % 10 == 4)
+    indices = np.concatenate([columns, sparse, dense, rows])
+    return SparseUpdate(3600, indices, quantise(np.float32(1.6) * _signs(indices), 16.0))
+
+
+def _signs(indices: I64) -> F32:
+    """Signs that follow no pattern."""
+    return np.sign(np.sin(indices.astype(np.float64) ** 2 + 1)).astype(np.float32)
+
+
+def column_values(mode: Mode) -> SparseUpdate:
+    """Entries in two columns of a matrix, in a value mode that has no levels in its streams."""
+    chosen = np.flatnonzero(np.isin(np.arange(50 * 20) % 20, [3, 11]))
+    numbers = np.where(chosen % 20 == 3, -1.0, 1.0) * (1 + chosen / 2000)
+    return SparseUpdate(50 * 20, chosen, quantise(numbers.astype(np.float32), 16.0, mode))
+
+
 def main() -> None:
     """Write what is not there yet."""
-    whole = 65_536
+    whole = MAX_FRAME_BYTES
     vectors: dict[str, tuple[SparseUpdate, Tensors | None, int]] = {
         "float": (float_update(), None, whole),
         "step": (step_update(), None, whole),
@@ -128,19 +154,23 @@ def main() -> None:
         "dense": (dense_update(), [(1, 100), (1, 20), (40, 122)], whole),
         "context": (column_update(), [(64, 32)], whole),
         "row": (level_update(), None, whole),
-        "runs": (run_update(), [(10, 100), (90, 100)], whole),
+        "runs": (run_update(signed=False), [(10, 100), (90, 100)], whole),
         "activity": (related_update(), [(20, 50), (50, 20)], whole),
+        "part-tensors": (related_update(), [(20, 50), (50, 20)], 80),
+        "range-runs": (run_update(signed=True), None, whole),
+        "range-dense": (solid_update(), None, whole),
+        "mixed": (mixed_update(), [(40, 24), (1, 2000), (1, 40), (30, 20)], whole),
+        "context-sign": (column_values("sign"), [(50, 20)], whole),
+        "context-int8": (column_values("int8"), [(50, 20)], whole),
+        "context-float": (column_values("float32"), [(50, 20)], whole),
     }
-    versions = dict.fromkeys(vectors, (2,)) | dict.fromkeys(["step", "parts", "row", "context"], (2, 3))
-    versions["activity"] = (3,)
     FOLDER.mkdir(exist_ok=True)
-    for name, version in [(name, version) for name, each in versions.items() for version in each]:
-        update, tensors, max_bytes = vectors[name]
-        path = FOLDER / f"v{version}-frame-{name}.hex"
+    for name, (update, tensors, max_bytes) in vectors.items():
+        path = FOLDER / f"v{FRAME_VERSION}-frame-{name}.hex"
         if path.exists():
             print(f"{path.name} is there already")
             continue
-        data = frames(update, tensors, max_bytes, version)
+        data = frames(update, tensors, max_bytes)
         path.write_text("".join(each.hex() + "\n" for each in data))
         path.with_suffix(".json").write_text(json.dumps([described(each, tensors) for each in data], indent=1) + "\n")
 

@@ -131,9 +131,7 @@ class Learner:
             announced.version,
             made.num_examples,
         )
-        coding = frame.Coding(
-            frame_bytes, frame.newest(announced.wire), manifest.layout.tensors, self._settings.training.accel
-        )
+        coding = frame.Coding(frame_bytes, manifest.layout.tensors, self._settings.training.accel)
         quantiser = Quantiser(announced.value_limit, self._settings.upload.values, bounds=manifest.layout.bounds)
         joining = self._merged(store, announced)
         limits = self._limits(announced, made, free_bytes)

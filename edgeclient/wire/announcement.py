@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.limits import FRAME_VERSION, MAX_ANNOUNCEMENT_BYTES, MAX_CHUNK_BYTES, MAX_SIZE, WIRE_VERSION
+from edgeclient.wire.limits import FRAME_VERSION, MAX_ANNOUNCEMENT_BYTES, MAX_CHUNK_BYTES, MAX_SIZE
 from edgeclient.wire.topics import checked
 
 FORMAT: Final = 1
@@ -80,7 +80,7 @@ class Announcement:
         bundle: the training bundle of the task.
         layout: SHA-256 (hex) of the parameter layout.
         size: n, number of parameters.
-        wire: frame versions that the aggregator reads; devices write the newest of them that they know.
+        wire: frame versions that the aggregator reads; a device that writes none of them refuses the announcement.
         scale_bits: s; the aggregator sums in units of 2^-s.
         value_limit: largest magnitude of an entry, a power of two; value_limit · 2^s fits int32.
         policy: how to train.
@@ -95,7 +95,7 @@ class Announcement:
     size: int
     scale_bits: int = SCALE_BITS
     value_limit: float = VALUE_LIMIT
-    wire: tuple[int, ...] = tuple(range(WIRE_VERSION, FRAME_VERSION + 1))
+    wire: tuple[int, ...] = (FRAME_VERSION,)
     policy: Policy = field(default_factory=Policy)
 
 
@@ -118,10 +118,10 @@ def decode(data: bytes) -> Announcement:
     if fields.integer("format", 1, _MAX_EXACT) != FORMAT:
         raise WireError("version", f"announcement format is not {FORMAT}")
     wire = fields.take("wire", list)
-    if not all(type(version) is int for version in wire) or WIRE_VERSION not in wire:
-        ours = f"{WIRE_VERSION} to {FRAME_VERSION}"
+    if not all(type(version) is int for version in wire) or FRAME_VERSION not in wire:
         raise WireError(
-            "version", f"the aggregator reads frame versions {wire}, this device writes {ours}: update edgeclient here"
+            "version",
+            f"the aggregator reads frame versions {wire}, this device writes {FRAME_VERSION}: update edgeclient here",
         )
     scale_bits = fields.integer("scale_bits", 0, 60)
     value_limit = fields.number("value_limit", 2.0**-30, 2.0**30)

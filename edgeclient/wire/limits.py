@@ -3,7 +3,7 @@
 from typing import Final
 
 WIRE_VERSION: Final = 1  # of every message but the frame
-FRAME_VERSION: Final = 3  # the newest version of the frame
+FRAME_VERSION: Final = 1  # of the frame
 MAX_SIZE: Final = 1 << 40  # n: parameters of one task
 MAX_FRAME_BYTES: Final = 64 * 1024  # one MQTT message on `up`
 MAX_CONTEXT_POSITIONS: Final = 1 << 20  # of one frame: they are coded one by one

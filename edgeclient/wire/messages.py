@@ -97,15 +97,15 @@ class Receipt:
 
 
 def kind(data: bytes) -> int:
-    """The kind of any message in a version that this side speaks; only frames have more than one."""
+    """The kind of any message in the version that this side speaks."""
     if len(data) < PREFIX_BYTES:
         raise WireError("truncated", f"{len(data)} bytes are too few for a message")
     magic, version, message_kind = _PREFIX.unpack_from(data)
     if magic != MAGIC:
         raise WireError("magic", f"starts with {magic!r}, not {MAGIC!r}")
-    newest = FRAME_VERSION if message_kind == FRAME else WIRE_VERSION
-    if not WIRE_VERSION <= version <= newest:
-        raise WireError("version", f"wire version {version} of message kind {message_kind}, this side speaks {newest}")
+    spoken = FRAME_VERSION if message_kind == FRAME else WIRE_VERSION
+    if version != spoken:
+        raise WireError("version", f"wire version {version} of message kind {message_kind}, this side speaks {spoken}")
     return int(message_kind)
 
 

@@ -64,14 +64,14 @@ def test_round_trip_and_the_twin_agrees(made: Entries, active: bool) -> None:
 
 
 def tensors(path: Path) -> list[Entries]:
-    """Every tensor with entries of two updates of each captured round, as frames of version 3 lay them out."""
+    """Every tensor with entries of two updates of each captured round, as frames lay them out."""
     shapes, captured = load(path)
     layout = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
     found = []
     by_round = groupby(captured, key=lambda each: each.round)
     for each in chain.from_iterable(islice(updates, 2) for _, updates in by_round):
         before = matrix.Entries()
-        for within in touched(0, sum(map(prod, layout)), layout, turning=True):
+        for within in touched(0, sum(map(prod, layout)), layout):
             a, b = np.searchsorted(each.indices, [within.first, within.first + within.span]).tolist()
             if a < b:
                 offsets, order = matrix.laid_out(each.indices[a:b], within)

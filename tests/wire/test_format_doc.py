@@ -13,7 +13,7 @@ from edgeclient import wire
 from edgeclient.compress.update import StepValues
 from edgeclient.wire import announcement, frame, limits, messages, reader, status
 from edgeclient.wire.errors import REASONS
-from edgeclient.wire.frame import body, frame1, positions, positions1, rice, values1, write_values
+from edgeclient.wire.frame import body, positions, rice, write_values
 
 TEXT = (Path(wire.__file__).parent / "FORMAT.md").read_text()
 
@@ -61,7 +61,6 @@ def annotated(name: str) -> list[tuple[str, str]]:
     [
         ("2. Topics", messages._PREFIX.format, False),
         ("3.1 Header", body.HEADER.format, False),
-        ("4.1 Header", frame1.HEADER.format, False),
         ("5. HELLO", messages._HELLO.format, True),
         ("5.1 WITHDRAW", messages._WITHDRAW.format, False),
         ("6. RECEIPT", messages._RECEIPT.format, False),
@@ -76,16 +75,10 @@ def test_layout_tables_are_the_structs(title: str, form: str, checksum: bool) ->
 
 
 def test_offsets_that_the_prose_and_the_code_name() -> None:
-    for title, module in [("3.1 Header", body), ("4.1 Header", frame1)]:
-        (rows,) = tables(section(title), "offset")
-        at = {row[2]: int(row[0]) for row in rows}
-        assert at["epoch"] == module.IDENTITY_AT
-        assert at["sequence"] == module.IDENTITY_AT + 8
-    (rows,) = tables(section("4.1 Header"), "offset")
+    (rows,) = tables(section("3.1 Header"), "offset")
     at = {row[2]: int(row[0]) for row in rows}
-    assert (at["part"], at["parts"]) == (frame1._PART_AT, frame1._PART_AT + 2)
+    assert (at["epoch"], at["sequence"]) == (body.IDENTITY_AT, body.IDENTITY_AT + 8)
     assert f"These {body.HEADER.size} bytes are followed by varints" in section("3.1 Header")
-    assert f"The header has {frame1.HEADER.size} bytes" in section("4.1 Header")
     assert f"The header has {messages._RECEIPT.size} bytes" in section("6. RECEIPT")
 
 
@@ -110,14 +103,6 @@ def test_message_kinds_and_modes() -> None:
     kinds = {"FRAME": messages.FRAME, "HELLO": messages.HELLO, "WITHDRAW": messages.WITHDRAW, "RECEIPT": 4}
     (rows,) = tables(section("2. Topics"), "offset")
     assert {name: int(code) for code, name in re.findall(r"(\d) ([A-Z]+)", rows[2][3])} == kinds
-    (header,) = tables(section("4.1 Header"), "offset")
-    said = {row[2]: row[3] for row in header}
-    assert said["value mode"].startswith(f"{values1.FLOAT_MODE} float32 (4.3) · {values1.STEP_MODE} step grid")
-    assert said["position mode"].startswith(f"{frame1.RICE} Rice")
-    assert f"b, 0 to {positions1.MAX_PARAMETER}" in section("4.2")
-
-
-def test_modes_of_versions_2_and_3() -> None:
     (rows,) = tables(section("3.4 Values"), "value mode")
     assert [(int(row[0]), row[1]) for row in rows] == list(enumerate(write_values.MODES))
     (rows,) = tables(section("3.2 Segments"), "position mode")
@@ -174,12 +159,11 @@ def test_docstrings_refer_to_sections_that_exist() -> None:
                 assert section(number + ("." if "." not in number else "")), (path, number)
 
 
-@pytest.mark.parametrize(("name", "version", "tag"), [("frame", 1, "0011223344556677"), ("frame2", 2, "00112233")])
-def test_frame_example(name: str, version: int, tag: str) -> None:
-    data = example(name)
+def test_frame_example() -> None:
+    data = example("frame")
     made = frame.decode(data)
-    assert made.wire_version == version
-    assert (made.address, made.layout_tag.hex()) == (frame.address("har", "pi-7"), tag)
+    assert made.wire_version == limits.FRAME_VERSION
+    assert (made.address, made.layout_tag.hex()) == (frame.address("har", "pi-7"), "00112233")
     assert (made.epoch, made.sequence, made.number) == (0x0123456789ABCDEF, 3, 2)
     assert (made.part, made.parts, made.base_version, made.num_examples) == (0, 1, 4, 320)
     assert (made.update.size, made.update.indices.tolist()) == (40, [5, 9, 30])
@@ -188,7 +172,7 @@ def test_frame_example(name: str, version: int, tag: str) -> None:
     assert made.update.values.threshold == np.float32(1.0)
     assert made.update.values.levels.tolist() == [0, 0, 1]
     origin = frame.Origin("har", "pi-7", made.layout_tag, 2, 4, 320)
-    (again,) = frame.encode_update(made.update, origin, limits.MAX_FRAME_BYTES, version=version)
+    (again,) = frame.encode_update(made.update, origin, limits.MAX_FRAME_BYTES)
     assert frame.stamp(again, epoch=made.epoch, sequence=3) == data
 
 
@@ -214,8 +198,7 @@ def test_receipt_example() -> None:
 @pytest.mark.parametrize(
     ("name", "title"),
     [
-        ("frame2", "3.1 Header"),
-        ("frame", "4.1 Header"),
+        ("frame", "3.1 Header"),
         ("hello", "5. HELLO"),
         ("withdraw", "5.1 WITHDRAW"),
         ("receipt", "6. RECEIPT"),

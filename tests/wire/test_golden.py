@@ -1,4 +1,4 @@
-"""Golden vectors of every published wire version: they decode to what they say, and encode to the same bytes.
+"""Golden vectors of every kind of message: they decode to what they say, and encode to the same bytes.
 
 Tests never write them: tools/make_golden.py does.
 """
@@ -14,19 +14,18 @@ import pytest
 from edgeclient.compress.select import Accel
 from edgeclient.wire import announcement, frame, messages, status
 from edgeclient.wire.frame import body as frame2
-from edgeclient.wire.frame import frame1, positions, write_values
+from edgeclient.wire.frame import positions, write_values
 from edgeclient.wire.frame.positions import Segment, Tensors
-from edgeclient.wire.limits import MAX_FRAME_BYTES
+from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, WIRE_VERSION
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
 
 FOLDER = Path(__file__).parents[1] / "golden"
-V1 = ["frame-float", "frame-step", "frame-parts", "hello", "withdraw", "receipt", "announcement", "status"]
-V2 = [
-    "frame-bfloat16", "frame-context", "frame-dense", "frame-float", "frame-int4", "frame-int8", "frame-parts",
-    "frame-row", "frame-runs", "frame-sign", "frame-step", "frame-tensors",
+FRAMES = [
+    "activity", "bfloat16", "context", "context-float", "context-int8", "context-sign", "dense", "float", "int4",
+    "int8", "mixed", "part-tensors", "parts", "range-dense", "range-runs", "row", "runs", "sign", "step", "tensors",
 ]  # fmt: skip
-V3 = ["frame-activity", "frame-context", "frame-parts", "frame-row", "frame-step"]
-ALL = [f"v{version}-{name}" for version, names in enumerate((V1, V2, V3), 1) for name in names]
+OTHERS = ["hello", "withdraw", "receipt", "announcement", "status"]
+ALL = [f"v{FRAME_VERSION}-frame-{name}" for name in FRAMES] + [f"v{WIRE_VERSION}-{name}" for name in OTHERS]
 
 
 def load(name: str) -> tuple[list[bytes], list[dict[str, Any]]]:
@@ -46,9 +45,9 @@ def test_no_vector_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("accel", ["numpy", "numba"])
-@pytest.mark.parametrize("name", [name for name in ALL if "frame" in name])
+@pytest.mark.parametrize("name", FRAMES)
 def test_frames(name: str, accel: Accel) -> None:
-    for data, meaning in zip(*load(name), strict=True):
+    for data, meaning in zip(*load(f"v1-frame-{name}"), strict=True):
         tensors = meaning.get("tensors")
         made = frame.decode(data, tensors, accel=accel)
         for field in ("address", "epoch", "sequence", "number", "part", "parts", "base_version", "num_examples"):
@@ -65,60 +64,71 @@ def test_frames(name: str, accel: Accel) -> None:
 
 def encoded(made: frame.Frame, origin: frame.Origin, tensors: Tensors | None, accel: Accel) -> bytes:
     """One part, written again."""
-    if made.wire_version == 1:
-        return sealed(frame1.with_part(frame1.encode(made.update, origin), made.part, made.parts))
     first, last = int(made.update.indices[0]), int(made.update.indices[-1])
     first, span = (first, last - first + 1) if made.parts > 1 else (0, made.update.size)
-    body = frame2.encode_body(made.update, first, span, tensors, accel, made.wire_version)
+    body = frame2.encode_body(made.update, first, span, tensors, accel)
     return sealed(frame2.encode_header(body, origin, made.update.size, made.part, made.parts) + body.content)
 
 
 def test_the_vectors_use_what_they_are_named_after() -> None:
-    flags = {name: data[4] for name in V2 for data in load(f"v2-{name}")[0]}
-    assert {name for name, each in flags.items() if each & frame2.TENSORS} == {
-        "frame-context", "frame-dense", "frame-runs", "frame-tensors",
+    flags = {name: {data[4] for data in load(f"v1-frame-{name}")[0]} for name in FRAMES}
+    by_tensor = {name for name, each in flags.items() if all(one & frame2.TENSORS for one in each)}
+    assert by_tensor == {
+        "activity", "context", "context-float", "context-int8", "context-sign", "dense", "mixed", "part-tensors",
+        "runs", "tensors",
     }  # fmt: skip
-    assert {name for name, each in flags.items() if each & frame2.PART} == {"frame-parts"}
-    assert {each >> 4 for each in flags.values()} == set(range(6))
-    assert [segment[0].mode for segment in map(segments, ["frame-context", "frame-dense", "frame-tensors"])] == [
-        1,
-        2,
-        0,
-    ]
-    for name, form in [("frame-row", write_values.ROW), ("frame-runs", write_values.RUNS), ("frame-step", 0)]:
+    assert {name for name, each in flags.items() if min(each) & frame2.PART} == {"parts", "part-tensors"}
+    assert {one >> 4 for each in flags.values() for one in each} == set(range(6))
+    rice, context, dense = positions.RICE, positions.CONTEXT, positions.DENSE
+    assert {name: [each.mode for each in segments(name)] for name in by_tensor} == {
+        "activity": [context, context],
+        "context": [context],
+        "context-float": [context],
+        "context-int8": [context],
+        "context-sign": [context],
+        "dense": [dense, dense],
+        "mixed": [context, rice, dense, context],
+        "part-tensors": [dense, context],
+        "runs": [context, context],
+        "tensors": [rice, rice],
+    }
+    assert [each.mode for each in segments("range-dense")] == [dense]
+    for name, form in [("row", write_values.ROW), ("runs", write_values.RUNS), ("range-runs", 1), ("step", 0)]:
         trace: list[Field] = []
-        (data,), (meaning,) = load(f"v2-{name}")
+        (data,), (meaning,) = load(f"v1-frame-{name}")
         frame.decode(data, meaning.get("tensors"), trace=trace)
         (grid,) = [field for field in trace if field.name == "values: grid"]
         assert data[grid.end - 1] == form
-    assert any(segment.code.thirds for segment in segments("frame-tensors"))
-    related = segments("frame-activity", version=3)
-    assert [(segment.mode, segment.range.turned) for segment in related] == [(1, True), (1, False)]
+    assert any(segment.code.thirds for segment in segments("tensors"))
+    assert [segment.range.turned for segment in segments("activity")] == [True, False]
 
 
-def segments(name: str, version: int = 2) -> list[Segment]:
-    (data,), (meaning,) = load(f"v{version}-{name}")
-    reader = Reader(unsealed(data))
+def segments(name: str) -> list[Segment]:
+    """Of the last frame of a vector."""
+    data, meanings = load(f"v1-frame-{name}")
+    reader = Reader(unsealed(data[-1]))
     header = frame2.read_header(reader)
-    ranges = positions.touched(0, header.size, meaning["tensors"], turning=header.version > 2)
+    tensors = meanings[-1].get("tensors")
+    ranges = [positions.Range(header.first, header.span)]
+    if tensors:
+        ranges = positions.touched(header.first, header.span, tensors)
     return positions.read_head(reader, ranges, 10**6)
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_the_parts_make_one_update_that_splits_the_same_way_again(version: int) -> None:
-    data, _ = load(f"v{version}-frame-parts")
-    made = [frame.decode(each) for each in data]
+@pytest.mark.parametrize(("name", "entries"), [("parts", 600), ("part-tensors", 169)])
+def test_the_parts_make_one_update_that_splits_the_same_way_again(name: str, entries: int) -> None:
+    data, meanings = load(f"v1-frame-{name}")
+    made = [frame.decode(each, meaning.get("tensors")) for each, meaning in zip(data, meanings, strict=True)]
     assert [each.part for each in made] == list(range(len(data)))
     assert {each.parts for each in made} == {len(data)}
     assert len(data) > 2
     indices = np.concatenate([each.update.indices for each in made])
     assert (np.diff(indices) > 0).all()
-    assert indices.size == 600
+    assert indices.size == entries
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_the_step_vector_holds_every_level(version: int) -> None:
-    (data,), _ = load(f"v{version}-frame-step")
+def test_the_step_vector_holds_every_level() -> None:
+    (data,), _ = load("v1-frame-step")
     assert np.unique(frame.decode(data).update.values.levels).tolist() == list(range(13))  # type: ignore[union-attr]
     assert len(data) < MAX_FRAME_BYTES
 

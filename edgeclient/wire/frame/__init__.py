@@ -1,4 +1,4 @@
-"""A frame: an update, or a coordinate range of one, as the bytes of one MQTT message (FORMAT.md, sections 3 and 4)."""
+"""A frame: an update, or a coordinate range of one, as the bytes of one MQTT message (FORMAT.md, section 3)."""
 
 from edgeclient.wire.frame.codec import (
     Coding,
@@ -9,7 +9,6 @@ from edgeclient.wire.frame.codec import (
     digest,
     encode_layers,
     encode_update,
-    newest,
     peek,
     stamp,
 )
@@ -23,7 +22,6 @@ __all__ = [
     "digest",
     "encode_layers",
     "encode_update",
-    "newest",
     "peek",
     "stamp",
 ]

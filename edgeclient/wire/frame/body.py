@@ -1,7 +1,4 @@
-"""Frames of versions 2 and 3: a compact header, and a body that is coded tensor by tensor (FORMAT.md, section 3).
-
-Both have the same layout. Streams of version 3 tell more about a tensor by those before it, and by ties of columns.
-"""
+"""A compact header, and a body that is coded tensor by tensor (FORMAT.md, section 3)."""
 
 import struct
 from dataclasses import dataclass
@@ -17,12 +14,10 @@ from edgeclient.wire.frame.budget import Budget, level_bits, read_stream
 from edgeclient.wire.frame.matrix import Entries, coordinates, laid_out
 from edgeclient.wire.frame.origin import MAX_U32, Frame, Origin, address
 from edgeclient.wire.frame.positions import CONTEXT, Range, Segment, Tensors
-from edgeclient.wire.limits import MAX_SIZE
+from edgeclient.wire.limits import FRAME_VERSION, MAX_SIZE
 from edgeclient.wire.messages import FRAME, MAGIC
 from edgeclient.wire.reader import Reader, varint
 
-VERSIONS: Final = (2, 3)
-_ACTIVITY: Final = 3  # the version from which streams are coded with activity and turned
 # magic · version · kind · flags and value mode · address · layout · epoch · sequence
 HEADER: Final = struct.Struct("<2sBBBI4sQI")
 IDENTITY_AT: Final = 13
@@ -41,7 +36,6 @@ ENTRIES_PER_BYTE: Final = 8
 class Header:
     """Everything before the body; `first` and `span` are the range of the part."""
 
-    version: int
     flags: int
     address: int
     layout_tag: bytes
@@ -59,7 +53,7 @@ class Header:
     def frame(self, update: SparseUpdate) -> Frame:
         """With its entries."""
         return Frame(
-            self.version, self.address, self.layout_tag, self.epoch, self.sequence, self.number, self.part, self.parts,
+            FRAME_VERSION, self.address, self.layout_tag, self.epoch, self.sequence, self.number, self.part, self.parts,
             self.base_version, self.num_examples, update,
         )  # fmt: skip
 
@@ -68,7 +62,6 @@ class Header:
 class Body:
     """An encoded body, with the flags that it asks for and the coordinates first..first + span - 1 that it covers."""
 
-    version: int
     flags: int
     first: int
     span: int
@@ -79,7 +72,7 @@ def encode_header(body: Body, origin: Origin, size: int, part: int, parts: int) 
     """The header without identity; bodies of an only part cover everything."""
     flags = body.flags | (PART if parts > 1 else 0)
     address_ = address(origin.task, origin.device)
-    fixed = HEADER.pack(MAGIC, body.version, FRAME, flags, address_, origin.layout_tag[:4], 0, 0)
+    fixed = HEADER.pack(MAGIC, FRAME_VERSION, FRAME, flags, address_, origin.layout_tag[:4], 0, 0)
     fields = [origin.number, origin.base_version, min(origin.num_examples, MAX_U32), size]
     if parts > 1:
         fields += [part, parts, body.first, body.span]
@@ -88,7 +81,7 @@ def encode_header(body: Body, origin: Origin, size: int, part: int, parts: int) 
 
 def read_header(reader: Reader) -> Header:
     """The header; WireError for what FORMAT.md does not allow."""
-    _, version, _, flags, address_, layout_tag, epoch, sequence = reader.unpack(HEADER.format, _FIELDS)
+    _, _, _, flags, address_, layout_tag, epoch, sequence = reader.unpack(HEADER.format, _FIELDS)
     if flags & (SIGNED | _RESERVED):
         raise WireError("flags", f"reserved bits are set: {flags:#04x}")
     number = _varint(reader, "number", MAX_U32)
@@ -105,7 +98,7 @@ def read_header(reader: Reader) -> Header:
         if not part < parts or parts < 2 or span < 1:
             raise WireError("range", f"part {part} of {parts} with {span} coordinates")
     return Header(
-        version, flags, address_, layout_tag, epoch, sequence, number, base_version, num_examples, size,
+        flags, address_, layout_tag, epoch, sequence, number, base_version, num_examples, size,
         part, parts, first, span,
     )  # fmt: skip
 
@@ -116,21 +109,19 @@ def _varint(reader: Reader, name: str, limit: int) -> int:
     return value
 
 
-def encode_body(
-    update: SparseUpdate, first: int, span: int, tensors: Tensors | None, accel: Accel, version: int = VERSIONS[-1]
-) -> Body:
+def encode_body(update: SparseUpdate, first: int, span: int, tensors: Tensors | None, accel: Accel) -> Body:
     """The entries of an update, all of which lie in first..first + span - 1, in the fewest bytes that are found."""
     ranges = [Range(first, span)]
     if tensors is not None:
-        ranges = positions.touched(first, span, tensors, turning=version >= _ACTIVITY)
-    made = _encode_body(update, ranges, Range(first, span), Budget(accel, update.size), version)
+        ranges = positions.touched(first, span, tensors)
+    made = _encode_body(update, ranges, Range(first, span), Budget(accel, update.size))
     if update.indices.size <= ENTRIES_PER_BYTE * len(made.content):
         return made
-    return _encode_body(update, ranges, Range(first, span), Budget(accel, update.size, left=0), version)
+    return _encode_body(update, ranges, Range(first, span), Budget(accel, update.size, left=0))
 
 
-def _encode_body(update: SparseUpdate, ranges: list[Range], everything: Range, budget: Budget, version: int) -> Body:
-    segments = _choose(update, ranges, everything, budget, version)
+def _encode_body(update: SparseUpdate, ranges: list[Range], everything: Range, budget: Budget) -> Body:
+    segments = _choose(update, ranges, everything, budget)
     if not segments[0].range.columns:
         ranges = [everything]
     plain = np.repeat([each.mode != CONTEXT for each in segments], [each.count for each in segments])
@@ -140,19 +131,17 @@ def _encode_body(update: SparseUpdate, ranges: list[Range], everything: Range, b
     flags = coded.mode << 4 | (TENSORS if ranges[0].columns else 0)
     pool = rice.encode(sets, accel=budget.accel)
     content = positions.head(segments, ranges) + coded.head + pool + streams + coded.tail
-    return Body(version, flags, everything.first, everything.span, content)
+    return Body(flags, everything.first, everything.span, content)
 
 
-def _choose(
-    update: SparseUpdate, ranges: list[Range], everything: Range, budget: Budget, version: int
-) -> list[Segment]:
+def _choose(update: SparseUpdate, ranges: list[Range], everything: Range, budget: Budget) -> list[Segment]:
     """One set of positions over the whole range, or one for each tensor."""
     indices, symbols = update.indices, write_values.symbols(update.values)
     one, one_bits = positions.listed(indices, everything)
     if not ranges[0].columns:
         return [one]
     ends = np.searchsorted(indices, [each.first + each.span for each in ranges])
-    before = Entries() if version >= _ACTIVITY else None
+    before = Entries()
     segments, bits, at = [], 0, 0
     for each, end in zip(ranges, ends.tolist(), strict=True):
         if end > at:
@@ -161,8 +150,7 @@ def _choose(
             segments.append(_streamed(segment, cost, indices[part], symbols, part, budget, before) or segment)
             streamed = segments[-1].mode == CONTEXT
             bits += 8 * segments[-1].length - _value_bits(symbols, part) if streamed else cost
-            if before is not None:
-                before.add(indices[part], each)
+            before.add(indices[part], each)
         at = end
     overhead = len(positions.head(segments, ranges)) - len(positions.head([one], [everything]))
     return segments if bits + 8 * overhead < one_bits else [one]
@@ -175,7 +163,7 @@ def _streamed(
     symbols: tuple[Bools, U8] | None,
     part: slice,
     budget: Budget,
-    before: Entries | None,
+    before: Entries,
 ) -> Segment | None:
     """The segment as a stream of the context coder, if that is shorter."""
     within = segment.range
@@ -184,7 +172,7 @@ def _streamed(
     if not budget.affords(segment.count, rows * within.columns):
         return None
     negative, levels = (symbols[0][part][order], symbols[1][part][order]) if symbols else _nothing(segment.count)
-    activity = before.activity(within, rows) if before is not None else None
+    activity = before.activity(within, rows)
     stream = context.encode(rows, within.columns, offsets, negative, levels, activity, accel=budget.engine())
     if 8 * len(stream) >= bits + _value_bits(symbols, part):
         return None
@@ -211,7 +199,7 @@ def decode(reader: Reader, tensors: Tensors | None, accel: Accel) -> Frame:
     if header.flags & TENSORS:
         if tensors is None or sum(rows * columns for rows, columns in tensors) != header.size:
             raise WireError("layout", f"{header.size} parameters by tensor, of another layout than is known here")
-        ranges = positions.touched(header.first, header.span, tensors, turning=header.version >= _ACTIVITY)
+        ranges = positions.touched(header.first, header.span, tensors)
     segments = positions.read_head(reader, ranges, most)
     plain = np.repeat([each.mode != CONTEXT for each in segments], [each.count for each in segments])
     indices, decoded = _read_entries(reader, header, segments, plain, accel)
@@ -241,7 +229,7 @@ def _read_entries(
     )
     segments = positions.read_streams(reader, segments)
     negative, levels = _nothing(plain.size)
-    before = Entries() if header.version >= _ACTIVITY and header.flags & TENSORS else None
+    before = Entries() if header.flags & TENSORS else None
     waiting, parts, at = iter(pooled), [], 0
     for each in segments:
         if each.mode == CONTEXT:

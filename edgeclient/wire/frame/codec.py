@@ -1,6 +1,6 @@
 """The frame: an update, or a coordinate range of one, as the bytes of one MQTT message.
 
-FORMAT.md, sections 3 and 4. Every frame decodes and applies alone.
+FORMAT.md, section 3. Every frame decodes and applies alone.
 
 Example:
     >>> from edgeclient.compress.feedback import compress_with_feedback
@@ -14,7 +14,7 @@ Example:
 import itertools
 import math
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -24,10 +24,9 @@ from edgeclient.compress.select import Accel
 from edgeclient.compress.update import F32, Bools, FloatValues, SparseUpdate
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import body as frame2
-from edgeclient.wire.frame import frame1
 from edgeclient.wire.frame.origin import Frame, Origin, address, digest
 from edgeclient.wire.frame.positions import Tensors
-from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES
+from edgeclient.wire.limits import MAX_FRAME_BYTES
 from edgeclient.wire.messages import FRAME, check_prefix
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
 
@@ -40,25 +39,17 @@ __all__ = [
     "digest",
     "encode_layers",
     "encode_update",
-    "newest",
     "peek",
     "stamp",
 ]
 
 T = TypeVar("T")
 _IDENTITY: Final = struct.Struct("<QI")
-_IDENTITY_AT: Final = {frame1.VERSION: frame1.IDENTITY_AT, **dict.fromkeys(frame2.VERSIONS, frame2.IDENTITY_AT)}
 _CHECKSUM: Final = 4
-MAX_PARTS: Final = 0xFFFF
 # A frame of a part is filled up to this much, and holds at least the second much of it, unless it is the last.
 _AIM: Final = 0.985
 _FILLED: Final = 0.9
 _FIRST_LAYER: Final = 0.25  # of the entries
-
-
-def newest(spoken: Iterable[int]) -> int:
-    """The newest frame version that both sides speak, given those of an announcement."""
-    return max(set(spoken) & set(_IDENTITY_AT), default=frame1.VERSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +58,11 @@ class Coding:
 
     Attributes:
         max_bytes: of a frame.
-        version: of the frames; version 1 ignores `tensors`, and sends as float32 what it has no mode for.
         tensors: (rows, columns) of the layout's tensors, which the receiver must know too; makes smaller frames.
         accel: which kernels to use.
     """
 
     max_bytes: int = MAX_FRAME_BYTES
-    version: int = FRAME_VERSION
     tensors: Tensors | None = None
     accel: Accel = "auto"
 
@@ -83,7 +72,6 @@ def encode_update(
     origin: Origin,
     max_bytes: int,
     *,
-    version: int = FRAME_VERSION,
     tensors: Tensors | None = None,
     accel: Accel = "auto",
 ) -> list[bytes]:
@@ -95,7 +83,7 @@ def encode_update(
     Raises:
         WireError: "too-large", when not even one entry per frame fits.
     """
-    return _framed([update] if update.indices.size else [], origin, Coding(max_bytes, version, tensors, accel))[0]
+    return _framed([update] if update.indices.size else [], origin, Coding(max_bytes, tensors, accel))[0]
 
 
 def encode_layers(update: SparseUpdate, origin: Origin, coding: Coding) -> list[list[bytes]]:
@@ -140,19 +128,16 @@ def _largest(magnitudes: F32) -> Bools | None:
 
 def _framed(layers: list[SparseUpdate], origin: Origin, coding: Coding) -> list[list[bytes]]:
     """The frames of each layer; their parts count on through all of them."""
-    if coding.version == frame1.VERSION:
-        bodies1 = [_pieces(layer, coding, lambda piece, _: frame1.encode(piece, origin), len) for layer in layers]
-        return _numbered(bodies1, lambda body, part, parts: sealed(frame1.with_part(body, part, parts)))
     split = len(layers) > 1
 
     def encode(piece: SparseUpdate, whole: bool) -> frame2.Body:
         whole = whole and not split
         first = 0 if whole else int(piece.indices[0])
         span = piece.size if whole else int(piece.indices[-1]) - first + 1
-        return frame2.encode_body(piece, first, span, coding.tensors, coding.accel, coding.version)
+        return frame2.encode_body(piece, first, span, coding.tensors, coding.accel)
 
     def size(body: frame2.Body) -> int:
-        part, parts = (0, 1) if body.span == size_ and not split else (MAX_PARTS - 1, MAX_PARTS)
+        part, parts = (0, 1) if body.span == size_ and not split else (frame2.MAX_PARTS - 1, frame2.MAX_PARTS)
         return len(frame2.encode_header(body, origin, size_, part, parts)) + len(body.content)
 
     def finished(body: frame2.Body, part: int, parts: int) -> bytes:
@@ -164,8 +149,8 @@ def _framed(layers: list[SparseUpdate], origin: Origin, coding: Coding) -> list[
 
 def _numbered(layers: list[list[T]], finished: Callable[[T, int, int], bytes]) -> list[list[bytes]]:
     parts = sum(map(len, layers))
-    if parts > MAX_PARTS:
-        raise WireError("too-large", f"{parts} frames for one update, at most {MAX_PARTS} are allowed")
+    if parts > frame2.MAX_PARTS:
+        raise WireError("too-large", f"{parts} frames for one update, at most {frame2.MAX_PARTS} are allowed")
     number = itertools.count()
     return [[finished(body, next(number), parts) for body in layer] for layer in layers] or [[]]
 
@@ -184,7 +169,7 @@ def _pieces(
         taken = size(body)
         fuller = max(1, int(count * _AIM * room / taken))
         if taken > room and spare is None:
-            if count == 1 or len(made) == MAX_PARTS:
+            if count == 1 or len(made) == frame2.MAX_PARTS:
                 raise WireError("too-large", f"{k} entries do not fit into frames of {room + _CHECKSUM} bytes")
             count = min(count - 1, fuller)
             continue
@@ -209,7 +194,7 @@ def _guessed_bits(update: SparseUpdate) -> float:
 def stamp(frame: bytes, *, epoch: int, sequence: int) -> bytes:
     """The same frame with its identity."""
     body = bytearray(unsealed(frame))
-    _IDENTITY.pack_into(body, _IDENTITY_AT[body[2]], epoch, sequence)
+    _IDENTITY.pack_into(body, frame2.IDENTITY_AT, epoch, sequence)
     return sealed(bytes(body))
 
 
@@ -221,7 +206,7 @@ def decode(
     accel: Accel = "auto",
     trace: list[Field] | None = None,
 ) -> Frame:
-    """The frame in `data`, of any version.
+    """The frame in `data`.
 
     Args:
         data: a whole message.
@@ -233,8 +218,7 @@ def decode(
     Raises:
         WireError: anything that FORMAT.md does not allow; "layout", if its tensors are needed and not given.
     """
-    reader, version = _opened(data, max_bytes, trace)
-    return frame1.decode(reader) if version == frame1.VERSION else frame2.decode(reader, tensors, accel)
+    return frame2.decode(_opened(data, max_bytes, trace), tensors, accel)
 
 
 def peek(data: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> Frame:
@@ -243,15 +227,12 @@ def peek(data: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> Frame:
     Raises:
         WireError: the checksum or the header is wrong.
     """
-    reader, version = _opened(data, max_bytes, None)
-    if version == frame1.VERSION:
-        return frame1.decode(reader)
-    header = frame2.read_header(reader)
+    header = frame2.read_header(_opened(data, max_bytes, None))
     return header.frame(SparseUpdate(header.size, np.empty(0, np.int64), FloatValues(np.empty(0, np.float32))))
 
 
-def _opened(data: bytes, max_bytes: int, trace: list[Field] | None) -> tuple[Reader, int]:
+def _opened(data: bytes, max_bytes: int, trace: list[Field] | None) -> Reader:
     if len(data) > max_bytes:
         raise WireError("too-large", f"{len(data)} bytes, at most {max_bytes} are allowed")
     check_prefix(data, FRAME)
-    return Reader(unsealed(data), trace), data[2]
+    return Reader(unsealed(data), trace)

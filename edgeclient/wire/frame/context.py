@@ -5,7 +5,7 @@ of "is there an entry here?" are mixed as logits (integer logistic mixing, as in
 arithmetic coder spends what the mixed prediction leaves open: 5.3 bits an entry for Fashion-MNIST updates at density
 1 %, where Rice codes, signs and levels cost 9. All is integer arithmetic: streams are the same on every CPU.
 
-With `activity` (frames of version 3) it knows how many entries the tensors before have in related rows and columns, as
+With `activity` it knows how many entries the tensors before have in related rows and columns, as
 words of an embedding are words of the softmax, and units of a layer are inputs of the next. And it learns which columns
 tend to have the same sign in a row, since the gradient of a layer has few independent directions. Next-word updates
 become 4 % smaller at density 1 %, others up to 1 %.
@@ -124,8 +124,8 @@ def encode(
         indices: (count,) strictly ascending flat positions, row by row.
         negative: (count,) signs.
         levels: (count,) 0 to 12.
-        activity: (rows,) and (columns,) 0 to 7, which the decoder has too; with it, even all zero, the coder of frame
-            version 3, without it that of version 2.
+        activity: (rows,) and (columns,) 0 to 7, which the decoder has too; with it, even all zero, the signs of
+            columns are tied; without it nothing is known beside the tensor, as in a row of values.
         accel: "numpy" is the definition in plain Python, "numba" its compiled twin; "auto" compiles where it can.
 
     Example:

@@ -1,4 +1,4 @@
-"""What every version of the frame says beside its entries (FORMAT.md, sections 3 and 4)."""
+"""What a frame says beside its entries (FORMAT.md, section 3)."""
 
 import zlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Origin:
     Attributes:
         task: task id; with `device` it makes the address that the aggregator compares.
         device: device id.
-        layout_tag: first 8 bytes of the layout digest.
+        layout_tag: first bytes of the layout digest, of which the frame sends four.
         number: the update's number within its epoch.
         base_version: model version that the delta was trained from.
         num_examples: local examples behind it, at least 1.
@@ -33,10 +33,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A decoded frame; `update` may be one coordinate range of a larger update.
-
-    `layout_tag` holds as many bytes of the layout digest as the version sends: 8 in version 1, then 4.
-    """
+    """A decoded frame; `update` may be one coordinate range of a larger update."""
 
     wire_version: int
     address: int

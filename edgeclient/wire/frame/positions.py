@@ -87,11 +87,11 @@ class Segment:
         return self.mode != CONTEXT and self.listed > 0
 
 
-def touched(first: int, span: int, tensors: Tensors, *, turning: bool) -> list[Range]:
+def touched(first: int, span: int, tensors: Tensors) -> list[Range]:
     """What of each tensor lies in first..first + span - 1, for those of which something does.
 
-    `turning`: whole tensors of more columns than rows are coded the other way around, since short rows fit the model
-    of version 3: ties between columns are few and well known.
+    Whole tensors of more columns than rows are coded the other way around, since short rows fit the model: ties between
+    columns are few and well known.
     """
     bounds = [0, *accumulate(rows * columns for rows, columns in tensors)]
     found = []
@@ -101,7 +101,7 @@ def touched(first: int, span: int, tensors: Tensors, *, turning: bool) -> list[R
             break
         if begin < end:
             rows, columns = tensors[t]
-            turned = turning and 1 < rows < columns and end - begin == rows * columns
+            turned = 1 < rows < columns and end - begin == rows * columns
             found.append(Range(begin, end - begin, bounds[t], (rows, columns), turned))
     return found
 
