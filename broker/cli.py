@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -13,7 +12,8 @@ import click
 
 from broker.commands import fleet, store, story, top
 from broker.demo import run
-from broker.ledger.sqlite.ledger import Ledger, LedgerError
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger, LedgerError
 from broker.page.serving import watching
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker, EmbeddedBrokerError
@@ -261,7 +261,7 @@ for _command in (
 def _reading(settings: Aggregator) -> Ledger:
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
-    return Ledger(settings.ledger, read_only=True)
+    return open_ledger(settings.ledger, read_only=True)
 
 
 def _metrics(metrics: Any) -> str:
@@ -281,9 +281,6 @@ def main() -> None:
         sys.exit(130)
     except EXPECTED as error:
         click.echo(f"edgebroker: {error}", err=True)
-        sys.exit(1)
-    except sqlite3.DatabaseError as error:
-        click.echo(f"edgebroker: the ledger cannot be used ({error}): see edgebroker ledger check --help", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

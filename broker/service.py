@@ -19,9 +19,9 @@ from broker.intake.complaints import Complaints
 from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
 from broker.intake.shares import Shares
 from broker.ledger.lock import Lock
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import LedgerUnavailable
 from broker.ledger.rows import Admission, Entry, Verdict, Version, Withdrawal
-from broker.ledger.sqlite.compaction import REMEMBERED
-from broker.ledger.sqlite.ledger import Ledger, LedgerUnavailable
 from broker.monitor.mqtt_health import TOPICS
 from broker.monitor.watch import Watch
 from broker.processes.embedded import monitoring_url
@@ -46,6 +46,8 @@ _CROWD: Final = 64  # messages that are there at once: then nobody gets more tha
 _RECORD_S: Final = 50e-6  # that the ledger takes for an identity, measured
 _AT_ONCE: Final = 256  # messages that share a commit; statuses among them make it no smaller
 _MAX_WAITING: Final = 1024  # messages that wait for it; the MQTT broker keeps the rest
+# An update may be completed by late parts; its first one is remembered for so many versions at most.
+_REMEMBERED: Final = 4096
 _CLEAR_AT_CONNECT: Final = 64  # retired versions whose chunks may still lie on the broker
 
 POINTS: Final = (
@@ -83,7 +85,7 @@ class Service:
         tend: Callable[[], None] | None = None,
     ) -> None:
         self._lock = Lock(settings.ledger)
-        self._ledger = Ledger(settings.ledger)
+        self._ledger = open_ledger(settings.ledger)
         self._ledger.check_pages()
         self._blobs = Blobs(settings.registry)
         for stray in self._blobs.strays(self._ledger.digests()):
@@ -207,7 +209,7 @@ class Service:
         for (name, device, _), lost in zip(hellos, self._ledger.greet(hellos), strict=True):
             if lost:
                 self._watch.lost(lost)
-                if not self._ledger.has_jumped(name):
+                if not any(each.batch is None and each.number for each in self._ledger.versions(name)):
                     self._note_behind(self._tasks[name], lost)
                 told = "are unknown to this ledger: the backup that was restored is older; what they carried is lost"
                 self._complain(device, "lost-to-restore", f"{lost} frames that it has settled {told}")
@@ -334,7 +336,6 @@ class Service:
         number = task.version.number + 1
         version = Version(number, digest, number, time.time(), leads, len(members), total_weight, {})
         terms = {"scale_bits": SCALE_BITS, "value_limit": VALUE_LIMIT, "learning_rate": learning_rate}
-        terms["frame_bytes"] = sum(len(member.body) for member in members)
         self._ledger.close_batch(task.name, members, version, terms)
         task.version, task.parameters = version, parameters
         self._watch.closed(task.name)
@@ -358,7 +359,7 @@ class Service:
             stay, _ = task.served(self._ledger)
             for digest in self._ledger.forget_versions(task.name, settings.keep_versions, stay):
                 self._blobs.remove(digest)
-        before_base = number - min(settings.policy.max_staleness, REMEMBERED)
+        before_base = number - min(settings.policy.max_staleness, _REMEMBERED)
         self._ledger.compact(task.name, before_batch=before_batch, before_base=before_base)
 
     def _note_metrics(self, task: Running) -> None:
@@ -420,6 +421,6 @@ def add_task(settings: Aggregator, name: str, content: bytes, task_settings: Tas
     files.make_directory(settings.directory)
     blobs = Blobs(settings.registry)
     initial = blobs.put(parameters.astype("<f4").tobytes())
-    with Ledger(settings.ledger) as ledger:
+    with open_ledger(settings.ledger) as ledger:
         version = Version(0, initial, None, time.time(), 0, 0, 0, {})
         ledger.add_task(name, blobs.put(content), as_json(task_settings), version)

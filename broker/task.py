@@ -9,8 +9,8 @@ import numpy as np
 from broker.aggregate.weight import weight
 from broker.intake.admissible import Terms, refusal
 from broker.intake.decode import FrameIn
+from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Entry, Version
-from broker.ledger.sqlite.ledger import Ledger
 from broker.publish import retained
 from broker.registry.blobs import Blobs
 from broker.registry.evaluator import Evaluated, Evaluator

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import click
 
-from broker.ledger.sqlite.ledger import Ledger, LedgerError
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger, LedgerError
 from broker.monitor import listing
 from broker.monitor.listener import Listener, endpoint_of
 from broker.monitor.silence import WORDS
@@ -65,7 +66,7 @@ def devices(config: Path, *, as_json: bool) -> None:
     settings = load(config, Aggregator)
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
-    with Ledger(settings.ledger, read_only=True) as ledger:
+    with open_ledger(settings.ledger, read_only=True) as ledger:
         with listener_of(settings, ledger) as listener:
             listener.first()
         rows = listed(ledger, listener)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from broker.ledger.sqlite.ledger import LedgerError
+from broker.ledger.protocol import LedgerError
 from broker.settings import Aggregator
 from broker.upkeep import backup as upkeep
 from edgeclient.settings import load

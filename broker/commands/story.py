@@ -2,10 +2,7 @@
 
 import difflib
 import json
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +10,8 @@ from typing import Any, Final
 
 import click
 
-from broker.ledger.sqlite import history
-from broker.ledger.sqlite.database import Database, LedgerError
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger, LedgerError
 from broker.monitor import story
 from broker.monitor.events import Event, Key, Known, Made, Mark, Moved, notice
 from broker.monitor.listener import Listener, endpoint_of
@@ -49,15 +46,15 @@ def why(device: str, config: Path, *, as_json: bool) -> None:
     """
     topics.checked(device)
     settings = load(config, Aggregator)
-    with _reading(settings) as db:
-        tasks = history.tasks(db)
+    with _reading(settings) as ledger:
+        tasks = [each.name for each in ledger.tasks()]
         said = _statuses(settings, tasks, device)
         found = [
             facts
             for name in tasks
-            if (facts := _facts(db, name, device, said)).epochs or facts.said is not None
+            if (facts := _facts(ledger, name, device, said)).epochs or facts.said is not None
         ]  # fmt: skip
-        others = history.devices(db)
+        others = ledger.devices()
     if not found:
         near = difflib.get_close_matches(device, others, n=1)
         broker = "" if said is not None else ", and the MQTT broker cannot be reached"
@@ -98,12 +95,12 @@ def events(config: Path, *, follow: bool, last: int, silent_after: float, as_jso
     """
     settings = load(config, Aggregator)
     known = Known(silent_after)
-    with _reading(settings) as db:
-        past = notice(known, *_news(db, known.versions, known.marks), now_s=time.time())
+    with _reading(settings) as ledger:
+        past = notice(known, *_news(ledger, known.versions, known.marks), now_s=time.time())
         _show(past[len(past) - min(last, len(past)) :], as_json=as_json)
         while follow:
             time.sleep(_POLL_S)
-            _show(notice(known, *_news(db, known.versions, known.marks), now_s=time.time()), as_json=as_json)
+            _show(notice(known, *_news(ledger, known.versions, known.marks), now_s=time.time()), as_json=as_json)
 
 
 def _show(happened: list[Event], *, as_json: bool) -> None:
@@ -119,12 +116,10 @@ def _as_json(facts: Facts) -> dict[str, Any]:
     return {**asdict(facts), "story": story.told(facts)}
 
 
-@contextmanager
-def _reading(settings: Aggregator) -> Iterator[sqlite3.Connection]:
+def _reading(settings: Aggregator) -> Ledger:
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
-    with closing(Database(settings.ledger, read_only=True)) as database:
-        yield database.db
+    return open_ledger(settings.ledger, read_only=True)
 
 
 def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, Status] | None:
@@ -136,8 +131,8 @@ def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, 
     return {task: each.said for task, each in found.items() if each} if listener.reached else None
 
 
-def _facts(db: sqlite3.Connection, task: str, device: str, said: dict[str, Status] | None) -> Facts:
-    past = history.of_device(db, task, device)._asdict()
+def _facts(ledger: Ledger, task: str, device: str, said: dict[str, Status] | None) -> Facts:
+    past = ledger.device(task, device)._asdict()
     settings = structure(past.pop("settings"), Task, where=f"settings of task {task}")
     update = past.pop("update")
     return Facts(
@@ -153,6 +148,6 @@ def _facts(db: sqlite3.Connection, task: str, device: str, said: dict[str, Statu
     )
 
 
-def _news(db: sqlite3.Connection, versions: dict[str, int], marks: dict[Key, Mark]) -> tuple[list[Made], list[Moved]]:
-    made, moved = history.news(db, versions, marks)
+def _news(ledger: Ledger, versions: dict[str, int], marks: dict[Key, Mark]) -> tuple[list[Made], list[Moved]]:
+    made, moved = ledger.news(versions, marks)
     return [Made(*each) for each in made], [Moved(*each) for each in moved]

@@ -8,7 +8,8 @@ from typing import Any, Final
 import click
 
 from broker.commands.fleet import listed, listener_of
-from broker.ledger.sqlite.ledger import Ledger, LedgerError
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger, LedgerError
 from broker.monitor.listener import Listener
 from broker.monitor.listing import by_trouble
 from broker.settings import Aggregator, Task
@@ -38,7 +39,7 @@ def top(config: Path, *, once: bool, as_json: bool, every_s: float) -> None:
     settings = load(config, Aggregator)
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
-    with Ledger(settings.ledger, read_only=True) as ledger, listener_of(settings, ledger) as listener:
+    with open_ledger(settings.ledger, read_only=True) as ledger, listener_of(settings, ledger) as listener:
         listener.first()
         if as_json or once:
             _print(ledger, listener, once=once, as_json=as_json, every_s=every_s)

@@ -24,8 +24,8 @@ import numpy as np
 
 from broker.demo import data
 from broker.demo.traffic import Traffic
+from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Version
-from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.fleet import Fleet
 from broker.monitor.text import size
 from broker.processes import children
@@ -244,7 +244,7 @@ def _learn(demo: _Run, out: Path, devices: list[str]) -> None:
     victim = random.Random(demo.plan.seed).choice(devices)  # noqa: S311 (which device, not a secret)
     due = [(_KILL_DEVICE_AT, victim), (_KILL_AGGREGATOR_AT, "aggregator")]
     parameters = archive.decode(data.bundle_bytes()).manifest.layout.size
-    with Ledger(demo.settings.ledger, read_only=True) as ledger, _display() as show:
+    with open_ledger(demo.settings.ledger, read_only=True) as ledger, _display() as show:
         while demo.seconds < demo.plan.seconds:
             _observe(demo, 0.25)
             if due and demo.seconds >= due[0][0] * demo.plan.seconds:
@@ -270,7 +270,7 @@ def _observe(demo: _Run, timeout_s: float) -> None:
 def _settle(demo: _Run, devices: list[str]) -> None:
     """Stop the devices, let the aggregator finish what it has, stop it."""
     children.end_all(demo.processes[name] for name in devices)
-    with Ledger(demo.settings.ledger, read_only=True) as ledger:
+    with open_ledger(demo.settings.ledger, read_only=True) as ledger:
         until_s = demo.seconds + _SETTLE_S
         while demo.seconds < until_s and not all(version.metrics for version in ledger.versions(TASK)):
             _observe(demo, 0.25)
@@ -323,7 +323,7 @@ def _last_line(log: Path) -> str:
 
 def _report(demo: _Run, out: Path, devices: list[str], content: bytes) -> dict[str, Any]:
     size = archive.decode(content).manifest.layout.size
-    with Ledger(demo.settings.ledger, read_only=True) as ledger:
+    with open_ledger(demo.settings.ledger, read_only=True) as ledger:
         versions = ledger.versions(TASK)
         configs = {name: out / "devices" / name / "device.toml" for name in devices}
         found = [accounts.examine(ledger, TASK, name, config) for name, config in configs.items()]

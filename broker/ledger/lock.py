@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from broker.ledger.sqlite.database import LedgerError
+from broker.ledger.protocol import LedgerError
 
 
 class Lock:

@@ -2,8 +2,17 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, NamedTuple
 
 from edgeclient.wire.messages import Refusal
+
+
+class TaskRow(NamedTuple):
+    """A task: its id, the digest of its bundle, and what it was added with, as JSON."""
+
+    name: str
+    bundle: str
+    settings: dict[str, Any]
 
 
 class Verdict(StrEnum):

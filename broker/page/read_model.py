@@ -4,7 +4,6 @@ Reads the ledger beside the service, in whatever one thread calls it.
 """
 
 import math
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -12,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from broker.ledger.sqlite import history, overview
-from broker.ledger.sqlite.database import Database
-from broker.ledger.sqlite.overview import Curve, Point
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger
+from broker.ledger.views import Point
 from broker.monitor import story
 from broker.monitor.events import Event, Known, Made, Moved, notice
 from broker.monitor.metrics import Metrics
@@ -37,27 +36,26 @@ class Board:
     """
 
     def __init__(self, ledger: Path, metrics: Metrics) -> None:
-        self._ledger = ledger
+        self._path = ledger
         self._metrics = metrics
-        self._database: Database | None = None
-        self._curves: dict[str, Curve] = {}
+        self._opened: Ledger | None = None
         self._known = Known(_SILENT_AFTER_S)
         self._events: deque[Event] = deque(maxlen=_EVENTS)
 
     def close(self) -> None:
         """Let go of the ledger; by the thread that has read it."""
-        if self._database is not None:
-            self._database.close()
+        if self._opened is not None:
+            self._opened.close()
 
     @property
-    def _db(self) -> sqlite3.Connection:
-        if self._database is None:
-            self._database = Database(self._ledger, read_only=True)
-        return self._database.db
+    def _ledger(self) -> Ledger:
+        if self._opened is None:
+            self._opened = open_ledger(self._path, read_only=True)
+        return self._opened
 
     def tasks(self) -> list[str]:
         """Their names."""
-        return history.tasks(self._db)
+        return [each.name for each in self._ledger.tasks()]
 
     def first(self, task: str) -> dict[str, Any]:
         """What the page shows at first beside the live sections: of `task`, or of the first one there is."""
@@ -70,14 +68,14 @@ class Board:
         if task not in self.tasks():
             return {}
         self._metrics.look()
-        curve = self._curves.setdefault(task, Curve(task)).read(self._db)
+        curve = self._ledger.points(task)
         settings, summary = self._settings(task), self._metrics.summary(task)
         last = curve[-1]
         return {
             "now": {
                 "version": last.number,
                 "made_s": last.made_s,
-                "waiting": overview.waiting(self._db, task),
+                "waiting": self._ledger.pending(task).updates,
                 "goal": settings.goal,
                 "density": settings.policy.density,
                 "updates": last.updates,
@@ -103,7 +101,7 @@ class Board:
         if checked(task) not in self.tasks():
             return None
         self._metrics.look()
-        past, device = history.of_device(self._db, task, checked(name)), self._metrics.fleet.find(task, name)
+        past, device = self._ledger.device(task, checked(name)), self._metrics.fleet.find(task, name)
         if device is None and not past.epochs:
             return None
         settings = self._settings(task)
@@ -140,19 +138,20 @@ class Board:
             "last_frame_s": past.last_frame_s,
             "density": self._metrics.density(task, name),
             "task_density": settings.policy.density,
-            "recent": [each._asdict() for each in overview.recent(self._db, task, name)],
+            "recent": [each._asdict() for each in self._ledger.recent(task, name)],
         }
 
     def rounds(self, task: str, *, before: int = 2**62, limit: int = ROUNDS) -> list[dict[str, Any]]:
         """The newest rounds below a version."""
-        return [each._asdict() for each in overview.rounds(self._db, task, before, limit)]
+        return [each._asdict() for each in self._ledger.rounds(task, before, limit)]
 
     def contributors(self, task: str, number: int) -> list[str]:
         """All devices of a round."""
-        return overview.contributors(self._db, task, number)
+        return self._ledger.contributors(task, number)
 
     def _settings(self, task: str) -> Task:
-        return structure(overview.settings(self._db, task) or {}, Task, where=f"settings of task {task}")
+        values = {each.name: each.settings for each in self._ledger.tasks()}.get(task, {})
+        return structure(values, Task, where=f"settings of task {task}")
 
     def _verdicts(self, task: str) -> dict[str, Any]:
         answers = [
@@ -162,7 +161,7 @@ class Board:
         return {"answers": answers, "unreadable": dict(sorted(self._metrics.unreadable().items()))}
 
     def _happened(self, task: str) -> list[dict[str, Any]]:
-        made, moved = history.news(self._db, self._known.versions, self._known.marks)
+        made, moved = self._ledger.news(self._known.versions, self._known.marks)
         self._events.extend(
             notice(self._known, (Made(*each) for each in made), (Moved(*each) for each in moved), now_s=time.time())
         )

@@ -5,7 +5,6 @@ import hashlib
 import math
 import os
 import secrets
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from broker.ledger.sqlite.database import LedgerError
+from broker.ledger.protocol import LedgerError
 from broker.monitor.metrics import Metrics
 from broker.page.read_model import Board, changed
 from broker.page.server import HTML, Answer, Query, Route, Site, as_json, told, verdict
@@ -82,7 +81,7 @@ class _Live:
 
 def _warm(board: Board) -> None:
     """The first look takes 2 s for 10,000 devices: before anybody waits for it."""
-    with suppress(sqlite3.Error, LedgerError):
+    with suppress(LedgerError):
         for task in board.tasks():
             board.live(task)
 
@@ -105,7 +104,7 @@ def _api(board: Board, live: _Live, reader: ThreadPoolExecutor) -> dict[str, Rou
         async def answer(query: Query) -> Answer:
             try:
                 value = await asyncio.get_running_loop().run_in_executor(reader, ask, query)
-            except (sqlite3.Error, LedgerError) as error:
+            except LedgerError as error:
                 return told(503, f"the ledger cannot be read: {error}")
             return told(404, "nobody knows it") if value is None else as_json(value)
 
@@ -140,7 +139,7 @@ def _stream(live: _Live, reader: ThreadPoolExecutor) -> Callable[[Query], AsyncI
         sent = await loop.run_in_executor(reader, live.then, number(query, "after"))
         while True:
             sections = dict[str, Any]()
-            with suppress(sqlite3.Error, LedgerError):  # it may work again in a second
+            with suppress(LedgerError):  # it may work again in a second
                 _, sections = await loop.run_in_executor(reader, live.now, task)
             yield changed(sections, sent)
             await asyncio.sleep(_EVERY_S)

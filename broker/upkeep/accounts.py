@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from broker.aggregate.fixed import weighted_sum
 from broker.aggregate.optimisers import Sgd
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.protocol import Ledger
 from broker.registry.blobs import Blobs
 from broker.upkeep import law
 from edgeclient.bundle import archive

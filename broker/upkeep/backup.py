@@ -15,9 +15,9 @@ import numpy as np
 from broker.aggregate.fixed import weighted_sum
 from broker.aggregate.optimisers import Sgd
 from broker.ledger.lock import Lock
-from broker.ledger.sqlite import check
-from broker.ledger.sqlite.check import Finding
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger
+from broker.ledger.views import REPORT, Breach
 from broker.registry.blobs import Blobs, RegistryError
 from broker.settings import Aggregator, Task
 from edgeclient import files
@@ -64,13 +64,13 @@ def _copy(settings: Aggregator, partial: Path) -> None:
     for _ in range(_ATTEMPTS):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with Ledger(settings.ledger, read_only=True) as ledger:
+        with open_ledger(settings.ledger, read_only=True) as ledger:
             ledger.copy_to(partial / _LEDGER)
             try:
                 _copy_blobs(partial / _LEDGER, Blobs(settings.registry), Blobs(partial / _REGISTRY))
             except RegistryError:
                 # The aggregator may have dropped an old version meanwhile: then a newer copy does not name it.
-                with Ledger(partial / _LEDGER, read_only=True) as copied:
+                with open_ledger(partial / _LEDGER, read_only=True) as copied:
                     if copied.digests() <= ledger.digests():
                         raise
             else:
@@ -100,10 +100,10 @@ def restore(settings: Aggregator, source: Path) -> dict[str, int]:
         for end in ("", "-wal"):  # a folder that a dead machine left has its newest writes in the log
             if (source / f"{_LEDGER}{end}").exists():
                 shutil.copyfile(source / f"{_LEDGER}{end}", f"{staged}{end}")
-        with Ledger(staged) as ledger:
+        with open_ledger(staged) as ledger:
             ledger.check_pages()
         _copy_blobs(staged, Blobs(source / _REGISTRY), Blobs(settings.registry))
-        with Ledger(staged) as ledger:
+        with open_ledger(staged) as ledger:
             ledger.jump(time.time())
             continued = {name: ledger.versions(name, last=1)[0].number for name, _, _ in ledger.tasks()}
             final = settings.directory / f"{_LEDGER}.restored"
@@ -115,13 +115,14 @@ def restore(settings: Aggregator, source: Path) -> dict[str, int]:
     return continued
 
 
-def examine(settings: Aggregator) -> tuple[list[Finding], int]:
+def examine(settings: Aggregator) -> tuple[list[Breach], int]:
     """Everything that is wrong with ledger and registry, and how many versions came out bit for bit when made again."""
-    found = check.check(settings.ledger)
+    with open_ledger(settings.ledger, read_only=True) as ledger:
+        found = ledger.check()
     if any(each.where == str(settings.ledger) for each in found):
         return found, 0
     blobs, remade = Blobs(settings.registry), 0
-    with Ledger(settings.ledger, read_only=True) as ledger:
+    with open_ledger(settings.ledger, read_only=True) as ledger:
         for digest in sorted(ledger.digests()):
             try:
                 blobs.get(digest)
@@ -129,7 +130,7 @@ def examine(settings: Aggregator) -> tuple[list[Finding], int]:
                 if digest in ledger.digests():  # else the aggregator has dropped the version meanwhile
                     path = blobs.path(digest)
                     what = str(error).removeprefix(str(path)).lstrip(": ")
-                    found.append(Finding(str(path), what, "copy it from a backup's registry"))
+                    found.append(Breach(str(path), what, "copy it from a backup's registry"))
         for name, digest, values in ledger.tasks():
             task = structure(values, Task, where=f"settings of task {name}")
             try:
@@ -137,24 +138,24 @@ def examine(settings: Aggregator) -> tuple[list[Finding], int]:
                     remade += same
                     if not same:
                         what = "made again from its batch it has other parameters"
-                        found.append(Finding(f"task {name} version {version}", what, check.REPORT))
+                        found.append(Breach(f"task {name} version {version}", what, REPORT))
             except RegistryError:
                 continue  # found above
             except (WireError, ValueError) as error:
-                found.append(Finding(f"task {name}", f"a frame cannot be added again: {error}", check.REPORT))
+                found.append(Breach(f"task {name}", f"a frame cannot be added again: {error}", REPORT))
     return found, remade
 
 
 def size(settings: Aggregator) -> dict[str, Any]:
     """Bytes and rows of the ledger, contents and bytes of the registry, and versions kept of each task."""
-    with Ledger(settings.ledger, read_only=True) as ledger:
+    with open_ledger(settings.ledger, read_only=True) as ledger:
         contents, total = Blobs(settings.registry).size()
         kept = {name: len(ledger.versions(name)) for name, _, _ in ledger.tasks()}
         return {**ledger.size(), "registry_contents": contents, "registry_bytes": total, "versions_kept": kept}
 
 
 def _copy_blobs(ledger: Path, source: Blobs, target: Blobs) -> None:
-    with Ledger(ledger, read_only=True) as named:
+    with open_ledger(ledger, read_only=True) as named:
         for digest in sorted(named.digests()):
             target.put(source.get(digest))
 

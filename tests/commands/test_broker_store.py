@@ -16,8 +16,8 @@ import pytest
 
 from broker.aggregate.fixed import weighted_sum
 from broker.aggregate.optimisers import Sgd
+from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
-from broker.ledger.sqlite.ledger import Ledger
 from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, Embedded, Task
@@ -65,7 +65,7 @@ def _head(link: Link, task: str, at_least: int) -> int:
 
 def _closed(data: Path, task: str, version: int) -> None:
     """Wait until the aggregator has made it."""
-    with Ledger(data / "ledger.db", read_only=True) as ledger:
+    with open_ledger(data / "ledger.db", read_only=True) as ledger:
         until_s = time.monotonic() + 30
         while ledger.versions(task, last=1)[0].number < version:
             assert time.monotonic() < until_s
@@ -127,7 +127,7 @@ def test_a_backup_of_a_busy_aggregator_is_of_one_moment(tmp_path: Path, endpoint
     for turn in range(4):
         copy = Aggregator(directory=tmp_path / f"saved{turn}", embedded=Embedded())
         assert backup.examine(copy)[0] == []
-        with Ledger(copy.ledger, read_only=True) as ledger:
+        with open_ledger(copy.ledger, read_only=True) as ledger:
             assert {path.name for path in copy.registry.iterdir()} == ledger.digests()
 
 
@@ -164,7 +164,7 @@ DAMAGE = {
 def _fill(store: Aggregator) -> None:
     """Six frames in two versions; the fourth is the second part of the third's update."""
     parameters, blobs = fleet.START, Blobs(store.registry)
-    with Ledger(store.ledger) as ledger:
+    with open_ledger(store.ledger) as ledger:
         for number in (1, 2):
             for sequence in range(3 * number - 3, 3 * number):
                 body = fleet.make_frame("t", "d", epoch=7, sequence=sequence, seed=sequence)
@@ -209,7 +209,7 @@ def test_every_broken_promise_is_found(store: Aggregator, statement: str) -> Non
 
 def test_damage_to_files_is_found_with_what_to_do(store: Aggregator, tmp_path: Path) -> None:
     _fill(store)
-    with Ledger(store.ledger, read_only=True) as ledger:
+    with open_ledger(store.ledger, read_only=True) as ledger:
         before, after, last = (each.digest for each in ledger.versions("t"))
     (store.registry / last).write_bytes(b"other")
     (finding,) = _findings(tmp_path)
@@ -288,7 +288,7 @@ def test_killed_halfway_backup_and_restore_start_again(store: Aggregator, tmp_pa
 def test_a_folder_of_a_dead_machine_is_restored_with_its_log(store: Aggregator, tmp_path: Path) -> None:
     """ledger.db as a power cut or a snapshot leaves it: the newest writes are in ledger.db-wal alone."""
     _fill(store)
-    with Ledger(store.ledger) as ledger:
+    with open_ledger(store.ledger) as ledger:
         body = fleet.make_frame("t", "d", epoch=7, sequence=6, seed=6)
         entry = Entry("t", "d", 7, 6, frame.digest(body), 6, 0, 1, 0, 100, 25600, None, body)
         ledger.admit([entry], 1.0)
@@ -296,7 +296,7 @@ def test_a_folder_of_a_dead_machine_is_restored_with_its_log(store: Aggregator, 
         shutil.copytree(store.directory, tmp_path / "snapshot")
     shutil.rmtree(store.directory)
     _call(tmp_path, "restore", "--config", "b.toml", "snapshot")
-    with Ledger(store.ledger, read_only=True) as ledger:
+    with open_ledger(store.ledger, read_only=True) as ledger:
         assert ledger.frame_counts("t") == {"d": (7, 0, 0)}
     assert _json(tmp_path, "ledger", "check", "--config", "b.toml")["findings"] == []
     names = sorted(path.name for path in store.directory.iterdir())

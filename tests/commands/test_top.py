@@ -15,11 +15,11 @@ from typing import Any
 
 import fleet
 import pytest
+from ledgers import entry
 from rich.console import Console
-from test_ledger import entry
 from test_story import edgebroker, ledger
 
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.protocol import Ledger
 from broker.monitor import listing, screen
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.wire import status, topics

@@ -5,7 +5,7 @@ from pathlib import Path
 import fleet
 from test_metrics import samples
 
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
 from broker.monitor.metrics import Metrics
 from broker.monitor.watch import Watch
 from tools.bench import monitor
@@ -21,7 +21,7 @@ def test_both_sides_do_the_same_work(tmp_path: Path) -> None:
     rows = monitor._slices(plain, watched, metrics, uploads, slices=2, devices=100, share=0.5)
     assert [row["wall_ratio"] > 0 for row in rows] == [True, True]
     for side in ("plain", "watched"):
-        with Ledger(tmp_path / side / "ledger.db", read_only=True) as ledger:
+        with open_ledger(tmp_path / side / "ledger.db", read_only=True) as ledger:
             assert sum(applied for applied, _, _ in ledger.frame_counts("har").values()) == 2 * monitor.BATCH
             assert [version.number for version in ledger.versions("har")] == [0, 1, 2]
     found = samples(metrics.exposition())

@@ -12,17 +12,18 @@ from typing import Any
 
 import fleet
 import pytest
-from test_ledger import close, entry, version
+from ledgers import close, entry, hello, version
 
 from broker.commands import story as story_command
-from broker.ledger.sqlite import compaction
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger import digests
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger
 from broker.monitor.events import Known, Moved, notice
 from broker.monitor.listener import Listener
 from broker.monitor.story import REFUSED, Facts, Update, told
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.wire import status, topics
-from edgeclient.wire.messages import Hello, Refusal
+from edgeclient.wire.messages import Refusal
 from edgeclient.wire.status import Status
 
 FACTS = Facts("har", "pi-7", 1e9, 20, 10, 3, 8, epochs=1)
@@ -107,13 +108,13 @@ def test_every_refusal_has_words() -> None:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     (tmp_path / "data").mkdir()
-    with Ledger(tmp_path / "data/ledger.db") as made:
+    with open_ledger(tmp_path / "data/ledger.db") as made:
         made.add_task("t", "b", {"goal": 4}, version(0))
         yield made
 
 
 def facts(ledger: Ledger, device: str = "d") -> Facts:
-    return story_command._facts(ledger._db, "t", device, {})
+    return story_command._facts(ledger, "t", device, {})
 
 
 def test_facts_of_a_device(ledger: Ledger) -> None:
@@ -126,15 +127,15 @@ def test_facts_of_a_device(ledger: Ledger) -> None:
     assert (found.refusals, found.last_refusal) == ({"stale": 1}, (1, "stale", 110.0))
     close(ledger, 1)
     assert facts(ledger).update == Update(0, 100.0, 1, 101.0)
-    assert ledger.hello("t", "d", Hello(8, 5, 5)) == 5
+    assert hello(ledger, 5, epoch=8) == 5
     assert (facts(ledger).epochs, facts(ledger).lost) == (2, 5)
 
 
 def test_what_is_compacted_is_still_told_as_far_as_it_goes(ledger: Ledger) -> None:
-    count = compaction.FOLD_AT
+    count = digests.FOLD_AT
     ledger.admit([entry(s, refusal=Refusal.STALE if s % 2 else None) for s in range(count)], 100.0)
     before = facts(ledger)
-    ledger.hello("t", "d", Hello(entry(0).epoch, count, count))
+    hello(ledger, count)
     for number in (1, 2, 3):
         if number > 1:
             ledger.admit([entry(number, device="other")], 100.0 + number)
@@ -148,7 +149,7 @@ def test_what_is_compacted_is_still_told_as_far_as_it_goes(ledger: Ledger) -> No
 
 
 def kinds(known: Known, ledger: Ledger, now_s: float) -> list[tuple[str, str]]:
-    found = notice(known, *story_command._news(ledger._db, known.versions, known.marks), now_s=now_s)
+    found = notice(known, *story_command._news(ledger, known.versions, known.marks), now_s=now_s)
     return [(each.kind, each.device) for each in found]
 
 
@@ -168,7 +169,7 @@ def test_events_are_told_once(ledger: Ledger) -> None:
     assert kinds(known, ledger, 160.0) == [("silent", "d")]
     ledger.admit([entry(1, device="e"), entry(0, device="d", epoch=9)], 161.0)
     assert sorted(kinds(known, ledger, 161.0)) == [("back", "d"), ("back", "e"), ("renewed", "d")]
-    assert ledger.hello("t", "e", Hello(entry(0).epoch, 9, 9)) == 7
+    assert hello(ledger, 9, device="e") == 7
     assert kinds(known, ledger, 162.0) == [("lost", "e")]
     assert kinds(known, ledger, 163.0) == []
 
@@ -177,7 +178,7 @@ def test_the_past_tells_what_is_known_of_it(ledger: Ledger) -> None:
     ledger.admit([entry(0), entry(1, refusal=Refusal.STALE)], 100.5)
     close(ledger, 1)
     ledger.admit([entry(0, epoch=9)], 102.0)
-    found = notice(Known(50), *story_command._news(ledger._db, {}, {}), now_s=1000.0)
+    found = notice(Known(50), *story_command._news(ledger, {}, {}), now_s=1000.0)
     assert [(each.time_s, each.kind) for each in found] == [
         (100.0, "version"),
         (100.5, "new-device"),

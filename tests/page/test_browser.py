@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from served import TASK, TOKEN, served
 from served import Page as Served
 
-from broker.ledger.rows import Version
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
+from broker.ledger.rows import Entry, Version
 from broker.page.gate import Gate
 from broker.processes import children
 from broker.service import add_task
@@ -87,10 +87,12 @@ def faults(tab: Page) -> list[tuple[str, str, str]]:
 def filled(served_page: Served, devices: int = 250) -> None:
     """A fleet in all states, and a task with some rounds."""
     served_page.metrics.connected(up=True)
-    with Ledger(served_page.settings.ledger) as ledger:
+    with open_ledger(served_page.settings.ledger) as ledger:
         for number in range(1, 6):
             version = Version(number, "0" * 64, number, time.time(), 20, 20, 20, {})
-            ledger.close_batch(TASK, [], version, {"frame_bytes": 9000.0})
+            body = bytes(9000)
+            ledger.admit([Entry(TASK, "d", 7, number, bytes(8), number, 0, 1, 0, 10, 20, None, body)], time.time())
+            ledger.close_batch(TASK, ledger.open_contributions(TASK, 1), version)
             ledger.add_metrics(TASK, number, {"accuracy": 0.15 * number, "majority": 0.2})
     for number in range(devices):
         state = "offline" if number % 10 == 9 else "online"

@@ -18,8 +18,8 @@ import fleet
 import pytest
 from served import TASK, TOKEN, Page, served
 
+from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
-from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.fleet import Device, Fleet
 from broker.page.directory import PAGE
 from broker.page.gate import Gate, read_token
@@ -395,12 +395,12 @@ def entry(device: str, sequence: int, refusal: Refusal | None = None) -> Entry:
 
 
 def test_rounds_curve_and_a_device(page: Page) -> None:
-    with Ledger(page.settings.ledger) as ledger:
+    with open_ledger(page.settings.ledger) as ledger:
         for number in range(1, 4):
             ledger.admit([entry(f"d{device}", number - 1) for device in range(20)], time.time())
             members = ledger.open_contributions(TASK, 100)
             version = Version(number, "0" * 64, number, 1e9 + number, 20, 20, 20, {})
-            ledger.close_batch(TASK, members, version, {"frame_bytes": 1000.0})
+            ledger.close_batch(TASK, members, version)
             ledger.add_metrics(TASK, number, {"accuracy": 0.1 * number, "loss": float("nan")})
         ledger.admit([entry("d0", 3, Refusal.STALE)], time.time())
     page.hear("d0", version=3, queued=1)

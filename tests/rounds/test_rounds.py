@@ -1,9 +1,12 @@
 """When a round closes: at its goal, at its deadline, and never too close to the last."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.rounds.ages import Ages
 from broker.rounds.buffer import Buffer
 
 BUFFER = Buffer(goal=8, deadline_s=60.0, min_interval_s=5.0)
@@ -63,3 +66,12 @@ def test_no_wait_is_longer_than_the_settings_say(
         assert later is not None
         assert later <= 0
         assert wait_s >= last_s + interval_s - now - 1e-6
+
+
+def test_a_clock_that_jumps_changes_no_age() -> None:
+    ages = Ages()
+    assert ages.of("opened", 1000.0, wall_s=1005.0, steady_s=70.0) == 5
+    assert ages.of("opened", 1000.0, wall_s=1005.0 + 3e7, steady_s=71.0) == 6
+    assert ages.of("opened", 1000.0, wall_s=1005.0 - 3e7, steady_s=72.0) == 7
+    assert ages.of("other", 1000.0, wall_s=999.0, steady_s=72.0) == 0  # a correction, not a jump
+    assert ages.of("opened", 2000.0, wall_s=1006.0, steady_s=73.0) == math.inf  # written before the clock was set back

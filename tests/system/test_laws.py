@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from broker.aggregate.weight import weight
 from broker.intake.admissible import Terms, refusal
 from broker.intake.decode import FrameIn, HelloIn, decode
+from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry
-from broker.ledger.sqlite.ledger import Ledger
 from broker.upkeep.law import Finding, check
 from edgeclient import failpoint
 from edgeclient.compress.feedback import compress_with_feedback
@@ -41,7 +41,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = Store(folder / "store", layout=LAYOUT, size=SIZE)
-        self.ledger = Ledger(folder / "ledger.db")
+        self.ledger = open_ledger(folder / "ledger.db")
         self.version = 0
         self.trained = np.zeros(SIZE)
         self.absolute = np.zeros(SIZE)
@@ -143,7 +143,7 @@ class World:
         at = choice % len(self.up)
         said = decode(TOPIC, self.up[at] if keep else self.up.pop(at), {})
         if isinstance(said, HelloIn):
-            self.ledger.hello("t", "d", said.hello)
+            self.ledger.greet([("t", "d", said.hello)])
         else:
             assert isinstance(said, FrameIn)
             terms = Terms(bytes.fromhex(LAYOUT)[:8], SIZE, self.version, 1, 16.0)
@@ -170,7 +170,7 @@ class World:
             assert self.store.notice is None
         else:
             self.ledger.close()
-            self.ledger = Ledger(self.folder / "ledger.db")
+            self.ledger = open_ledger(self.folder / "ledger.db")
             self.down.clear()
 
     def drain(self) -> None:

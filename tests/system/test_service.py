@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from broker import service
+from broker.ledger.opening import open_ledger
 from broker.ledger.sqlite import ledger
-from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.watch import Watch
 from broker.processes import children
 from broker.registry import blobs
@@ -61,7 +61,7 @@ def _wait_for_head(link: Link, task: str, version: int) -> announcement.Announce
 
 
 def _versions(settings: Aggregator, task: str) -> list[int]:
-    with Ledger(settings.ledger, read_only=True) as book:
+    with open_ledger(settings.ledger, read_only=True) as book:
         return [version.number for version in book.versions(task)]
 
 
@@ -117,7 +117,7 @@ def test_junk_is_dropped_and_the_next_frame_counts(tmp_path: Path, endpoint: End
         receipt = _say(link, task, "a", good)
         assert (receipt.watermark, receipt.refused) == (1, ())
         _wait_for_head(link, task, 1)
-        with Ledger(made.ledger, read_only=True) as book:
+        with open_ledger(made.ledger, read_only=True) as book:
             assert book.frame_counts(task)["a"] == (1, 0, 0)
             assert book.frame_counts(task).get("stranger", (0, 0, 0))[0] == 0
 
@@ -137,7 +137,7 @@ def test_copies_count_once_and_a_conflict_is_told(tmp_path: Path, endpoint: Endp
         assert _versions(made, task) == [0]
         assert _say(link, task, "b", fleet.make_frame(task, "b", epoch=EPOCH, sequence=0, seed=2)).watermark == 1
         _wait_for_head(link, task, 1)
-        with Ledger(made.ledger, read_only=True) as book:
+        with open_ledger(made.ledger, read_only=True) as book:
             assert {device: counts[2] for device, counts in book.frame_counts(task).items()} == {"a": 0, "b": 0}
             assert book.versions(task)[-1].updates == 2
 
@@ -176,7 +176,7 @@ def test_an_aggregator_killed_anywhere_counts_once(
             # A device sends everything again to an aggregator that is new.
             assert _say(link, task, "a", body).watermark == 1
             assert _say(link, task, "a", body).watermark == 1
-            with Ledger(tmp_path / "data" / "ledger.db", read_only=True) as book:
+            with open_ledger(tmp_path / "data" / "ledger.db", read_only=True) as book:
                 until_s = time.monotonic() + 30
                 while len(book.versions(task)) < 2:
                     assert time.monotonic() < until_s
@@ -210,7 +210,7 @@ def test_withdrawals_and_frames_are_answered_in_order(tmp_path: Path, endpoint: 
         assert _say(link, task, "a", messages.encode_hello(Hello(EPOCH, 2, 2))).refused == ()
         other = messages.Withdraw(EPOCH, ((1, b"another!"),))
         assert _say(link, task, "a", messages.encode_withdraw(other)).conflict
-        with Ledger(made.ledger, read_only=True) as book:
+        with open_ledger(made.ledger, read_only=True) as book:
             assert book.frame_counts(task) == {"a": (1, 1, 0)}
 
 
@@ -242,7 +242,7 @@ def test_poison_from_one_device_does_not_keep_the_others_waiting(tmp_path: Path,
         until_s = time.monotonic() + 30
         while _versions(made, task)[-1] < 5:  # its head may have come among the receipts
             assert time.monotonic() < until_s
-        with Ledger(made.ledger, read_only=True) as book:
+        with open_ledger(made.ledger, read_only=True) as book:
             counts = book.frame_counts(task)
             assert [counts[f"good{i}"] for i in range(4)] == [(5, 0, 0)] * 4
         log = (tmp_path / "a.log").read_text().splitlines()
@@ -272,7 +272,7 @@ def test_without_room_on_the_disk_nothing_is_answered_and_then_everything(tmp_pa
                 assert not [event for event in link.poll(1.0) if isinstance(event, Message) and "/down/" in event.topic]
             assert process.poll() is None
             assert (tmp_path / "a.log").read_text().count("nothing is counted or answered") == 1
-            with Ledger(tmp_path / "data" / "ledger.db", read_only=True) as book:
+            with open_ledger(tmp_path / "data" / "ledger.db", read_only=True) as book:
                 assert book.frame_counts(task) == {"a": (1, 0, 0)}
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
             down = topics.down(task, "a")
@@ -304,7 +304,7 @@ def test_a_flood_from_one_device_takes_no_more_than_its_share(tmp_path: Path, en
         while bad.pending:
             assert time.monotonic() < until_s
         assert _say(link, task, "good", fleet.make_frame(task, "good", epoch=EPOCH, sequence=0)).watermark == 1
-        with Ledger(made.ledger, read_only=True) as book:
+        with open_ledger(made.ledger, read_only=True) as book:
             # What it had saved, and less than a crowd before it was one and after it was none.
             assert 0 < book.frame_counts(task)["bad"][1] < 200 * 512
         assert "bad: takes more than its share of the time" in (tmp_path / "a.log").read_text()
@@ -388,7 +388,7 @@ def test_late_parts_of_a_heavy_update_are_averaged_not_multiplied(tmp_path: Path
         assert _versions(made, task) == [0, 1]
         link.publish(topics.up(task, "light"), light)
         _wait_for_head(link, task, 2)
-    with Ledger(made.ledger, read_only=True) as book:
+    with open_ledger(made.ledger, read_only=True) as book:
         _, first, second = book.versions(task)
     assert (first.frames, second.updates, second.frames) == (1, 1, len(heavy))
     registry = Blobs(made.registry)
@@ -453,7 +453,7 @@ def test_a_damaged_version_of_the_past_is_not_served_and_ends_nothing(
             for sequence in range(3):
                 _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=sequence, seed=sequence))
                 _wait_for_head(link, task, sequence + 1)
-        with Ledger(made.ledger, read_only=True) as book:
+        with open_ledger(made.ledger, read_only=True) as book:
             past = made.registry / book.versions(task)[1].digest
         if damage == "gone":
             past.unlink()

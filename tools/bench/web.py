@@ -16,8 +16,9 @@ from typing import Any, Final
 import click
 
 from broker.demo import data as demo_data
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Entry, Version
-from broker.ledger.sqlite.ledger import Ledger
 from broker.monitor.metrics import Metrics
 from broker.page import routes
 from broker.page.server import serving
@@ -93,7 +94,7 @@ def _served(folder: Path, devices: int) -> Iterator[_Page]:
     content = demo_data.bundle_bytes()
     settings = Aggregator(folder / "data", mqtt=Mqtt())
     add_task(settings, TASK, content, Task())
-    with Ledger(settings.ledger) as ledger:
+    with open_ledger(settings.ledger) as ledger:
         _fill(ledger, devices)
     with (
         routes.reading(settings.ledger, settings.registry) as (metrics, site),
@@ -117,7 +118,7 @@ def _fill(ledger: Ledger, devices: int) -> None:
         ]
         ledger.admit(entries, time.time())
         made = Version(version + 1, f"{version:064}", version + 1, time.time(), each, each, 25600 * each, {})
-        ledger.close_batch(TASK, ledger.open_contributions(TASK, each), made, {"frame_bytes": 500.0 * each})
+        ledger.close_batch(TASK, ledger.open_contributions(TASK, each), made)
         ledger.add_metrics(TASK, version + 1, {"accuracy": version / _VERSIONS})
 
 

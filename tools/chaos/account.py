@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from broker.aggregate.fixed import MAX_FRAMES
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.protocol import Ledger
 from broker.registry.blobs import Blobs
 from broker.upkeep import accounts
 from tools.chaos import schedule

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import broker
 import edgeclient
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
 from broker.registry.blobs import Blobs
 from broker.service import add_task
 from broker.settings import Aggregator, DevicePolicy, Embedded, Task
@@ -280,7 +280,7 @@ def drain(world: World) -> None:
 
 def examined(world: World) -> dict[str, Any]:
     """The accounts of both sides, and the same batches once more in a world without disturbances."""
-    with Ledger(world.settings.ledger, read_only=True) as ledger:
+    with open_ledger(world.settings.ledger, read_only=True) as ledger:
         found = [accounts.examine(ledger, TASK, name, world.config(name)) for name in NAMES]
         versions = ledger.versions(TASK)
         remade = accounts.remade(ledger, Blobs(world.settings.registry), TASK, 1.0)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
-from broker.ledger.sqlite.ledger import Ledger
 from broker.registry.blobs import Blobs
 from edgeclient import files
 from edgeclient.models.slots import Models
@@ -149,7 +149,7 @@ class Driver:
 
     def _open(self) -> None:
         self._store, self._auditor = stores.open_device(self._root)
-        self._ledger = Ledger(self._root / "aggregator" / "ledger.db")
+        self._ledger = open_ledger(self._root / "aggregator" / "ledger.db")
 
     def _states(self) -> dict[str, str]:
         return {

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger
 from broker.processes import children
 from broker.settings import Aggregator
 from edgeclient import failpoint
@@ -85,7 +86,7 @@ def run(plan: Plan, say: Callable[[str], None], examine: Callable[[Run], None]) 
         broker.start()
         proxy = stack.enter_context(Proxy(broker.port, plan.seed, plan.faults, sent.connection))
         settings = write(plan, broker.port, {name: proxy.open(name) for name in plan.names})
-        ledger = stack.enter_context(Ledger(settings.ledger, read_only=True))
+        ledger = stack.enter_context(open_ledger(settings.ledger, read_only=True))
         fleet = Run(plan, settings, broker, proxy, ledger, sent, say)
         stack.callback(lambda: children.end_all(fleet.processes.values()))
         for name in (AGGREGATOR, *plan.names):

@@ -13,7 +13,8 @@ import attrs
 import numpy as np
 
 from broker import service as service_module
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Embedded, Task
 from edgeclient import agent as agent_module
@@ -275,7 +276,7 @@ def under_way(store: Path) -> int:
 
 def useful_bytes(path: Path) -> int:
     """Bytes of applied frames."""
-    with Ledger(path, read_only=True) as ledger:
+    with open_ledger(path, read_only=True) as ledger:
         batches = [version.batch for version in ledger.versions(TASK) if version.batch is not None]
         members = [each for batch in batches for each in ledger.batch(TASK, batch)]
         members += ledger.open_contributions(TASK, 1 << 20)

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
 from broker.publish.retained import blob_of
 from broker.registry.blobs import Blobs
 from edgeclient.audit import Auditor
@@ -92,7 +92,7 @@ def examine(root: Path) -> dict[str, str]:
     states["models"] = models_state(Models(root / "device" / "models"))
     states["files"] = files_state(root)
     blobs = Blobs(root / "aggregator" / "registry")
-    with Ledger(root / "aggregator" / "ledger.db") as ledger:
+    with open_ledger(root / "aggregator" / "ledger.db") as ledger:
         states["aggregator"] = aggregator_state(root)
         for version in ledger.versions(TASK):
             blobs.get(version.digest)

@@ -15,7 +15,7 @@ import numpy as np
 import secured
 
 from broker.demo import data
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
 from broker.processes import children
 from broker.service import add_task
 from broker.settings import Aggregator, Task
@@ -99,7 +99,7 @@ def one_round(edgeclient: Path, folder: Path, environment: Mapping[str, str]) ->
         outcome = json.loads(_run(once, folder, environment, 2 * _ONCE_S).splitlines()[-1])
         _await_version(folder, port, serving, 1)
         said = told([str(edgeclient)], environment, config)
-    with Ledger(aggregator.ledger, read_only=True) as ledger:
+    with open_ledger(aggregator.ledger, read_only=True) as ledger:
         account = accounts.examine(ledger, TASK, DEVICE, config)
         _, refused, doubled = ledger.frame_counts(TASK)[DEVICE]
     # The version that came of its round may be news to it.

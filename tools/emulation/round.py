@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from broker.demo import data
-from broker.ledger.sqlite.ledger import Ledger
+from broker.ledger.opening import open_ledger
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker
 from broker.service import add_task
@@ -71,7 +71,7 @@ def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str
         if running["device"].returncode != 0:
             raise RoundError(f"edgeclient run: exit code {running['device'].returncode}: {last_line(folder, 'device')}")
         said = told([str(python), "-m", "edgeclient.cli"], environment, config)
-    with Ledger(aggregator.ledger, read_only=True) as ledger:
+    with open_ledger(aggregator.ledger, read_only=True) as ledger:
         account = accounts.examine(ledger, TASK, DEVICE, config)
         applied, refused, doubled = ledger.frame_counts(TASK)[DEVICE]
         version = ledger.versions(TASK)[-1].number

@@ -179,25 +179,6 @@ def receipt(
     )  # fmt: skip
 
 
-def settled(db: sqlite3.Connection, epoch: Epoch) -> dict[int, Refusal | None]:
-    """Every sequence that is known, folded or not: None for applied, else the refusal; see Ledger.settled."""
-    known: dict[int, Refusal | None] = {}
-    first = 0
-    for number, *columns in db.execute(
-        "SELECT chunk, digests, refusals FROM past WHERE task = ? AND device = ? AND epoch = ? ORDER BY chunk DESC",
-        epoch,
-    ):
-        first = number * digests.CHUNK
-        known.update(digests.Chunk(*columns).frames(first))
-    folded = db.execute(
-        "SELECT applied + refused FROM epoch WHERE task = ? AND device = ? AND epoch = ?", epoch
-    ).fetchone()
-    if folded and folded[0] - len(known) == first:
-        known.update(dict.fromkeys(range(first)))
-    rows = db.execute("SELECT sequence, refusal FROM frame WHERE task = ? AND device = ? AND epoch = ?", epoch)
-    return known | {sequence: None if code is None else Refusal(code) for sequence, code in rows}
-
-
 def _reached(db: sqlite3.Connection, epoch: Epoch) -> tuple[int, int, int]:
     """Watermark, seen and confirmed; zeros for an epoch of which nothing is known."""
     row = db.execute(

@@ -1,56 +1,31 @@
-"""What the ledger promises, checked against what is in it: every finding is a broken promise or a damaged file."""
+"""What the ledger promises, checked against what is in it: every breach is a broken promise or a damaged file."""
 
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from broker.ledger import record
+from broker.ledger.protocol import LedgerError
 from broker.ledger.sqlite import admission
 from broker.ledger.sqlite.database import Database
-
-RESTORE: Final = "move the ledger away and restore a backup (edgebroker restore), or keep it and accept this"
-REPORT: Final = "keep a copy of the ledger and report this as an error of edgebroker"
+from broker.ledger.views import REPORT, RESTORE, Breach
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it must be.
-
-    Attributes:
-        where: file, task, device or version.
-        what: is wrong.
-        todo: about it.
-    """
-
-    where: str
-    what: str
-    todo: str
-
-
-def check(path: Path) -> list[Finding]:
-    """Everything that is wrong inside the database, as of one moment; works while the aggregator writes.
-
-    Raises:
-        LedgerError: it cannot be opened at all.
-    """
-    database = Database(path, read_only=True)
-    db = database.db
+def check(database: Database) -> list[Breach]:
+    """See Ledger.check."""
+    where, db = str(database.path), database.db
     try:
         pages = [text for (text,) in db.execute("PRAGMA integrity_check(8)") if text != "ok"]
         if pages:
-            return [Finding(str(path), f"the file is damaged: {' '.join(text.split())}", RESTORE) for text in pages]
-        db.execute("BEGIN")
-        return [finding for promise in PROMISES for finding in promise(db)]
-    except (sqlite3.DatabaseError, ValueError) as error:
-        return [Finding(str(path), f"the file is damaged: {error}", RESTORE)]
-    finally:
-        database.close()
+            return [Breach(where, f"the file is damaged: {' '.join(text.split())}", RESTORE) for text in pages]
+        with database.moment():
+            return [breach for promise in PROMISES for breach in promise(db)]
+    except (sqlite3.DatabaseError, LedgerError, ValueError) as error:
+        return [Breach(where, f"the file is damaged: {error}", RESTORE)]
 
 
-def _once(db: sqlite3.Connection) -> Iterator[Finding]:
+def _once(db: sqlite3.Connection) -> Iterator[Breach]:
     """Every applied frame has one contribution, and nothing else has one."""
     rows = db.execute(
         "SELECT f.task, f.device, f.sequence, f.refusal IS NULL, coalesce(n, 0) FROM frame f LEFT JOIN"
@@ -59,16 +34,16 @@ def _once(db: sqlite3.Connection) -> Iterator[Finding]:
     )
     for task, device, sequence, applied, count in rows:
         kind = "applied" if applied else "refused"
-        yield Finding(_device(task, device), f"frame {sequence} is {kind}, but counted {count} times", REPORT)
+        yield Breach(_device(task, device), f"frame {sequence} is {kind}, but counted {count} times", REPORT)
     rows = db.execute(
         "SELECT task, device, sequence, count(*) FROM contribution GROUP BY task, device, epoch, sequence"
         " HAVING count(*) > 1"
     )
     for task, device, sequence, count in rows:
-        yield Finding(_device(task, device), f"frame {sequence} has {count} contributions", REPORT)
+        yield Breach(_device(task, device), f"frame {sequence} has {count} contributions", REPORT)
 
 
-def _past(db: sqlite3.Connection) -> Iterator[Finding]:
+def _past(db: sqlite3.Connection) -> Iterator[Breach]:
     """A contribution without a frame row is one of a frame that has folded as applied."""
     rows = db.execute(
         "SELECT c.task, c.device, c.epoch, c.sequence FROM contribution c LEFT JOIN frame f"
@@ -77,10 +52,10 @@ def _past(db: sqlite3.Connection) -> Iterator[Finding]:
     for task, device, number, sequence in rows:
         found = admission.find(db, admission.Epoch(task, device, number), sequence, b"")
         if found is None or found.refusal is not None:
-            yield Finding(_device(task, device), f"frame {sequence} is counted, but not applied", REPORT)
+            yield Breach(_device(task, device), f"frame {sequence} is counted, but not applied", REPORT)
 
 
-def _accounts(db: sqlite3.Connection) -> Iterator[Finding]:
+def _accounts(db: sqlite3.Connection) -> Iterator[Breach]:
     """What has folded and what has not adds up to what was counted, epoch by epoch."""
     rows = db.execute(
         "SELECT e.task, e.device, e.applied + coalesce(f.n, 0), e.forgotten + coalesce(c.n, 0) FROM epoch e LEFT JOIN"
@@ -90,10 +65,10 @@ def _accounts(db: sqlite3.Connection) -> Iterator[Finding]:
     )
     for task, device, applied, counted in rows:
         if applied != counted:
-            yield Finding(_device(task, device), f"{applied} frames are applied, {counted} were counted", REPORT)
+            yield Breach(_device(task, device), f"{applied} frames are applied, {counted} were counted", REPORT)
 
 
-def _watermarks(db: sqlite3.Connection) -> Iterator[Finding]:
+def _watermarks(db: sqlite3.Connection) -> Iterator[Breach]:
     """Everything below the watermark is settled, the watermark itself is not, and nothing lies beyond `seen`."""
     rows = db.execute(
         "SELECT e.task, e.device, watermark, seen, confirmed, folded, applied + refused + lost_to_restore"
@@ -110,10 +85,10 @@ def _watermarks(db: sqlite3.Connection) -> Iterator[Finding]:
             (folded > watermark, f"{folded} frames have folded, {watermark} are settled"),
         ):
             if wrong:
-                yield Finding(_device(task, device), what, REPORT)
+                yield Breach(_device(task, device), what, REPORT)
 
 
-def _updates(db: sqlite3.Connection) -> Iterator[Finding]:
+def _updates(db: sqlite3.Connection) -> Iterator[Breach]:
     """An update leads once, and weighs the same in each of its parts."""
     rows = db.execute(
         "SELECT task, device, number, sum(leads), count(DISTINCT weight), count(*) - count(DISTINCT part)"
@@ -122,10 +97,10 @@ def _updates(db: sqlite3.Connection) -> Iterator[Finding]:
     )
     for task, device, number, leads, weights, twice in rows:
         what = f"update {number} leads {leads} times, has {weights} weights and {twice} parts twice"
-        yield Finding(_device(task, device), what, REPORT)
+        yield Breach(_device(task, device), what, REPORT)
 
 
-def _batches(db: sqlite3.Connection) -> Iterator[Finding]:
+def _batches(db: sqlite3.Connection) -> Iterator[Breach]:
     """A version is what its record says, and contributions of its batch are members of it."""
     there: dict[tuple[str, int], set[record.Member]] = defaultdict(set)
     rows = db.execute(
@@ -144,19 +119,19 @@ def _batches(db: sqlite3.Connection) -> Iterator[Finding]:
         weights = [member.weight for member in members if member.leads]
         most = sum(member.weight for member in members)  # late parts weigh too, once for each update
         if (len(weights), len(members)) != (updates, frames) or not sum(weights) <= total_weight <= most:
-            yield Finding(f"task {task} version {number}", "its closing record says something else", REPORT)
+            yield Breach(f"task {task} version {number}", "its closing record says something else", REPORT)
         if not there.pop((task, batch), set()) <= set(members):
-            yield Finding(f"task {task} version {number}", "contributions of its batch are not in its record", REPORT)
+            yield Breach(f"task {task} version {number}", "contributions of its batch are not in its record", REPORT)
     for task, batch in there:  # versions are thinned out with age, so that an old one may be gone
         if batch >= newest.get(task, 0):
-            yield Finding(f"task {task} batch {batch}", "it was closed, but there is no version of it", REPORT)
+            yield Breach(f"task {task} batch {batch}", "it was closed, but there is no version of it", REPORT)
 
 
 def _device(task: str, device: str) -> str:
     return f"task {task} device {device}"
 
 
-PROMISES: Final[tuple[Callable[[sqlite3.Connection], Iterator[Finding]], ...]] = (
+PROMISES: Final[tuple[Callable[[sqlite3.Connection], Iterator[Breach]], ...]] = (
     _once,
     _past,
     _accounts,

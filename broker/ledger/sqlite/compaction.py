@@ -6,20 +6,13 @@ Each function does one bounded step inside the caller's transaction.
 import sqlite3
 from collections.abc import Iterable
 from itertools import groupby
-from typing import Final
 
-from broker.ledger.digests import CHUNK, WINDOW, Chunk
+from broker.ledger import digests
 from broker.ledger.sqlite.admission import Epoch
 from edgeclient.wire.messages import Refusal
 
-# An epoch folds this many at a time: a fold rewrites a chunk of 4 KiB, a row takes about 80 bytes.
-FOLD_AT: Final = 256
-STEP: Final = 8192  # rows at once: 0.2 s at most, measured with 60,000 frames of 50 devices
-# An update may be completed by late parts; its first one is remembered for so many versions at most.
-REMEMBERED: Final = 4096
 
-
-def fold(db: sqlite3.Connection, task: str, limit: int = STEP) -> int:
+def fold(db: sqlite3.Connection, task: str, limit: int) -> int:
     """Fold settled frame rows, about `limit` at most, and return how many it was.
 
     Applied rows go once the watermark is past them; refused ones only once the device has confirmed them too, since
@@ -27,7 +20,7 @@ def fold(db: sqlite3.Connection, task: str, limit: int = STEP) -> int:
     """
     due = db.execute(
         "SELECT device, epoch, watermark, confirmed FROM epoch WHERE task = ? AND watermark - folded >= ? LIMIT ?",
-        (task, FOLD_AT, limit),
+        (task, digests.FOLD_AT, limit),
     ).fetchall()
     folded = 0
     for device, number, watermark, confirmed in due:
@@ -43,8 +36,8 @@ def _fold_epoch(db: sqlite3.Connection, epoch: Epoch, watermark: int, confirmed:
         (*epoch, watermark, confirmed, limit),
     ).fetchall()
     frames = [(sequence, digest, None if code is None else Refusal(code)) for sequence, digest, code in rows]
-    oldest = max(0, watermark - WINDOW) // CHUNK
-    for number, members in groupby(frames, key=lambda each: each[0] // CHUNK):
+    oldest = max(0, watermark - digests.WINDOW) // digests.CHUNK
+    for number, members in groupby(frames, key=lambda each: each[0] // digests.CHUNK):
         if number >= oldest:
             _fold_chunk(db, epoch, number, members)
     db.execute(
@@ -72,13 +65,11 @@ def _fold_chunk(
     row = db.execute(
         "SELECT digests, refusals FROM past WHERE task = ? AND device = ? AND epoch = ? AND chunk = ?", key
     ).fetchone()
-    chunk = (Chunk(*row) if row else Chunk()).with_frames(frames)
+    chunk = (digests.Chunk(*row) if row else digests.Chunk()).with_frames(frames)
     db.execute("INSERT OR REPLACE INTO past VALUES (?, ?, ?, ?, ?, ?)", (*key, chunk.digests, chunk.refusals))
 
 
-def forget_contributions(
-    db: sqlite3.Connection, task: str, before_batch: int, before_base: int, limit: int = STEP
-) -> int:
+def forget_contributions(db: sqlite3.Connection, task: str, before_batch: int, before_base: int, limit: int) -> int:
     """Drop contributions of old batches whose frames have folded, and return how many; their batches' records stay.
 
     Args:
@@ -103,35 +94,22 @@ def forget_contributions(
     return len(rows)
 
 
-def kept(number: int, newest: int, keep: int) -> bool:
-    """Whether a version stays: all of the newest `keep`, of older ones ever fewer, at multiples of a power of two.
-
-    So about keep · (1 + log2(newest / keep) / 2) versions stay, and one that has gone is never asked for again.
-
-    Example:
-        >>> [number for number in range(33) if kept(number, newest=32, keep=4)]
-        [0, 8, 16, 20, 24, 26, 28, 29, 30, 31, 32]
-    """
-    age, step = newest - number, 1
-    while age > keep * step:
-        step *= 2
-    return number % step == 0
-
-
 def forget_versions(db: sqlite3.Connection, task: str, keep: int, served: Iterable[str], limit: int = 64) -> list[str]:
     """Drop old versions, `limit` at most, and return the digests that nothing names any more.
 
     Args:
         db: in a transaction.
         task: task id.
-        keep: see `kept`.
+        keep: see `digests.kept`.
         served: digests that devices may still fetch; they stay.
         limit: at most so many versions.
     """
     versions = db.execute("SELECT number, digest FROM version WHERE task = ? ORDER BY number", (task,)).fetchall()
     stay = set(served)
     newest = versions[-1][0]
-    old = [(number, digest) for number, digest in versions if not kept(number, newest, keep) and digest not in stay]
+    old = [
+        (number, digest) for number, digest in versions if not digests.kept(number, newest, keep) and digest not in stay
+    ]
     old = old[:limit]
     db.executemany("DELETE FROM version WHERE task = ? AND number = ?", [(task, number) for number, _ in old])
     named = "SELECT 1 FROM version WHERE digest = ? UNION ALL SELECT 1 FROM task WHERE bundle = ?"

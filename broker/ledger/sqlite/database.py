@@ -8,20 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from broker.ledger.sqlite.schema import MIGRATIONS, SCHEMA_VERSION
+from broker.ledger.protocol import LedgerError, LedgerUnavailable
+from broker.ledger.sqlite import schema
 from edgeclient import failpoint
 
 _PRIMARY: Final = 0xFF  # of an extended result code
 # A full disk, a failing one, or a neighbour that holds the file: the same write may succeed later.
 _FOR_NOW: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY}
-
-
-class LedgerError(Exception):
-    """The ledger cannot be used; one line that says which file and what to do."""
-
-
-class LedgerUnavailable(LedgerError):
-    """The ledger cannot be written for now; what was asked has not happened and may be asked again."""
 
 
 class Database:
@@ -60,18 +53,45 @@ class Database:
 
         Raises:
             LedgerUnavailable: the disk is full or failing, or another process holds the file.
+            LedgerError: the file is damaged, or open for reading alone.
         """
-        try:
-            self.db.execute("BEGIN IMMEDIATE")
+        with self._translated("written"):
+            try:
+                self.db.execute("BEGIN IMMEDIATE")
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:  # SQLite has rolled some failures back itself
+                    with contextlib.suppress(sqlite3.Error):
+                        self.db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def moment(self) -> Iterator[sqlite3.Connection]:
+        """What the block reads is of one state; inside a moment or a transaction, of that one.
+
+        Raises:
+            LedgerUnavailable, LedgerError: as of `transaction`.
+        """
+        if self.db.in_transaction:
             yield self.db
-            self.db.execute("COMMIT")
-        except BaseException as error:
-            if self.db.in_transaction:  # SQLite has rolled some failures back itself
-                with contextlib.suppress(sqlite3.Error):
+            return
+        with self._translated("read"):
+            self.db.execute("BEGIN")
+            try:
+                yield self.db
+            finally:
+                if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & _PRIMARY in _FOR_NOW:
-                raise LedgerUnavailable(f"{self.path} cannot be written: {error}") from None
-            raise
+
+    @contextmanager
+    def _translated(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _FOR_NOW:
+                raise LedgerUnavailable(f"{self.path} cannot be {done}: {error}") from None
+            raise LedgerError(f"{self.path} cannot be {done} ({error}): see edgebroker ledger check --help") from error
 
     def check_pages(self) -> None:
         """LedgerError when the file is damaged; 26 ms for 54 MB, measured."""
@@ -96,18 +116,17 @@ class Database:
             raise LedgerError(f"{self.path} cannot be opened: {error}") from None
         except sqlite3.DatabaseError as error:
             raise LedgerError(f"{self.path} is not a ledger ({error}): restore a backup or move it away") from None
-        if version > SCHEMA_VERSION:
+        newest = len(schema.MIGRATIONS)
+        if version > newest:
+            raise LedgerError(f"{self.path} has schema {version}, this program knows {newest}: update edgeclient")
+        if version < newest and read_only:
             raise LedgerError(
-                f"{self.path} has schema {version}, this program knows {SCHEMA_VERSION}: update edgeclient"
-            )
-        if version < SCHEMA_VERSION and read_only:
-            raise LedgerError(
-                f"{self.path} has schema {version}, this program reads {SCHEMA_VERSION}:"
+                f"{self.path} has schema {version}, this program reads {newest}:"
                 " start edgebroker serve, which brings it forward"
             )
-        for number in range(version, SCHEMA_VERSION):
+        for number in range(version, newest):
             with self.transaction() as db:
-                MIGRATIONS[number](db)
+                schema.MIGRATIONS[number](db)
                 db.execute(f"PRAGMA user_version = {number + 1}")
                 failpoint.hit("ledger.before-migration")
             failpoint.hit("ledger.after-migration")

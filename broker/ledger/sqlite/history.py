@@ -1,171 +1,82 @@
-"""What a ledger tells of the past: all about one device, and what is new since the last look; reads only.
-
-The caller opens the database and may do so while an aggregator writes.
-"""
+"""What a ledger tells of the past: all about one device, and what is new since the last look; reads only."""
 
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Final
 
 from broker.ledger import record
 from broker.ledger.digests import Chunk
+from broker.ledger.sqlite import accounts, batches
+from broker.ledger.views import Counted, Epoch, Mark, NewMark, NewVersion, Past, Recent
 from edgeclient.wire.messages import Refusal
 
 # An update older than this many versions is found in no record; reading one takes 0.1 ms.
 _RECORDS: Final = 200
 
-Epoch: TypeAlias = tuple[str, str, int]  # task, device, epoch
-Mark: TypeAlias = tuple[int, int, int, int]  # watermark, seen, confirmed, lost
-
-
-class Counted(NamedTuple):
-    """The newest counted update of a device; Unix seconds, None where no longer known."""
-
-    base_version: int
-    received_s: float | None
-    version: int | None
-    made_s: float | None
-
-
-class Past(NamedTuple):
-    """What is known of one device in one task.
-
-    Attributes:
-        settings: of the task, as JSON.
-        version: the task's current one.
-        waiting: updates that wait for the next version.
-        epochs: stores that the device has begun, as far as they have uploaded.
-        applied: frames, ever.
-        refused: frames, ever.
-        lost: frames that a restored ledger does not know.
-        last_frame_s: when its newest frame came, counted or refused, if that is still known (Unix seconds).
-        update: its newest counted update.
-        refusals: how many by reason, as far as reasons are still known.
-        last_refusal: sequence, reason and time of the newest of them.
-    """
-
-    settings: dict[str, Any]
-    version: int
-    waiting: int
-    epochs: int
-    applied: int
-    refused: int
-    lost: int
-    last_frame_s: float | None
-    update: Counted | None
-    refusals: dict[str, int]
-    last_refusal: tuple[int, str, float] | None
-
-
-class NewVersion(NamedTuple):
-    """Task, number, when it was made (Unix seconds), and of how many updates; None for one not made of any."""
-
-    task: str
-    number: int
-    made_s: float
-    updates: int | None
-
-
-class NewMark(NamedTuple):
-    """An epoch that has moved: when its first and its newest frame came, and (sequence, reason, time) of refusals."""
-
-    epoch: Epoch
-    mark: Mark
-    first_s: float | None
-    last_s: float | None
-    refused: tuple[tuple[int, str, float], ...]
-
-
-def tasks(db: sqlite3.Connection) -> list[str]:
-    """Their names."""
-    return [name for (name,) in db.execute("SELECT name FROM task ORDER BY name")]
-
-
-def devices(db: sqlite3.Connection) -> list[str]:
-    """All that have ever uploaded."""
-    return [name for (name,) in db.execute("SELECT DISTINCT device FROM epoch ORDER BY device")]
-
 
 def of_device(db: sqlite3.Connection, task: str, device: str) -> Past:
-    """The past of a device; zeros for one that nobody knows."""
+    """See Ledger.device."""
     who = (task, device)
-    with _moment(db):
-        (settings,) = db.execute("SELECT settings FROM task WHERE name = ?", (task,)).fetchone()
-        (version,) = db.execute("SELECT max(number) FROM version WHERE task = ?", (task,)).fetchone()
-        (waiting,) = db.execute(
-            "SELECT coalesce(sum(leads), 0) FROM contribution WHERE task = ? AND batch IS NULL", (task,)
-        ).fetchone()
-        epochs, folded_applied, folded_refused, lost = db.execute(
-            "SELECT count(*), coalesce(sum(applied), 0), coalesce(sum(refused), 0), coalesce(sum(lost_to_restore), 0)"
-            " FROM epoch WHERE task = ? AND device = ?",
-            who,
-        ).fetchone()
-        frames, frames_refused, last_frame_s = db.execute(
-            "SELECT count(*), count(refusal), max(received) FROM frame WHERE task = ? AND device = ?", who
-        ).fetchone()
-        newest = db.execute(
-            "SELECT sequence, refusal, received FROM frame WHERE task = ? AND device = ? AND refusal IS NOT NULL"
-            " ORDER BY received DESC LIMIT 1",
-            who,
-        ).fetchone()
-        update = _update(db, task, device)
-        if update is not None and update.received_s is not None:
-            last_frame_s = max(last_frame_s or 0.0, update.received_s)
-        return Past(
-            settings=json.loads(settings),
-            version=version,
-            waiting=waiting,
-            epochs=epochs,
-            applied=folded_applied + frames - frames_refused,
-            refused=folded_refused + frames_refused,
-            lost=lost,
-            last_frame_s=last_frame_s,
-            update=update,
-            refusals=_refusals(db, task, device),
-            last_refusal=newest and (newest[0], Refusal(newest[1]).reason, newest[2]),
-        )
+    (settings,) = db.execute("SELECT settings FROM task WHERE name = ?", (task,)).fetchone()
+    (version,) = db.execute("SELECT max(number) FROM version WHERE task = ?", (task,)).fetchone()
+    (epochs,) = db.execute("SELECT count(*) FROM epoch WHERE task = ? AND device = ?", who).fetchone()
+    (last_frame_s,) = db.execute("SELECT max(received) FROM frame WHERE task = ? AND device = ?", who).fetchone()
+    newest = db.execute(
+        "SELECT sequence, refusal, received FROM frame WHERE task = ? AND device = ? AND refusal IS NOT NULL"
+        " ORDER BY received DESC LIMIT 1",
+        who,
+    ).fetchone()
+    update = _update(db, task, device)
+    if update is not None and update.received_s is not None:
+        last_frame_s = max(last_frame_s or 0.0, update.received_s)
+    applied, refused, _ = accounts.frame_counts(db, task, device).get(device, (0, 0, 0))
+    return Past(
+        settings=json.loads(settings),
+        version=version,
+        waiting=batches.pending(db, task).updates,
+        epochs=epochs,
+        applied=applied,
+        refused=refused,
+        lost=accounts.lost_to_restore(db, task).get(device, 0),
+        last_frame_s=last_frame_s,
+        update=update,
+        refusals=_refusals(db, task, device),
+        last_refusal=newest and (newest[0], Refusal(newest[1]).reason, newest[2]),
+    )
+
+
+def recent(db: sqlite3.Connection, task: str, device: str, limit: int) -> list[Recent]:
+    """See Ledger.recent."""
+    rows = db.execute(
+        "SELECT number, base_version, received, batch, num_examples, length(body) FROM contribution"
+        " WHERE task = ? AND device = ? ORDER BY id DESC LIMIT ?",
+        (task, device, limit),
+    )
+    return [Recent(*row) for row in rows]
 
 
 def news(
     db: sqlite3.Connection, versions: Mapping[str, int], marks: Mapping[Epoch, Mark]
 ) -> tuple[list[NewVersion], list[NewMark]]:
-    """What the ledger has beyond what is known; 13 ms for 10,000 devices when nothing is new, measured.
-
-    Args:
-        db: the ledger's.
-        versions: newest known number of each task.
-        marks: of each known epoch.
-    """
+    """See Ledger.news."""
     made: list[NewVersion] = []
     moved: list[NewMark] = []
-    with _moment(db):
-        for task in tasks(db):
-            rows = db.execute(
-                "SELECT number, created, batch, updates FROM version WHERE task = ? AND number > ? ORDER BY number",
-                (task, versions.get(task, -1)),
-            )
-            made += [NewVersion(task, number, s, None if b is None else updates) for number, s, b, updates in rows]
-        for *key, watermark, seen, confirmed, lost in db.execute(
-            "SELECT task, device, epoch, watermark, seen, confirmed, lost_to_restore FROM epoch"
-        ).fetchall():
-            epoch, mark = (key[0], key[1], key[2]), (watermark, seen, confirmed, lost)
-            known = marks.get(epoch)
-            if known != mark:
-                moved.append(_moved(db, epoch, mark, since=known[0] if known else 0))
+    for (task,) in db.execute("SELECT name FROM task ORDER BY name").fetchall():
+        rows = db.execute(
+            "SELECT number, created, batch, updates FROM version WHERE task = ? AND number > ? ORDER BY number",
+            (task, versions.get(task, -1)),
+        )
+        made += [NewVersion(task, number, s, None if b is None else updates) for number, s, b, updates in rows]
+    for *key, watermark, seen, confirmed, lost in db.execute(
+        "SELECT task, device, epoch, watermark, seen, confirmed, lost_to_restore FROM epoch"
+    ).fetchall():
+        epoch, mark = (key[0], key[1], key[2]), (watermark, seen, confirmed, lost)
+        known = marks.get(epoch)
+        if known != mark:
+            moved.append(_moved(db, epoch, mark, since=known[0] if known else 0))
     return made, moved
-
-
-@contextmanager
-def _moment(db: sqlite3.Connection) -> Iterator[None]:
-    """One consistent state, however the aggregator writes meanwhile."""
-    db.execute("BEGIN")
-    try:
-        yield
-    finally:
-        db.execute("ROLLBACK")
 
 
 def _moved(db: sqlite3.Connection, epoch: Epoch, mark: Mark, since: int) -> NewMark:

@@ -1,27 +1,19 @@
 """WITHDRAW at the ledger: a frame is either applied or given back, whatever comes first, twice, or late."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 
 import pytest
-from test_ledger import EPOCH, admitted, close, entry, version
+from ledgers import EPOCH, admitted, close, entry, hello
 
+from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
-from broker.ledger.sqlite.check import check
-from broker.ledger.sqlite.ledger import Ledger
 from edgeclient import failpoint
-from edgeclient.wire.messages import Hello, Refusal
+from edgeclient.wire.messages import Refusal
 
 WITHDRAWN = Admission(Verdict.WITHDRAWN, Refusal.WITHDRAWN)
 CONFLICT = Admission(Verdict.REFUSED, Refusal.CONFLICT)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.db") as made:
-        yield made
-    assert check(tmp_path / "ledger.db") == []
 
 
 def withdrawal(of: Entry, digest: bytes | None = None) -> Withdrawal:
@@ -37,7 +29,7 @@ def test_what_has_not_come_is_withdrawn_and_stays_so(ledger: Ledger) -> None:
     assert admitted(ledger) == set()
     receipt = ledger.receipt("t", "d", EPOCH)
     assert (receipt.watermark, receipt.seen, receipt.refused) == (1, 1, ((0, Refusal.WITHDRAWN),))
-    ledger.hello("t", "d", Hello(EPOCH, 1, 1))
+    hello(ledger, 1)
     assert ledger.receipt("t", "d", EPOCH).refused == ()
     assert ledger.frame_counts("t") == {"d": (0, 1, 0)}
 
@@ -60,11 +52,13 @@ def test_other_bytes_are_a_conflict_either_way(ledger: Ledger) -> None:
     assert ledger.receipt("t", "d", EPOCH).refused == ((1, Refusal.WITHDRAWN),)
 
 
-def test_gaps_close_in_any_order_and_the_order_in_a_batch_decides(tmp_path: Path) -> None:
+def test_gaps_close_in_any_order_and_the_order_in_a_batch_decides(
+    opened: Callable[..., Ledger], tmp_path: Path
+) -> None:
     asked: list[Entry | Withdrawal] = [entry(0), withdrawal(entry(1)), entry(1), withdrawal(entry(2))]
     for number, order in enumerate(permutations(asked)):
-        path = tmp_path / f"{number}.db"
-        with Ledger(path) as ledger:
+        (tmp_path / str(number)).mkdir()
+        with opened(tmp_path / str(number)) as ledger:
             ledger.admit(order, 1.0)
             kinds = [type(each) for each in order if each.sequence == 1]
             counted = {entry(0).body} | ({entry(1).body} if kinds[0] is Entry else set())
@@ -73,12 +67,11 @@ def test_gaps_close_in_any_order_and_the_order_in_a_batch_decides(tmp_path: Path
             assert (receipt.watermark, receipt.seen) == (3, 3)
             refused = {1, 2} if kinds[0] is Withdrawal else {2}
             assert {sequence for sequence, _ in receipt.refused} == refused
-        assert check(path) == []
+            assert ledger.check() == []
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
 def test_an_update_counts_once_whichever_part_never_comes(ledger: Ledger, gone: int) -> None:
-    ledger.add_task("t", "b", {}, version(0))
     parts: list[Entry | Withdrawal] = [entry(i, number=7, part=i, parts=3, weight=10 + i) for i in range(3)]
     first = min({0, 1, 2} - {gone})
     parts[gone] = withdrawal(entry(gone))
@@ -94,7 +87,6 @@ def test_an_update_counts_once_whichever_part_never_comes(ledger: Ledger, gone: 
 
 
 def test_late_parts_after_a_withdrawn_first_keep_the_weight_of_the_one_that_led(ledger: Ledger) -> None:
-    ledger.add_task("t", "b", {}, version(0))
     ledger.admit([withdrawal(entry(0)), entry(1, number=7, part=1, parts=3, weight=11)], 1.0)
     close(ledger, 1)
     ledger.admit([entry(2, number=7, part=2, parts=3, weight=99)], 2.0)
@@ -103,10 +95,12 @@ def test_late_parts_after_a_withdrawn_first_keep_the_weight_of_the_one_that_led(
     assert ledger.pending("t").updates == 0
 
 
-def test_the_sabotage_is_a_frame_both_returned_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sabotage_is_a_frame_both_returned_and_counted(
+    opened: Callable[..., Ledger], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What an auditor must notice: the device was told that its frame came back, and a late copy counts."""
     monkeypatch.setattr(failpoint, "_ACTIONS", {"sabotage.tombstone": "on"})
-    with Ledger(tmp_path / "ledger.db") as ledger:
+    with opened(tmp_path) as ledger:
         assert ledger.admit([withdrawal(entry(0))], 1.0) == [WITHDRAWN]
         assert ledger.receipt("t", "d", EPOCH).refused == ((0, Refusal.WITHDRAWN),)
         assert ledger.admit([entry(0)], 1.0) == [Admission(Verdict.APPLIED)]

@@ -1,34 +1,24 @@
 """Compaction: smaller, and never another answer."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ledger import EPOCH, close, entry, version
+from ledgers import EPOCH, close, entry, hello, version
 
 from broker.ledger import digests
+from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Admission, Verdict, Withdrawal
-from broker.ledger.sqlite import compaction
-from broker.ledger.sqlite.check import check
-from broker.ledger.sqlite.ledger import Ledger
-from edgeclient.wire.messages import Hello, Refusal
+from edgeclient.wire.messages import Refusal
 
 CONFLICT = Admission(Verdict.REFUSED, Refusal.CONFLICT)
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.db") as made:
-        made.add_task("t", "b", {}, version(0))
-        yield made
-    assert check(tmp_path / "ledger.db") == []
-
-
-def compact(ledger: Ledger, limit: int = compaction.STEP) -> int:
+def compact(ledger: Ledger, limit: int = 8192) -> int:
     newest = ledger.versions("t", last=1)[0].number
     ledger.forget_bodies("t", newest - 1)
     return ledger.compact("t", before_batch=newest - 1, before_base=newest, limit=limit)
@@ -45,16 +35,18 @@ STEPS = st.one_of(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(STEPS, min_size=10, max_size=80))
-def test_a_ledger_that_compacts_answers_like_one_that_never_does(steps: list[tuple[str, int, object, bool]]) -> None:
+@given(steps=st.lists(STEPS, min_size=10, max_size=80))
+def test_a_ledger_that_compacts_answers_like_one_that_never_does(
+    opened: Callable[..., Ledger], steps: list[tuple[str, int, object, bool]]
+) -> None:
     """Chunks of 4 sequences and folding at every one, so that all borders are crossed."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compaction, "FOLD_AT", 1)
-        for module in (compaction, digests):
-            patch.setattr(module, "CHUNK", 4)
-        paths = [Path(folder) / "plain.db", Path(folder) / "compacting.db"]
-        ledgers = [Ledger(path) for path in paths]
-        for each in ledgers:
+        patch.setattr(digests, "FOLD_AT", 1)
+        patch.setattr(digests, "CHUNK", 4)
+        ledgers: list[Ledger] = []
+        for name in ("plain", "compacting"):
+            (Path(folder) / name).mkdir()
+            ledgers.append(each := opened(Path(folder) / name))
             each.add_task("t", "b", {}, version(0))
         for kind, number, refusal, other in steps:
             digest = b"another!" if other else None
@@ -67,7 +59,7 @@ def test_a_ledger_that_compacts_answers_like_one_that_never_does(steps: list[tup
                     answers.append(each.admit([Withdrawal("t", "d", EPOCH, number, of.digest)], 1.0))
                 elif kind == "confirm":
                     settled = each.receipt("t", "d", EPOCH).watermark
-                    answers.append(each.hello("t", "d", Hello(EPOCH, 31, min(number, settled))))
+                    answers.append(hello(each, min(number, settled)))
                 elif kind == "close" and each.pending("t").updates:
                     close(each, each.versions("t", last=1)[0].number + 1)
                 answers.append(each.receipt("t", "d", EPOCH))
@@ -77,9 +69,9 @@ def test_a_ledger_that_compacts_answers_like_one_that_never_does(steps: list[tup
                 compact(ledgers[1], limit=number)
             half = len(answers) // 2
             assert answers[:half] == answers[half:]
-        for each, path in zip(ledgers, paths, strict=True):
+        for each in ledgers:
+            assert each.check() == []
             each.close()
-            assert check(path) == []
 
 
 def test_a_used_sequence_is_noticed_after_its_row_is_gone(ledger: Ledger) -> None:
@@ -87,11 +79,11 @@ def test_a_used_sequence_is_noticed_after_its_row_is_gone(ledger: Ledger) -> Non
     ledger.admit([*frames[:9], Withdrawal("t", "d", EPOCH, 9, frames[9].digest), *frames[10:]], 1.0)
     close(ledger, 1)
     assert ledger.size()["frame_rows"] == 3000
-    ledger.hello("t", "d", Hello(EPOCH, 3000, 8))
+    hello(ledger, 8)
     assert compact(ledger) == 2999  # the withdrawn one is not confirmed yet
     assert ledger.size()["frame_rows"] == 1
     assert ledger.receipt("t", "d", EPOCH).refused == ((9, Refusal.WITHDRAWN),)
-    ledger.hello("t", "d", Hello(EPOCH, 3000, 3000))
+    hello(ledger, 3000)
     ledger.admit([entry(i) for i in range(3000, 3300)], 1.0)
     compact(ledger)
     assert ledger.size()["frame_rows"] == 0
@@ -102,17 +94,17 @@ def test_a_used_sequence_is_noticed_after_its_row_is_gone(ledger: Ledger) -> Non
 
 
 def test_what_is_older_than_the_window_counts_as_a_duplicate(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "WINDOW", 2048)
+    assert digests.WINDOW == 65_536
+    monkeypatch.setattr(digests, "WINDOW", 2048)
     for start in range(0, 8000, 1000):
         ledger.admit([entry(i) for i in range(start, start + 1000)], 1.0)
-        ledger.hello("t", "d", Hello(EPOCH, start + 1000, start + 1000))
+        hello(ledger, start + 1000)
         compact(ledger)
     size = ledger.size()
     assert (size["frame_rows"], size["past_rows"]) == (0, 3)
     assert ledger.admit([entry(7999, digest=b"another!")], 1.0) == [CONFLICT]
     assert ledger.admit([entry(7, digest=b"another!"), entry(7)], 1.0) == [Admission(Verdict.DUPLICATE)] * 2
     assert ledger.settled("t", "d", EPOCH) == dict.fromkeys(range(8000))
-    assert digests.WINDOW == 65_536
 
 
 def test_steps_are_bounded_and_many_epochs_get_their_turn(ledger: Ledger) -> None:
@@ -176,8 +168,8 @@ def test_a_content_that_another_version_or_task_names_stays(ledger: Ledger) -> N
 @given(st.integers(0, 5000), st.integers(1, 60), st.integers(0, 500))
 def test_what_has_gone_is_never_wanted_again(number: int, keep: int, later: int) -> None:
     newest = number + later
-    if not compaction.kept(number, newest, keep):
-        assert not any(compaction.kept(number, newest + more, keep) for more in range(200))
+    if not digests.kept(number, newest, keep):
+        assert not any(digests.kept(number, newest + more, keep) for more in range(200))
 
 
 def test_the_file_stops_growing(ledger: Ledger) -> None:
@@ -195,7 +187,7 @@ def test_the_file_stops_growing(ledger: Ledger) -> None:
         ledger.forget_versions("t", 3, served=[])
         size = ledger.size()
         sizes.append(size["ledger_bytes"])
-    assert size["frame_rows"] <= 10 * compaction.FOLD_AT
-    assert size["contribution_rows"] <= 2 * 1000 + 10 * compaction.FOLD_AT
+    assert size["frame_rows"] <= 10 * digests.FOLD_AT
+    assert size["contribution_rows"] <= 2 * 1000 + 10 * digests.FOLD_AT
     assert sizes[-1] - sizes[14] < 12 * 15 * 1000  # 3.5 bytes a frame were measured
     assert ledger.frame_counts("t") == {f"d{d}": (3000, 0, 0) for d in range(10)}

@@ -1,0 +1,128 @@
+"""What a ledger tells people: values that are read and never written back; times are Unix seconds."""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+Epoch: TypeAlias = tuple[str, str, int]  # task, device, epoch as the ledger has it
+Mark: TypeAlias = tuple[int, int, int, int]  # watermark, seen, confirmed, lost
+
+
+class Counted(NamedTuple):
+    """The newest counted update of a device; None where no longer known."""
+
+    base_version: int
+    received_s: float | None
+    version: int | None
+    made_s: float | None
+
+
+class Past(NamedTuple):
+    """What is known of one device in one task.
+
+    Attributes:
+        settings: of the task, as JSON.
+        version: the task's current one.
+        waiting: updates that wait for the next version.
+        epochs: stores that the device has begun, as far as they have uploaded.
+        applied: frames, ever.
+        refused: frames, ever.
+        lost: frames that a restored ledger does not know.
+        last_frame_s: when its newest frame came, counted or refused, if that is still known.
+        update: its newest counted update.
+        refusals: how many by reason, as far as reasons are still known.
+        last_refusal: sequence, reason and time of the newest of them.
+    """
+
+    settings: dict[str, Any]
+    version: int
+    waiting: int
+    epochs: int
+    applied: int
+    refused: int
+    lost: int
+    last_frame_s: float | None
+    update: Counted | None
+    refusals: dict[str, int]
+    last_refusal: tuple[int, str, float] | None
+
+
+class NewVersion(NamedTuple):
+    """Task, number, when it was made, and of how many updates; None for one not made of any."""
+
+    task: str
+    number: int
+    made_s: float
+    updates: int | None
+
+
+class NewMark(NamedTuple):
+    """An epoch that has moved: when its first and its newest frame came, and (sequence, reason, time) of refusals."""
+
+    epoch: Epoch
+    mark: Mark
+    first_s: float | None
+    last_s: float | None
+    refused: tuple[tuple[int, str, float], ...]
+
+
+class Point(NamedTuple):
+    """A version on the learning curve.
+
+    Attributes:
+        number: of the version.
+        made_s: when.
+        updates: that all versions up to it were made of.
+        frame_bytes: bytes of the frames of all versions up to it.
+        metrics: what it is worth, empty until it is evaluated.
+    """
+
+    number: int
+    made_s: float
+    updates: int
+    frame_bytes: int
+    metrics: dict[str, float]
+
+
+class Round(NamedTuple):
+    """A version and who contributed: up to a dozen devices, and how many there are."""
+
+    number: int
+    made_s: float
+    updates: int
+    frames: int
+    frame_bytes: int
+    devices: list[str]
+    contributors: int
+
+
+class Recent(NamedTuple):
+    """A frame that was counted: of which update, from which version, when, in which version, its bytes.
+
+    `version` is None while it waits, `size` when its bytes are no longer kept.
+    """
+
+    update: int
+    base_version: int
+    received_s: float
+    version: int | None
+    examples: int
+    size: int | None
+
+
+RESTORE: Final = "move the ledger away and restore a backup (edgebroker restore), or keep it and accept this"
+REPORT: Final = "keep a copy of the ledger and report this as an error of edgebroker"
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One thing that is not as promised.
+
+    Attributes:
+        where: file, task, device or version.
+        what: is wrong.
+        todo: about it.
+    """
+
+    where: str
+    what: str
+    todo: str
