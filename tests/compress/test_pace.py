@@ -8,14 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclient.compress.feedback import compress, fewer
-from edgeclient.compress.pace import Limits, Pace, Target, chosen, learnt, target, within_budget
+from edgeclient.compress.pace import Limits, Pace, Target, chosen, learnt, target
 from edgeclient.compress.quantise import Mode, Quantiser
 from edgeclient.compress.select import top_k
 from edgeclient.train.effort import micro_batch
-from edgeclient.wire import frame
 
 N = 100_000
-ORIGIN = frame.Origin("t", "d", bytes(8), 0, 0, 1)
 
 
 @pytest.mark.parametrize(
@@ -102,26 +100,6 @@ def test_what_a_budget_cuts_off_stays_in_the_residual(mode: Mode) -> None:
     assert less.update.indices.tolist() == direct.update.indices.tolist()
     assert less.update.values.decoded().tobytes() == direct.update.values.decoded().tobytes()
     assert less.residual.tobytes() == direct.residual.tobytes()
-
-
-@pytest.mark.parametrize("budget", [150, 700, 3000])
-@pytest.mark.parametrize("mode", ["step", "float32"])
-def test_frames_keep_to_the_budget_whatever_was_expected(budget: int, mode: str) -> None:
-    rng = np.random.default_rng(2)
-    pace = Pace(bits_per_entry=1.0)  # much too hopeful
-    quantiser = Quantiser(16.0, mode)  # type: ignore[arg-type]
-    made = compress(
-        rng.standard_normal(N).astype(np.float32), np.zeros(N, np.float32),
-        target(N, 0.1, pace, Limits(budget_bytes=budget)).most, quantiser=quantiser,
-    )  # fmt: skip
-    entries, tries = made.update.indices.size, 0
-    frames = frame.encode_update(made.update, ORIGIN, 65_536)
-    while (fit := within_budget(entries, sum(map(len, frames)), budget)) < entries:
-        made, entries, tries = fewer(made, fit, quantiser), fit, tries + 1
-        frames = frame.encode_update(made.update, ORIGIN, 65_536)
-    assert 0 < sum(map(len, frames)) <= budget
-    assert sum(map(len, frames)) > 0.7 * budget
-    assert tries <= 3
 
 
 def test_less_memory_makes_smaller_micro_batches() -> None:

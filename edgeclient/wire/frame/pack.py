@@ -1,0 +1,64 @@
+"""A round's compressed update as frames that keep to a budget: what does not fit stays in the residual."""
+
+from dataclasses import dataclass
+
+from edgeclient.compress.feedback import Compressed, fewer
+from edgeclient.compress.pace import within_budget
+from edgeclient.compress.quantise import Quantiser
+from edgeclient.wire.frame.codec import Coding, Origin, encode_layers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed:
+    """The frames of a round, and what they leave behind.
+
+    Attributes:
+        layers: frames without identity, the more important layer first; none where nothing is sent.
+        compressed: the round with the entries that the frames hold, and the residual that goes with them.
+    """
+
+    layers: list[list[bytes]]
+    compressed: Compressed
+
+    @property
+    def entries(self) -> int:
+        """How many entries are sent."""
+        return self.compressed.update.indices.size
+
+    @property
+    def frame_bytes(self) -> int:
+        """Of all frames together."""
+        return sum(len(frame) for layer in self.layers for frame in layer)
+
+
+def pack(
+    compressed: Compressed, origin: Origin, coding: Coding, quantiser: Quantiser | None = None, budget_bytes: int = 0
+) -> Packed:
+    """The frames of a compressed update, at most `budget_bytes` together.
+
+    What an entry costs is known once it is coded: while the frames are over the budget, the smallest entries go back
+    into `compressed.residual`, in place, and the rest is coded again, once or twice as a rule.
+
+    Args:
+        compressed: what `compress` made of a round.
+        origin: where it comes from.
+        coding: how an update becomes frames.
+        quantiser: the one that `compressed` was made with.
+        budget_bytes: 0 for no limit.
+
+    Raises:
+        WireError: "too-large", when not even one entry per frame fits.
+
+    Example:
+        >>> import numpy as np
+        >>> from edgeclient.compress.feedback import compress
+        >>> made = compress(np.arange(900, dtype=np.float32), np.zeros(900, np.float32), k=400)
+        >>> packed = pack(made, Origin("har", "pi-7", b"tag4", 1, 4, 320), Coding(), budget_bytes=70)
+        >>> packed.entries < 400, packed.frame_bytes <= 70, len(packed.layers)
+        (True, True, 1)
+    """
+    packed = Packed(encode_layers(compressed.update, origin, coding), compressed)
+    while (fit := within_budget(packed.entries, packed.frame_bytes, budget_bytes)) < packed.entries:
+        compressed = fewer(packed.compressed, fit, quantiser)
+        packed = Packed(encode_layers(compressed.update, origin, coding), compressed)
+    return packed
