@@ -1,5 +1,6 @@
 """Configuration of the broker side: the aggregator's file and a task's settings."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,6 @@ from attrs.validators import matches_re
 
 from edgeclient.settings import Mqtt, within
 from edgeclient.wire.announcement import Policy
-
-_ANNOUNCED = Policy()
 
 
 @attrs.frozen
@@ -73,33 +72,6 @@ class Aggregator:
 
 
 @attrs.frozen
-class DevicePolicy:
-    """How devices are asked to train; see wire.announcement.Policy."""
-
-    density: float = attrs.field(default=_ANNOUNCED.density, validator=within(1e-9, 1.0))
-    learning_rate: float = attrs.field(default=_ANNOUNCED.learning_rate, validator=within(0, 1e6))
-    local_epochs: int = attrs.field(default=_ANNOUNCED.local_epochs, validator=within(1, 1000))
-    batch_size: int = attrs.field(default=_ANNOUNCED.batch_size, validator=within(1, 1 << 20))
-    max_staleness: int = attrs.field(default=_ANNOUNCED.max_staleness, validator=within(0, 0xFFFF_FFFF))
-    # Ends an update after so many optimiser steps, whatever local_epochs says; 0: no limit.
-    local_steps: int = attrs.field(default=_ANNOUNCED.local_steps, validator=within(0, 1 << 30))
-    # No step of an update begins after this time, so that slow boards train less; 0: no limit.
-    local_seconds: float = attrs.field(default=_ANNOUNCED.local_seconds, validator=within(0, 1e6))
-    # Scales longer gradients down to this norm: steadier training on few examples; 0: off.
-    clip_norm: float = attrs.field(default=_ANNOUNCED.clip_norm, validator=within(0, 1e6))
-    # All frames of an update together take at most so many bytes: devices keep fewer entries; 0: no limit.
-    update_bytes: int = attrs.field(default=_ANNOUNCED.update_bytes, validator=within(0, 1 << 40))
-    # On so many first versions four times the density is kept: a young model moves everywhere.
-    warm_up: int = attrs.field(default=_ANNOUNCED.warm_up, validator=within(0, 0xFFFF_FFFF))
-    # Keep what is over a slowly moving threshold, not a fixed number: more after much was learnt, less after little.
-    steady: bool = _ANNOUNCED.steady
-
-    def announced(self) -> Policy:
-        """As it is announced."""
-        return Policy(**attrs.asdict(self))
-
-
-@attrs.frozen
 class Task:
     """What `edgebroker task add` keeps of a task, from an optional TOML file."""
 
@@ -118,9 +90,10 @@ class Task:
     # So many newest versions are kept, and of older ones ever fewer: about one in two of the next so many, one in four
     # of the twice as many before them, and so on. All stay when keep_frames_of_versions is negative.
     keep_versions: int = attrs.field(default=50, validator=within(3, 1_000_000))
-    policy: DevicePolicy = DevicePolicy()
+    # How devices are asked to train.
+    policy: Policy = attrs.field(factory=Policy)
 
 
 def as_json(task: Task) -> dict[str, Any]:
     """For the ledger; `structure` of edgeclient.settings reads it back."""
-    return attrs.asdict(task)
+    return {**attrs.asdict(task), "policy": asdict(task.policy)}

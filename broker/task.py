@@ -109,7 +109,7 @@ class Running:
             bundle=self.bundle,
             layout=self.layout.digest,
             size=self.layout.size,
-            policy=self.settings.policy.announced(),
+            policy=self.settings.policy,
         )
 
     def served(self, ledger: Ledger, last: int | None = None) -> tuple[list[str], list[str]]:

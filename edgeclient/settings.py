@@ -3,6 +3,7 @@
 An unknown key is an error that names the file, the key and the nearest right one. Units are in the names.
 """
 
+import dataclasses
 import difflib
 import tomllib
 from collections.abc import Mapping
@@ -250,16 +251,17 @@ def _strict(value: Any, *kinds: type) -> Any:
 def _check_keys(values: Any, kind: type, where: str, prefix: str) -> None:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a table")
-    known = {field.name: field for field in attrs.fields(kind)}
+    known = {field.name: field for field in (attrs.fields if attrs.has(kind) else dataclasses.fields)(kind)}
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
             raise ConfigError(f"{where}: unknown key {prefix}{key}: {hint}")
-        if isinstance(known[key].type, type) and attrs.has(known[key].type):
-            _check_keys(value, known[key].type, where, f"{prefix}{key}.")
+        part = known[key].type
+        if isinstance(part, type) and (attrs.has(part) or dataclasses.is_dataclass(part)):
+            _check_keys(value, part, where, f"{prefix}{key}.")
     for name, field in known.items():
-        if field.default is attrs.NOTHING and name not in values:
+        if field.default in (attrs.NOTHING, dataclasses.MISSING) and name not in values:
             raise ConfigError(f"{where}: {prefix}{name} is missing")
 
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive, safetensors
-from edgeclient.bundle.archive import MANIFEST, PARAMETERS, Optimiser, read_manifest
+from edgeclient.bundle.archive import PARAMETERS
+from edgeclient.bundle.manifest import Optimiser, read_manifest
 from edgeclient.train.compiled import CompiledEngine, initial_statistics
 from edgeclient.train.data import Batch
 from edgeclient.train.optimiser import stepper
@@ -26,7 +27,7 @@ RATE = 0.01
 
 def step(directory: Path, batch: Batch) -> npt.NDArray[np.float32]:
     """How one step moves the trained parameters of an unpacked bundle, float32 (m,)."""
-    manifest = read_manifest((directory / MANIFEST).read_bytes())
+    manifest = read_manifest(directory)
     arrays = safetensors.decode((directory / PARAMETERS).read_bytes())
     start = np.concatenate([arrays[each.name].ravel() for each in manifest.trained])
     shared = [arrays[each.name].ravel() for each in manifest.buffers if each.policy == "shared"]

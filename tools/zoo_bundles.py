@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from edgeclient.bundle import archive
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import compiler, verify
 from edgeclient.compile.compiler import Options
 from tools.zoo import ZOO

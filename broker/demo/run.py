@@ -32,13 +32,14 @@ from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker
 from broker.registry.blobs import Blobs
 from broker.service import add_task
-from broker.settings import Aggregator, DevicePolicy, Monitor, Task
+from broker.settings import Aggregator, Monitor, Task
 from broker.upkeep import accounts
 from edgeclient import failpoint
 from edgeclient.bundle import archive
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import topics
+from edgeclient.wire.announcement import Policy
 from edgeclient.wire.errors import WireError
 
 TASK: Final = "watch-har"
@@ -188,7 +189,7 @@ def _task(out: Path, plan: Plan) -> Task:
         evaluation=str(out / "held_out.npz"),
         keep_frames_of_versions=-1,
         # From a study over 12 seeds: 0.65 and more from version 12 on; lr 0.02 and one pass need 46.
-        policy=DevicePolicy(density=plan.density, learning_rate=0.04, local_epochs=3),
+        policy=Policy(density=plan.density, learning_rate=0.04, local_epochs=3),
     )
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from typing import Final
 
-from edgeclient.wire.announcement import json_object
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.fields import json_object
 
 # Topic → our name. Mosquitto publishes them every ten seconds (sys_interval); uptime always changes.
 TOPICS: Final = {

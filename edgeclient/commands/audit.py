@@ -7,7 +7,7 @@ import click
 import numpy as np
 
 from edgeclient.audit import Auditor
-from edgeclient.bundle import archive
+from edgeclient.bundle.manifest import read_manifest
 from edgeclient.commands.options import CONFIG, FILE, JSON
 from edgeclient.durable.lock import StoreError
 from edgeclient.durable.store import Store
@@ -38,7 +38,7 @@ def audit_command(config: Path, out: Path, *, as_json: bool) -> None:
     if model is None:
         raise StoreError(f"{settings.directory} holds no model yet: there is nothing to audit")
     announced = model.announcement
-    layout = archive.read_manifest((model.bundle_directory / "manifest.json").read_bytes()).layout
+    layout = read_manifest(model.bundle_directory).layout
     with Store(settings.directory / "store", layout=announced.layout, size=announced.size) as store:
         account = store.account()
         auditor = Auditor(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgeclient import files
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.commands.options import FILE, JSON
 from edgeclient.compile.errors import require_onnx
 

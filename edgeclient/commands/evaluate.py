@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from edgeclient.bundle import archive
+from edgeclient.bundle.manifest import read_manifest
 from edgeclient.commands.options import FILE, JSON
 from edgeclient.durable.lock import StoreError
 from edgeclient.models.slots import Models
@@ -65,7 +66,7 @@ def evaluate_command(
         model = Models(settings.directory / "models").active()
         if model is None:
             raise StoreError(f"{settings.directory} holds no model yet: start edgeclient run {config} first")
-        manifest = archive.read_manifest((model.bundle_directory / "manifest.json").read_bytes())
+        manifest = read_manifest(model.bundle_directory)
         data = open_measured(settings.data, manifest, directory=settings.directory, device=settings.device)
         trainer = open_trainer(model.bundle_directory, settings.training.runtime, settings.training.threads)
         _tell(trainer.evaluate(model.parameters, data, Statistics(model.bundle_directory).load()), as_json=as_json)

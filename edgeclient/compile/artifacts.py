@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
 
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import checkpoint
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import LOSS

@@ -11,8 +11,8 @@ import onnx
 from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
 from edgeclient.bundle import archive, safetensors
-from edgeclient.bundle.archive import Buffer, Manifest, Tensor
 from edgeclient.bundle.layout import Layout, Parameter
+from edgeclient.bundle.manifest import Buffer, Manifest, Tensor
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.walk import lower

@@ -9,7 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, shape_inference
 
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import artifacts, border, bundle, forward, generate, loss
 from edgeclient.compile.bundle import Compiled, Description
 from edgeclient.compile.errors import CompileError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import artifacts
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edgeclient.bundle.archive import Manifest, Tensor
+from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.compile import native_gradients
 from edgeclient.compile.bundle import Compiled
 from edgeclient.compile.errors import CompileError

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgeclient import failpoint, files
 from edgeclient.bundle import archive
+from edgeclient.bundle.manifest import read_manifest
 from edgeclient.wire import announcement
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.errors import WireError
@@ -89,7 +90,7 @@ class Models:
         """
         where = self.bundle(announced.bundle.digest)
         assert where is not None, "the bundle comes first"
-        layout = archive.read_manifest((where / "manifest.json").read_bytes()).layout
+        layout = read_manifest(where).layout
         if (layout.digest, layout.size) != (announced.layout, announced.size):
             raise WireError("layout", f"announced {announced.layout[:16]}…, the bundle has {layout.digest[:16]}…")
         model = _model(announced, content, where)
@@ -113,9 +114,9 @@ def _model(announced: Announcement, content: bytes, where: Path) -> Model:
 
 def _is_whole(path: Path) -> bool:
     try:
-        manifest = archive.read_manifest((path / archive.MANIFEST).read_bytes())
+        manifest = read_manifest(path)
         return all(
-            sha256((path / name).read_bytes()).hexdigest() == digest for name, (_, digest) in manifest.files.items()
+            sha256((path / name).read_bytes()).hexdigest() == each.sha256 for name, each in manifest.files.items()
         )
     except (OSError, WireError):
         return False

@@ -20,7 +20,6 @@ class Sensor(NamedTuple):
         kind: its device class, "" for none.
         unit: of measurement, "" for none.
         shown: how the value is shown, as a Jinja filter.
-        known: when there is a value, as a Jinja test.
     """
 
     name: str
@@ -28,20 +27,19 @@ class Sensor(NamedTuple):
     kind: str = ""
     unit: str = ""
     shown: str = ""
-    known: str = "is defined"
 
     @property
     def template(self) -> str:
         """Gives the value, or nothing."""
         value = f"value_json.{self.key}"
-        return f"{{% if {value} {self.known} %}}{{{{ {value}{self.shown} }}}}{{% endif %}}"
+        return f"{{% if {value} is defined %}}{{{{ {value}{self.shown} }}}}{{% endif %}}"
 
 
 SENSORS: Final = {
     "battery": Sensor("battery", "battery_percent", "battery", "%"),
     "temperature": Sensor("temperature", "temperature_c", "temperature", "°C"),
     "last_upload": Sensor("last upload", "uploaded_s", "timestamp", shown=" | as_datetime"),
-    "model_version": Sensor("model version", "version", known=">= 0"),
+    "model_version": Sensor("model version", "version"),
     "activity": Sensor("activity", "doing"),
 }
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient.bundle.archive import Manifest, Tensor
+from edgeclient.bundle.manifest import Manifest, Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
 # The arrays of a batch in the model's order, labels last.

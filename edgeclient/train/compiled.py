@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient.bundle import safetensors
-from edgeclient.bundle.archive import EVAL, MANIFEST, PARAMETERS, TRAINING, Manifest, read_manifest
+from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
+from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.train import runtime
 from edgeclient.train.data import Batch
 from edgeclient.train.rounds import RoundTrainer
@@ -28,7 +29,7 @@ def compiled_trainer(directory: Path, threads: int = 1) -> RoundTrainer:
         TrainingError: no runtime is installed, or it refuses the bundle.
     """
     runtime.check_runtimes()
-    manifest = read_manifest((directory / MANIFEST).read_bytes())
+    manifest = read_manifest(directory)
     return RoundTrainer(manifest, CompiledEngine(directory, manifest, threads), initial_statistics(directory, manifest))
 
 

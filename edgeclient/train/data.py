@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.train.batches import Array, Batch, DataError, Dataset, NoExamplesError, Source, fitting
 from edgeclient.train.holdout import Examples
 from edgeclient.train.sources.arrays import Folder, Whole, array_names, is_packed, missing, read_npz

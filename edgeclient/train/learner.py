@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from edgeclient.audit import Auditor
-from edgeclient.bundle.archive import Manifest, read_manifest
+from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compress.feedback import compress, fewer
 from edgeclient.compress.pace import Limits, Pace, learnt, target, within_budget
 from edgeclient.compress.quantise import Quantiser
@@ -65,7 +65,7 @@ class Learner:
             TrainingError, DataError: the device cannot learn this; the text says what to do.
         """
         if self._opened is None or self._opened[0] != model.bundle_directory:
-            manifest = read_manifest((model.bundle_directory / "manifest.json").read_bytes())
+            manifest = read_manifest(model.bundle_directory)
             self._opened = (
                 model.bundle_directory,
                 manifest,

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.settings import Data
 from edgeclient.train.batches import Batch, DataError, Dataset, Growing, NoExamplesError
 from edgeclient.train.data import open_source

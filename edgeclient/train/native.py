@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient.bundle.archive import MANIFEST, Manifest, read_manifest
+from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.train import runtime
 from edgeclient.train.data import Batch
 from edgeclient.train.rounds import RoundTrainer
@@ -33,7 +33,7 @@ def native_trainer(directory: Path, threads: int = 1) -> RoundTrainer:
         TrainingError: the training package is missing, the bundle has no artifacts or running statistics, which
             the native runtime does not move.
     """
-    manifest = read_manifest((directory / MANIFEST).read_bytes())
+    manifest = read_manifest(directory)
     if not (directory / FOLDER).is_dir():
         raise TrainingError(f"{directory} has no native artifacts: compile the model with --native")
     if manifest.buffers:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 
 F32 = npt.NDArray[np.float32]
 # 256 KiB of each array: a block's passes stay in the cache of a Cortex-A72.

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.train.data import EVALUATION_BATCH, Batch, Dataset
 from edgeclient.train.optimiser import stepper
 from edgeclient.train.trainer import Evaluation, Interrupted, LocalRound, Plan, TrainingError

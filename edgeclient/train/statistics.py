@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient import files
-from edgeclient.bundle.archive import MANIFEST, read_manifest
+from edgeclient.bundle.manifest import read_manifest
 from edgeclient.train.compiled import initial_statistics
 
 F32 = npt.NDArray[np.float32]
@@ -29,7 +29,7 @@ class Statistics:
 
     def load(self) -> F32:
         """The last round's, else the bundle's own; float32 (l,)."""
-        initial = initial_statistics(self._directory, read_manifest((self._directory / MANIFEST).read_bytes()))
+        initial = initial_statistics(self._directory, read_manifest(self._directory))
         path = self._directory / _FILE
         if not initial.size or not path.is_file():
             return initial

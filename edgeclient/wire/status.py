@@ -1,11 +1,11 @@
 """What a device tells the fleet about itself: retained JSON, also its last will (FORMAT.md, section 8)."""
 
-import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, get_args
+from dataclasses import dataclass
+from typing import Annotated, Final
 
-from edgeclient.wire.announcement import json_object
+from edgeclient.wire import fields
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.fields import MAX_EXACT, choice, integer, number, text
 from edgeclient.wire.limits import MAX_STATUS_BYTES
 
 ONLINE: Final = "online"
@@ -16,87 +16,51 @@ DOINGS: Final = (
     "starting", "training", "sending", "receipts", "next-version", "model", "link", "paused", "quiet-hours", "battery",
     "charger", "heat", "throttled", "load", "metered", "budget", "disk", "wear", "failed", "stopped",
 )  # fmt: skip
-_MAX_NOTE: Final = 200
-# What cannot be is refused, so that a liar spoils no sum and no table. Counters begin at 0.
-COUNTS: Final = (0, 2**53)
-RANGES: Final = {
-    "version": (-1, 2**53),
-    "queued": (0, 10**6),
-    "sent": (0, 10**6),
-    "returned": (0, 10**6),
-    "battery_percent": (0, 100),
-    "temperature_c": (-100, 300),
-    "residual_norm": (0, 1e30),
-}
-_MAX_NUMBER: Final = 1e300
-_FIRST: Final = 15  # keys that are always there
+_TEXT: Final = text(200, cut=True)
+# What cannot be is refused, so that a liar spoils no sum and no table.
+_COUNT: Final = integer(0, MAX_EXACT)
+_FRAMES: Final = integer(0, 10**6)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Health of a device.
+    """Health of a device; None is what it does not know."""
 
-    Attributes:
-        state: "online" or "offline".
-        session: random per start, so that a late will cannot mark a new session offline.
-        note: what it is doing or waiting for, in plain words.
-        version: model version it has, -1 for none.
-        rounds: local rounds committed in this epoch.
-        queued: frames that have not left yet.
-        sent: frames that await a receipt.
-        returned: refused frames whose entries join the next round.
-        applied: frames that the aggregator has applied, ever.
-        refused: frames that it has refused, ever.
-        renewals: residuals dropped, each with a new epoch.
-        up_bytes: payload bytes published on `up`, resends included.
-        down_bytes: payload bytes received.
-        socket_sent: bytes that TCP has delivered, all of MQTT included.
-        socket_received: bytes that TCP has received.
-        doing: the note in one word of DOINGS.
-        time_s: when it said this, Unix seconds by its own clock; 0 for unknown.
-        uploaded_s: when it last published a frame, likewise; 0 for not in this session.
-        oldest_s: age of the oldest frame without a receipt (s).
-        software: its release.
-        battery_percent: charge; None without a battery, or where the board does not tell.
-        temperature_c: of the hottest part that tells.
-        residual_norm: Euclidean norm of what is not sent yet, after the last round of this session.
-    """
-
-    state: str
-    session: str
-    note: str = ""
-    version: int = -1
-    rounds: int = 0
-    queued: int = 0
-    sent: int = 0
-    returned: int = 0
-    applied: int = 0
-    refused: int = 0
-    renewals: int = 0
-    up_bytes: int = 0
-    down_bytes: int = 0
-    socket_sent: int = 0
-    socket_received: int = 0
-    doing: str = ""
-    time_s: int = 0
-    uploaded_s: int = 0
-    oldest_s: int = 0
-    software: str = ""
-    battery_percent: int | None = None
-    temperature_c: float | None = None
-    residual_norm: float | None = None
+    state: Annotated[str, choice(ONLINE, OFFLINE), "`online` or `offline`"]
+    session: Annotated[str, _TEXT, "random per start: a late will cannot mark a new session offline"]
+    note: Annotated[str, _TEXT, "what it does or waits for, in plain words"] = ""
+    version: Annotated[int, integer(-1, MAX_EXACT), "model version it has, −1 for none"] = -1
+    rounds: Annotated[int, _COUNT, "local rounds committed in this epoch"] = 0
+    queued: Annotated[int, _FRAMES, "frames that have not left yet"] = 0
+    sent: Annotated[int, _FRAMES, "frames that await a receipt"] = 0
+    returned: Annotated[int, _FRAMES, "refused frames whose entries join the next round"] = 0
+    applied: Annotated[int, _COUNT, "frames that the aggregator has applied, ever"] = 0
+    refused: Annotated[int, _COUNT, "frames that it has refused, ever"] = 0
+    renewals: Annotated[int, _COUNT, "residuals dropped, each with a new epoch"] = 0
+    up_bytes: Annotated[int, _COUNT, "payload bytes published on `up`, resends included"] = 0
+    down_bytes: Annotated[int, _COUNT, "payload bytes received"] = 0
+    socket_sent: Annotated[int, _COUNT, "bytes that TCP has delivered, all of MQTT included"] = 0
+    socket_received: Annotated[int, _COUNT, "bytes that TCP has received"] = 0
+    doing: Annotated[str, _TEXT, "the note in one word; see below"] = ""
+    time_s: Annotated[int, _COUNT, "when it said this, Unix seconds by its own clock; 0 for unknown"] = 0
+    uploaded_s: Annotated[int, _COUNT, "when it last published a frame, likewise; 0 for not in this session"] = 0
+    oldest_s: Annotated[int, _COUNT, "age of the oldest frame without a receipt (s)"] = 0
+    software: Annotated[str, _TEXT, "release of the client"] = ""
+    battery_percent: Annotated[int | None, integer(0, 100), "charge"] = None
+    temperature_c: Annotated[float | None, number(-100, 300), "of the hottest part that tells"] = None
+    residual_norm: Annotated[
+        float | None, number(0, 1e30), "Euclidean norm of what is not sent yet, after the last round of this session"
+    ] = None
 
 
 def encode(status: Status) -> bytes:
-    """Canonical JSON; what came after the first releases is left out where it says nothing.
+    """Canonical JSON; what has its default is left out.
 
     Example:
-        >>> encode(Status("online", "s", battery_percent=80)).count(b"temperature_c")
-        0
+        >>> encode(Status("online", "s", battery_percent=80))
+        b'{"battery_percent":80,"session":"s","state":"online"}'
     """
-    later = {field.name: field.default for field in fields(Status)[_FIRST:]}
-    told = {key: value for key, value in asdict(status).items() if key not in later or value != later[key]}
-    return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
+    return fields.json_bytes(fields.encode(status))
 
 
 def decode(data: bytes) -> Status:
@@ -107,32 +71,4 @@ def decode(data: bytes) -> Status:
     """
     if len(data) > MAX_STATUS_BYTES:
         raise WireError("too-large", f"{len(data)} bytes, at most {MAX_STATUS_BYTES} are allowed")
-    values = json_object(data)
-    known: dict[str, Any] = {}
-    for name, value in values.items():
-        kinds = _KINDS.get(name)
-        if kinds is None:
-            continue
-        if not _fits(value, kinds):
-            raise WireError("json", f"status.{name} is {str(value)[:40]!r}")
-        low, high = RANGES.get(name, COUNTS)
-        if type(value) is not str and value is not None and not low <= value <= high:
-            raise WireError("range", f"status.{name} is {str(value)[:40]}")
-        known[name] = value[:_MAX_NOTE] if type(value) is str else value
-    if missing := {"state", "session"} - known.keys():
-        raise WireError("json", f"status.{min(missing)} is missing")
-    if known["state"] not in {ONLINE, OFFLINE}:
-        raise WireError("json", f"status.state is {str(known['state'])[:40]!r}")
-    return Status(**known)
-
-
-# What may stand in which key; worked out once, since an aggregator reads thousands of these a second.
-_KINDS: Final = {field.name: get_args(field.type) or (field.type,) for field in fields(Status)}
-
-
-def _fits(value: Any, kinds: tuple[Any, ...]) -> bool:
-    if float in kinds:
-        return type(value) in (int, float) and abs(value) <= _MAX_NUMBER  # neither NaN nor infinity
-    if int in kinds:
-        return type(value) is int
-    return type(value) is str
+    return fields.decode(Status, fields.json_object(data), "status")

@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from edgeclient.bundle import safetensors
-from edgeclient.bundle.archive import EVAL, MANIFEST, PARAMETERS, TRAINING, Manifest, read_manifest
+from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
+from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.reference import Reference, gradient_error
 from edgeclient.train.compiled import CompiledEngine, compiled_trainer
@@ -29,7 +30,7 @@ class Case:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.folder = folder / name
-        self.manifest: Manifest = read_manifest((self.folder / MANIFEST).read_bytes())
+        self.manifest: Manifest = read_manifest(self.folder)
         self.values = safetensors.decode((self.folder / PARAMETERS).read_bytes())
         self.training = onnx.load(self.folder / TRAINING)
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclient.bundle import archive, safetensors
-from edgeclient.bundle.archive import Manifest, Optimiser, Tensor
 from edgeclient.bundle.layout import Layout, Parameter
+from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
 from edgeclient.failpoint import VARIABLE
 from edgeclient.models.fetch import AT_A_TIME, Fetch
 from edgeclient.models.follow import Follower

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import generate
 from edgeclient.compile.artifacts import read
 from edgeclient.compile.checkpoint import read as read_checkpoint

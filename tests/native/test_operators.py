@@ -9,7 +9,7 @@ import onnx
 import pytest
 from native_operators import OPERATORS
 
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import bundle, compiler, forward, generate
 from edgeclient.compile.bundle import Compiled, Description
 from edgeclient.compile.compiler import Options

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from native_operators import model, node
 
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.forward import in_training_form, parameters
 from edgeclient.compile.generate import generate

@@ -12,7 +12,7 @@ from decomposed import ARRANGEMENTS, CASES, MISSING, node
 from onnx import numpy_helper
 from test_unroll import layer
 
-from edgeclient.bundle.archive import Optimiser
+from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.forward import in_training_form, parameters
 from edgeclient.compile.generate import generate

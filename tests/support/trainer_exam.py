@@ -10,7 +10,8 @@ import pytest
 
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive
-from edgeclient.bundle.archive import MANIFEST, Bundle, Optimiser
+from edgeclient.bundle.archive import Bundle
+from edgeclient.bundle.manifest import MANIFEST, Optimiser
 from edgeclient.train.data import Dataset, open_data
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import Plan, TrainingError

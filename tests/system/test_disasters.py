@@ -17,10 +17,11 @@ import pytest
 
 from broker.demo import data
 from broker.processes import children
-from broker.settings import DevicePolicy, Task
+from broker.settings import Task
 from edgeclient.link.mqtt import Endpoint
+from edgeclient.wire.announcement import Policy
 
-SETTINGS = Task(goal=2, deadline_s=1.0, min_interval_s=0.2, policy=DevicePolicy(max_staleness=1000))
+SETTINGS = Task(goal=2, deadline_s=1.0, min_interval_s=0.2, policy=Policy(max_staleness=1000))
 
 
 def until(condition: Callable[[], bool], logs: Path, timeout_s: float = 60) -> None:

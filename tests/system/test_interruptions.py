@@ -12,11 +12,12 @@ import fleet
 import pytest
 
 from broker.processes import children
-from broker.settings import DevicePolicy, Task
+from broker.settings import Task
 from edgeclient.link.mqtt import Endpoint
+from edgeclient.wire.announcement import Policy
 
 # Far more than a minute's work, so that only conditions can end a round.
-SETTINGS = Task(goal=1, min_interval_s=0.2, policy=DevicePolicy(local_epochs=1000, batch_size=1))
+SETTINGS = Task(goal=1, min_interval_s=0.2, policy=Policy(local_epochs=1000, batch_size=1))
 COMMANDS = {
     "termux-battery-status": '{"plugged": "PLUGGED_AC", "percentage": 80, "temperature": 30.0}',
     "vcgencmd": "throttled=0x0",

@@ -26,12 +26,13 @@ from broker.processes import children
 from broker.registry import blobs
 from broker.registry.blobs import Blobs
 from broker.service import add_task
-from broker.settings import Aggregator, DevicePolicy, Task
+from broker.settings import Aggregator, Task
 from broker.upkeep import backup
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.mqtt import Endpoint, Event, Link, Message
 from edgeclient.settings import Mqtt, load
 from edgeclient.wire import announcement, frame, messages, topics
+from edgeclient.wire.announcement import Policy
 from edgeclient.wire.errors import REASONS
 from edgeclient.wire.messages import Hello, Receipt, Refusal
 from edgeclient.wire.reader import sealed
@@ -67,7 +68,7 @@ def _versions(settings: Aggregator, task: str) -> list[int]:
 
 def test_refused_frames_are_answered_and_change_nothing(tmp_path: Path, endpoint: Endpoint) -> None:
     task = "refusals"
-    settings = Task(goal=1, min_interval_s=0, policy=DevicePolicy(max_staleness=0))
+    settings = Task(goal=1, min_interval_s=0, policy=Policy(max_staleness=0))
     with (
         fleet.aggregator(tmp_path, endpoint, task, settings) as made,
         fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link,
@@ -404,7 +405,7 @@ def test_an_older_ledger_that_was_put_back_by_hand_continues_above_the_fleet(
 ) -> None:
     """Once a start, and only as far as versions may have come since: a liar moves nothing."""
     task = f"yesterday-{shown_by}"
-    settings = Task(goal=1, min_interval_s=0, policy=DevicePolicy(max_staleness=10))
+    settings = Task(goal=1, min_interval_s=0, policy=Policy(max_staleness=10))
     bodies = [fleet.make_frame(task, "a", epoch=EPOCH, sequence=i, seed=i) for i in range(3)]
     with fleet.hand(endpoint, topics.head(task), topics.everyone(task, "down")) as link:
         with fleet.aggregator(tmp_path, endpoint, task, settings) as made:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive
-from edgeclient.bundle.archive import Bundle, Manifest, Optimiser, Tensor
+from edgeclient.bundle.archive import Bundle
 from edgeclient.bundle.layout import Layout, Parameter
+from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
 from edgeclient.settings import Data, Source
 from edgeclient.train.batches import Batch, NoExamplesError
 from edgeclient.train.data import DataError, check_source, open_data

@@ -21,8 +21,8 @@ from trainer_exam import unpack
 
 from edgeclient import failpoint
 from edgeclient.bundle import archive
-from edgeclient.bundle.archive import Manifest, Optimiser, Tensor
 from edgeclient.bundle.layout import Layout, Parameter
+from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
 from edgeclient.commands.new.command import write
 from edgeclient.settings import Data, Source
 from edgeclient.train.batches import Batch, Cursor, DataError, Dataset, NoExamplesError

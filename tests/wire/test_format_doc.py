@@ -11,7 +11,7 @@ import pytest
 
 from edgeclient import wire
 from edgeclient.compress.update import StepValues
-from edgeclient.wire import announcement, frame, limits, messages, reader, status
+from edgeclient.wire import announcement, fields, frame, limits, messages, reader, status
 from edgeclient.wire.errors import REASONS
 from edgeclient.wire.frame import body, positions, rice, write_values
 
@@ -132,14 +132,13 @@ def test_announcement_keys() -> None:
 
 def test_status_keys_and_defaults() -> None:
     (rows,) = tables(section("8. Status"), "key")
-    names = {str: "string", int: "integer", int | None: "integer", float | None: "number"}
     expected = [
         [
-            field.name,
-            names[field.type],  # type: ignore[index]  # the module has no postponed annotations
-            {dataclasses.MISSING: "required", None: "optional"}.get(field.default, str(field.default) or '""'),
+            name,
+            each.rule.kind,
+            {dataclasses.MISSING: "required", None: "optional"}.get(each.default, str(each.default) or '""'),
         ]
-        for field in dataclasses.fields(status.Status)
+        for name, each in fields.of(status.Status).items()
     ]
     assert [row[:3] for row in rows] == expected
     words = re.search(r"`doing` is one of (.*?):", section("8. Status"), re.DOTALL)

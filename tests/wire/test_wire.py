@@ -4,7 +4,6 @@ import json
 import struct
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from edgeclient.compress.update import FloatValues, SparseUpdate, StepValues
 from edgeclient.wire import announcement, frame, messages, status, topics
 from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.errors import REASONS, WireError
+from edgeclient.wire.fields import of as keys_of
 from edgeclient.wire.frame import Origin, body
 from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, MAX_RECEIPT_LIST, MAX_SIZE, MAX_STATUS_BYTES
 from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
@@ -265,13 +265,13 @@ def test_announcement_round_trips(data: st.DataObject, size: int, exponent: int,
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_status_round_trips(data: st.DataObject) -> None:
-    text, values = st.text(max_size=200), dict[str, Any]()
-    for each in fields(Status):
-        low, high = status.RANGES.get(each.name, status.COUNTS)
-        number = st.floats(low, high) if "float" in str(each.type) else st.integers(int(low), int(high))
-        values[each.name] = data.draw(
-            text if each.type is str else st.none() | number if "None" in str(each.type) else number
-        )
+    values = dict[str, Any]()
+    for name, each in keys_of(Status).items():
+        drawn: st.SearchStrategy[Any] = st.text(max_size=200)
+        if each.rule.low is not None and each.rule.high is not None:
+            low, high = each.rule.low, each.rule.high
+            drawn = st.floats(low, high) if each.rule.kind == "number" else st.integers(int(low), int(high))
+        values[name] = data.draw(drawn | st.none() if each.default is None else drawn)
     health = Status(**(values | {"state": data.draw(st.sampled_from(["online", "offline"]))}))
     assert status.decode(status.encode(health)) == health
     assert len(status.encode(health)) <= MAX_STATUS_BYTES
@@ -515,7 +515,7 @@ def changed(data: bytes, **fields: Any) -> bytes:
     [
         ({"format": 2}, "version"),
         ({"wire": [2]}, "version"),
-        ({"wire": [1, "x"]}, "version"),
+        ({"wire": [1, "x"]}, "json"),
         ({"wire": 1}, "json"),
         ({"task": "a/b"}, "name"),
         ({"task": 7}, "json"),
@@ -533,13 +533,16 @@ def changed(data: bytes, **fields: Any) -> bytes:
         ({"scale_bits": 27}, "range"),
         ({"value_limit": 3.0}, "range"),
         ({"value_limit": 32.0}, "range"),
-        ({"value_limit": "16"}, "range"),
+        ({"value_limit": "16"}, "json"),
         ({"value_limit": 10**400}, "range"),
         ({"parameters": None}, "json"),
         ({"parameters": {"digest": "ab" * 32, "size": 400, "chunk": 65537}}, "range"),
         ({"parameters": {"digest": "ab" * 32, "size": 400, "chunk": 0}}, "range"),
         ({"bundle": {"digest": "../../etc/passwd", "size": 1, "chunk": 1}}, "range"),
-        ({"policy": {}}, "range"),
+        ({"policy": {"density": 0}}, "range"),
+        ({"policy": {"density": "1"}}, "json"),
+        ({"policy": {"steady": 0}}, "json"),
+        ({"policy": {"update_bytes": 2**40 + 1}}, "range"),
         ({"policy": []}, "json"),
     ],
 )

@@ -17,12 +17,13 @@ from broker.demo import data
 from broker.monitor.metrics import Metrics
 from broker.monitor.watch import Watch
 from broker.service import Service, add_task
-from broker.settings import Aggregator, DevicePolicy, Task
+from broker.settings import Aggregator, Task
 from edgeclient.bundle import archive
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.mqtt import Connected, Endpoint, Event, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import frame, status, topics
+from edgeclient.wire.announcement import Policy
 from edgeclient.wire.status import Status
 from tools.bench import report
 
@@ -76,7 +77,7 @@ class Side:
 
     def __init__(self, directory: Path, content: bytes, watch: Watch) -> None:
         settings = Aggregator(directory, mqtt=Mqtt())
-        task = Task(goal=64, min_interval_s=0, policy=DevicePolicy(max_staleness=1 << 30))
+        task = Task(goal=64, min_interval_s=0, policy=Policy(max_staleness=1 << 30))
         add_task(settings, TASK, content, task)
         self.link = MemoryLink()
         self.service = Service(settings, Endpoint("127.0.0.1", 1), _no_evaluation, watch)

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient.bundle import safetensors
-from edgeclient.bundle.archive import MANIFEST, PARAMETERS, read_manifest
+from edgeclient.bundle.archive import PARAMETERS
+from edgeclient.bundle.manifest import read_manifest
 from edgeclient.train import compiled, runtime
 from edgeclient.train.native import FOLDER, import_training
 from edgeclient.train.optimiser import stepper
@@ -27,7 +28,7 @@ RATE = 1e-4
 
 def compiled_step(directory: Path, batch: Batch) -> Callable[[], None]:
     """A step of the product: gradients on the plain runtime, the optimiser in NumPy."""
-    manifest = read_manifest((directory / MANIFEST).read_bytes())
+    manifest = read_manifest(directory)
     engine = compiled.CompiledEngine(directory, manifest, threads=1)
     arrays = safetensors.decode((directory / PARAMETERS).read_bytes())
     flat = np.concatenate([arrays[each.name].ravel() for each in manifest.trained])

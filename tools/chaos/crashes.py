@@ -30,10 +30,11 @@ import edgeclient
 from broker.ledger.opening import open_ledger
 from broker.registry.blobs import Blobs
 from broker.service import add_task
-from broker.settings import Aggregator, DevicePolicy, Embedded, Task
+from broker.settings import Aggregator, Embedded, Task
 from broker.upkeep import accounts
 from edgeclient import failpoint
 from edgeclient.settings import Device, load
+from edgeclient.wire.announcement import Policy
 from tools.chaos import lives
 from tools.chaos.lives import BUNDLE, TASK, Said
 
@@ -103,7 +104,7 @@ class World:
 def begun(folder: Path, seed: int, sabotage: str | None) -> World:
     """A new world."""
     world = World(folder, seed, sabotage, random.Random(seed))  # noqa: S311 (a simulation)
-    policy = DevicePolicy(density=0.15, max_staleness=2)
+    policy = Policy(density=0.15, max_staleness=2)
     add_task(
         world.settings,
         TASK,

@@ -19,7 +19,7 @@ from broker.service import Service, add_task
 from broker.settings import Aggregator, Embedded, Task
 from edgeclient import agent as agent_module
 from edgeclient.agent import Agent
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.conditions import guard as guard_module

@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 
 from broker.service import add_task
-from broker.settings import Aggregator, DevicePolicy, Task
+from broker.settings import Aggregator, Task
 from edgeclient.settings import Mqtt
+from edgeclient.wire.announcement import Policy
 from tools.chaos import task
 from tools.chaos.faults import Faults
 
@@ -68,7 +69,7 @@ def write(plan: Plan, port: int, links: dict[str, int]) -> Aggregator:
         np.savez(plan.out / name / "examples.npz", x=x, labels=labels)
         _write_device(plan, name, links[name])
     settings = Aggregator(directory=plan.out / "aggregator", mqtt=Mqtt(port=port))
-    policy = DevicePolicy(density=task.DENSITY, learning_rate=0.05, max_staleness=1 << 20)
+    policy = Policy(density=task.DENSITY, learning_rate=0.05, max_staleness=1 << 20)
     made = Task(goal=plan.goal, deadline_s=1.0, min_interval_s=0.0, keep_frames_of_versions=-1, policy=policy)
     add_task(settings, TASK, task.BUNDLE.read_bytes(), made)
     return settings

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from edgeclient.bundle import archive
+from edgeclient.bundle.manifest import read_manifest
 from edgeclient.compress.add import add
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.select import backend, select
@@ -190,7 +190,7 @@ def training(settings: Device) -> Iterator[Measured]:
     model = Models(directory).active() if directory.is_dir() else None
     if model is None:
         return
-    manifest = archive.read_manifest((model.bundle_directory / archive.MANIFEST).read_bytes())
+    manifest = read_manifest(model.bundle_directory)
     own, policy = settings.training, model.announcement.policy
     trainer = open_trainer(model.bundle_directory, own.runtime, own.threads)
     local_data = open_measured(settings.data, manifest, directory=settings.directory, device=settings.device)

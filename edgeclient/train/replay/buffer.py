@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient import failpoint, files
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.train.batches import Batch, Cursor, DataError, Growing, NoExamplesError
 from edgeclient.train.holdout import Side, held_out, nothing
 from edgeclient.train.replay.records import Records

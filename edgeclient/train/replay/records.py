@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient import failpoint, files
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.train.batches import BLOCK_BYTES, Batch
 
 I64 = npt.NDArray[np.int64]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeclient.bundle.archive import Manifest, Tensor
+from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.train.batches import BLOCK_BYTES, Array, Batch, DataError, example_bytes, fitting
 
 # What numpy.load raises for damaged files.

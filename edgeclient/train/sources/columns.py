@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient.bundle.archive import Manifest, Tensor
+from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.train.batches import Array, Batch, DataError, fitting
 
 F64 = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.train.batches import BLOCK_BYTES, Batch, DataError
 from edgeclient.train.sources.arrays import missing
 from edgeclient.train.sources.columns import Columns, batch_of, checked_options, chosen, label_number, one_input

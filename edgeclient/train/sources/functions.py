@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.train.batches import Batch, Cursor, DataError, fitting
 from edgeclient.train.sources.arrays import missing
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from edgeclient.bundle.archive import Manifest
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.train.batches import BLOCK_BYTES, Batch, Cursor, DataError, example_bytes
 from edgeclient.train.sources.arrays import missing
 from edgeclient.train.sources.columns import F64, batch_of, checked_options, chosen, label_number, one_input
