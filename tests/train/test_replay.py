@@ -140,7 +140,7 @@ for total in (60, 90, 150):
 )
 def test_killed_anywhere_nothing_is_lost_or_twice(failpoints: str, tmp_path: Path) -> None:
     def run(folder: Path, failpoints: str) -> int:
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), failpoint.VARIABLE: failpoints}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), failpoint.VARIABLE: failpoints}
         return subprocess.run([sys.executable, "-c", CRASH, str(folder)], env=environment, check=False).returncode
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
