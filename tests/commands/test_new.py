@@ -1,10 +1,7 @@
 """`edgeclient new` writes a project, and its README's commands train it."""
 
 import json
-import os
-import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +19,6 @@ from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError
 from edgeclient.wire import announcement, topics
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 MODULES = {"edgeclient": "edgeclient.cli", "edgebroker": "broker.cli"}
 
 
@@ -82,30 +78,6 @@ def test_the_readme_trains(project: Path, monkeypatch: pytest.MonkeyPatch) -> No
     status = json.loads(call("edgebroker status broker.toml --json", project))
     assert status["tasks"][0]["version"] >= 10
     assert status["tasks"][0]["devices"]["demo-1"]["applied"] >= 10
-
-
-def test_the_block_of_our_own_readme_trains(tmp_path: Path) -> None:
-    (block,) = re.findall(r"^```sh\n(edgeclient new .*?)^```", README, re.MULTILINE | re.DOTALL)
-    new, *others = block.splitlines()
-    assert len(others) == 2
-    port = free_port()  # tests share one machine
-    ours = f"sed -i s/1883/{port}/ broker.toml device.toml && echo min_free_disk_bytes = 0 >>device.toml"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with (tmp_path / "log").open("w+") as log:
-        # A group of its own, since the block leaves the aggregator behind.
-        script = ["sh", "-euc", "\n".join([new, ours, *others])]
-        running = subprocess.Popen(
-            script, cwd=tmp_path, env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, stderr=log, process_group=0
-        )
-        assert running.stdout is not None
-        try:
-            with fleet.hand(Endpoint("127.0.0.1", port), topics.head("demo")) as link:
-                fleet.await_message(link, lambda message: announcement.decode(message.payload).version >= 3)
-        finally:
-            os.killpg(running.pid, signal.SIGTERM)
-            running.communicate(timeout=30)  # until none of them has the pipe any more
-        log.seek(0)
-        assert "Traceback" not in log.read()
 
 
 def test_every_command_of_the_readme_exists(project: Path) -> None:

@@ -86,6 +86,7 @@ def test_all_of_it_is_package_data() -> None:
     found = {str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     services = {"edgeclient@.service", "edgeclient-once@.service", "edgeclient-once@.timer"}
     assert found - {f"boards/{path.name}" for path in BOARDS} == {
+        "README.md",
         "__init__.py",
         "grafana/dashboard.json",
         "mosquitto/acl",

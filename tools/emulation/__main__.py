@@ -107,7 +107,7 @@ def _installed(board: Board) -> tuple[bool, str]:
     try:
         wheel = _wheel(FOLDER / "dist")
         home, folder = FOLDER / "pi", FOLDER / "installed"
-        edgeclient = installed.install(ROOT / "README.md", wheel, home, environment, FOLDER / "wheels")
+        edgeclient = installed.install(ROOT / "edgeclient" / "README.md", wheel, home, environment, FOLDER / "wheels")
         installed_s = time.monotonic() - began_s
         said = installed.one_round(edgeclient, folder, environment)
     except (training.RoundError, subprocess.TimeoutExpired) as error:
