@@ -42,7 +42,9 @@ class Device(NamedTuple):
         """
         if self.said.state == OFFLINE:
             return OFFLINE
-        return next((each for each in ("training", "sending") if self.said.note.startswith(each)), "waiting")
+        if self.said.note.startswith("training"):
+            return "training"
+        return "sending" if self.said.note.startswith("sending") else "waiting"
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """Why nothing comes from a device: a guess from what is known of it; no I/O, no clock."""
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
-from edgeclient.wire.status import OFFLINE
+from edgeclient.wire.status import OFFLINE, Status
 
 # By then a device that lives has said something: its heartbeat comes every 15 minutes unless set otherwise.
 HANGS_S: Final = 3 * 900.0
@@ -32,27 +32,6 @@ WORDS: Final = {
 }
 
 
-class Words(Protocol):
-    """What a guess needs of a status."""
-
-    @property
-    def state(self) -> str: ...  # noqa: D102 (see Status)
-    @property
-    def doing(self) -> str: ...  # noqa: D102
-    @property
-    def note(self) -> str: ...  # noqa: D102
-    @property
-    def version(self) -> int: ...  # noqa: D102
-    @property
-    def queued(self) -> int: ...  # noqa: D102
-    @property
-    def sent(self) -> int: ...  # noqa: D102
-    @property
-    def battery_percent(self) -> int | None: ...  # noqa: D102
-    @property
-    def temperature_c(self) -> float | None: ...  # noqa: D102
-
-
 class Contact(NamedTuple):
     """What is known of a device in one task.
 
@@ -64,7 +43,7 @@ class Contact(NamedTuple):
         version: the task's current one.
     """
 
-    said: Words | None
+    said: Status | None
     asked: bool = True
     counted: bool = False
     age_s: float | None = None
@@ -103,7 +82,7 @@ def guess(contact: Contact) -> str:  # noqa: PLR0911 (one return a reason)
     return "up-to-date"
 
 
-def _gone(said: Words) -> str:
+def _gone(said: Status) -> str:
     if "stopped" in (said.doing, said.note):
         return "stopped"
     if said.battery_percent is not None and said.battery_percent <= _EMPTY_PERCENT:

@@ -84,7 +84,7 @@ class Board:
                 "upload_bytes": self._metrics.upload_bytes(),
                 "wrong": self._metrics.ready(),
             },
-            "fleet": {"states": summary.states, "reasons": summary.reasons(), "outbox": summary.outbox.total()},
+            "fleet": {"states": summary.states, "reasons": summary.reasons(), "outbox": sum(summary.outbox.values())},
             "points": [_point(each) for each in curve],
             "verdicts": self._verdicts(task),
             "events": self._happened(task),

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,20 +20,15 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker.monitor.fleet import Fleet
+from broker.monitor.inbox import MOST_BYTES, MOST_TOPICS, Inbox
 from broker.monitor.metrics import STUCK_S, Metrics
-from broker.monitor.silence import SILENT_S
-from broker.monitor.summary import Summary, summary
-from broker.monitor.unread import MOST_BYTES, MOST_TOPICS, Unread
-from broker.monitor.watch import Watch
-from broker.page import server
-from broker.page.serving import watching
 from broker.processes import children
 from broker.service import add_task
-from broker.settings import Aggregator, Monitor, Task
+from broker.settings import Aggregator, Task
 from edgeclient.link.mqtt import Endpoint
-from edgeclient.settings import ConfigError, Mqtt, load
+from edgeclient.settings import Mqtt
 from edgeclient.wire import status, topics
-from edgeclient.wire.errors import REASONS, WireError
+from edgeclient.wire.errors import REASONS
 from edgeclient.wire.status import Status
 
 ROOT = Path(str(files("firmware_configs")))
@@ -300,79 +294,7 @@ def test_ten_thousand_devices_are_scraped_in_a_tenth_of_a_second() -> None:
     assert min(taken) < 0.1
 
 
-# The book of devices
-
-
-def said(book: Fleet, device: str, state: str, session: str, **values: Any) -> None:
-    assert book.hear(topics.status("har", device), status.encode(Status(state, session, **values)))
-
-
-def told(book: Fleet) -> Summary:
-    return summary(book.devices("har").values(), book.clock())
-
-
-def states(book: Fleet) -> dict[str, int]:
-    """Those that some device is in."""
-    return {state: devices for state, devices in told(book).states.items() if devices}
-
-
-def test_a_last_will_keeps_the_outbox_and_a_late_one_changes_nothing() -> None:
-    book = Fleet()
-    said(book, "a", "online", "s1", queued=3, socket_sent=1000)
-    said(book, "a", "offline", "s1", note="connection lost")
-    assert states(book) == {"offline": 1}
-    assert told(book).outbox["queued"] == 3
-    said(book, "a", "online", "s2", queued=1)
-    said(book, "a", "offline", "s1", note="connection lost")
-    assert states(book) == {"waiting": 1}
-    assert told(book).outbox["queued"] == 1
-    said(book, "a", "offline", "s2", queued=0, socket_sent=50)
-    assert told(book).outbox["queued"] == 0
-
-
-def test_memory_is_bounded_and_lies_are_capped() -> None:
-    book = Fleet(most=3)
-    for number in range(10):
-        said(book, f"invented-{number}", "online", "s", queued=10**6)
-    assert states(book) == {"waiting": 3}
-    assert book.left_out == 7
-    assert told(book).outbox["queued"] == 3 * 10**6
-    said(book, "invented-0", "offline", "s", queued=1, socket_sent=1)
-    assert states(book)["offline"] == 1
-    assert book.hear(topics.status("har", "invented-0"), b"")  # it has left
-    assert states(book) == {"waiting": 2}
-
-
-def test_an_hour_of_silence_counts_with_its_reason_and_the_same_words_again_do_not_end_it() -> None:
-    now = [0.0]
-    book = Fleet(clock=lambda: now[0])
-    said(book, "a", "online", "s", battery_percent=7, doing="training", socket_sent=9)
-    said(book, "a", "offline", "s")  # its will
-    said(book, "b", "offline", "s", doing="stopped")
-    said(book, "c", "online", "s", doing="metered")
-    now[0] = SILENT_S
-    assert not told(book).silent
-    book.connected()  # a reconnect brings the retained ones again: the will, without what was said before
-    said(book, "a", "offline", "s")
-    said(book, "b", "offline", "s", doing="stopped")
-    said(book, "c", "online", "s", doing="metered", socket_sent=5)  # a heartbeat
-    now[0] += 1
-    assert told(book).silent == {"battery-empty": 1, "stopped": 1}
-    assert told(book).doings == {"metered": 1}
-    now[0] += SILENT_S
-    assert told(book).silent["hangs"] == 1
-
-
-def test_words_of_devices_are_bounded_and_numbers_are_spread() -> None:
-    book = Fleet()
-    for number in range(40):
-        said(book, f"d{number}", "online", "s", doing=f"invented-{number}", queued=number, residual_norm=1e30)
-    said(book, "old", "online", "s")
-    assert told(book).doings == {"other": 41}
-    spread = told(book).depths
-    assert spread.counts[:4] == [2, 1, 1, 3]  # 0, 1, 2 and 3 to 5 frames
-    assert (sum(spread.counts), spread.total) == (41, sum(range(40)))
-    assert told(book).norms.total == 40 * 1e9
+# Statuses that wait
 
 
 def test_uploads_go_first_and_statuses_are_read_when_there_is_time() -> None:
@@ -396,42 +318,29 @@ def test_what_waits_to_be_read_is_bounded() -> None:
     assert metrics.unread <= MOST_TOPICS
     for number in range(3000):
         metrics.heard(topics.status("har", f"long-{number}"), b"x" * 8000)
-    assert metrics._unread._bytes <= MOST_BYTES + 8000
+    assert metrics._inbox._bytes <= MOST_BYTES + 8000
     metrics.heard(topics.status("har", "a"), b"x" * 10_000)
     assert samples(metrics.exposition())["edgebroker_rejected_messages_total", frozenset({"too-large"})] == 1
     metrics.connected(up=True)
-    assert metrics._unread._bytes == 0
+    assert metrics._inbox._bytes == 0
 
 
 def test_a_late_will_does_not_hide_who_came_back_while_nobody_read() -> None:
-    unread, topic = Unread(), topics.status("har", "a")
+    inbox, topic = Inbox(), topics.status("har", "a")
     born, again = (status.encode(Status("online", session)) for session in ("s1", "s2"))
     will = status.encode(Status("offline", "s1"))
     for payload in (born, again, will):
-        unread.put(topic, payload)
+        inbox.put(topic, payload)
     book = Fleet()
-    for message in unread.take(9):
+    for message in inbox.take(9):
         book.hear(*message)
-    assert states(book) == {"waiting": 1}
+    assert [device.state for device in book.devices("har").values()] == ["waiting"]
     for payload in (born, will):
-        unread.put(topic, payload)
-    assert unread.take(9) == [(topic, born), (topic, will)]
+        inbox.put(topic, payload)
+    assert inbox.take(9) == [(topic, born), (topic, will)]
     for payload in (will, again):
-        unread.put(topic, payload)
-    assert unread.take(9) == [(topic, again)]
-
-
-@pytest.mark.parametrize("payload", [b"\xff", b"[]", b"{}", b"x" * 100_000, b'{"state":"asleep","session":"a"}'])
-def test_what_is_no_status_is_refused(payload: bytes) -> None:
-    book = Fleet()
-    with pytest.raises(WireError):
-        book.hear(topics.status("har", "a"), payload)
-    assert len(book) == 0
-
-
-@pytest.mark.parametrize("topic", ["edge/v1/status/up/a", "edge/v1/har/up/status", "edge/v1/har/up/a"])
-def test_uploads_are_no_statuses(topic: str) -> None:
-    assert not Fleet().hear(topic, b"{}")
+        inbox.put(topic, payload)
+    assert inbox.take(9) == [(topic, again)]
 
 
 # HTTP
@@ -444,58 +353,6 @@ def get(url: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
-
-
-def test_routes_and_probes() -> None:
-    wrong = [""]
-
-    async def healthz(_: server.Query) -> server.Answer:
-        return server.verdict(wrong[0])
-
-    site = server.Site({"/healthz": healthz})
-    with server.serving("127.0.0.1", 0, site) as url:
-        assert get(f"{url}/healthz?x=1") == (200, "ok\n")
-        wrong[0] = "no room"
-        assert get(f"{url}/healthz") == (503, "no room\n")
-        assert get(f"{url}/etc/passwd") == (404, "try /healthz\n")
-        port = int(url.rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port)) as silent:
-            silent.sendall(b"GET /")  # and never ends: others are answered meanwhile
-            assert get(f"{url}/healthz")[0] == 503
-        with (
-            pytest.raises(ConfigError, match=f"port {port}: Address already in use"),
-            server.serving("127.0.0.1", port, site),
-        ):
-            pass
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{url}/healthz", timeout=5)
-
-
-def test_it_can_be_switched_off(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('directory = "d"\n[embedded]\n[monitor]\nenabled = false\n')
-    with watching(load(tmp_path / "a.toml", Aggregator)) as watch:
-        assert type(watch) is Watch
-    assert not watch.listens
-    (tmp_path / "a.toml").write_text('directory = "d"\n[embedded]\n[monitor]\n')
-    assert load(tmp_path / "a.toml", Aggregator).monitor == Monitor("127.0.0.1", 9464)
-    (tmp_path / "a.toml").write_text('directory = "d"\n[embedded]\n[monitor]\nport = 70000\n')
-    with pytest.raises(ConfigError, match="port"):
-        load(tmp_path / "a.toml", Aggregator)
-
-
-@pytest.mark.parametrize("package", ["prometheus_client", "aiohttp"])
-def test_without_a_package_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, package: str
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    for module in ("broker.page.server", "broker.monitor.series", "broker.monitor.metrics", "broker.page.routes"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    settings = Aggregator(tmp_path, mqtt=Mqtt(), monitor=Monitor(port=0))
-    with pytest.raises(ConfigError, match="pip install"), watching(settings):
-        pass
-    with watching(Aggregator(tmp_path, mqtt=Mqtt())) as watch:  # nobody has asked: a note
-        assert type(watch) is Watch
-    assert "no web page: [monitor] needs" in caplog.text
 
 
 @contextmanager

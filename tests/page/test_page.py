@@ -20,7 +20,6 @@ from served import TASK, TOKEN, Page, served
 
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
-from broker.monitor.fleet import Device, Fleet
 from broker.page.directory import PAGE
 from broker.page.gate import Gate, read_token
 from broker.page.server import MAX_CONNECTIONS
@@ -311,17 +310,6 @@ def test_what_is_not_there(page: Page) -> None:
     assert page.ask("/api/first", method="POST").status == 405
 
 
-def test_memory_is_bounded() -> None:
-    book = Fleet(clock=lambda: 0.0, most=3)
-    for number in range(10):
-        book.hear(topics.status(TASK, f"a{number}"), status.encode(Status("online", "s")))
-    assert len(book.devices(TASK)) == 3
-    for _ in range(500):
-        for state in ("offline", "online"):
-            book.hear(topics.status(TASK, "a0"), status.encode(Status(state, "s")))
-    assert len(book.events) == 100
-
-
 # What it shows
 
 
@@ -348,45 +336,6 @@ def test_pages_of_a_fleet(page: Page) -> None:
     assert [row["name"] for row in page.json("/api/devices", search="CE-24")["rows"]] == [
         f"device-24{n}" for n in range(10)
     ]
-
-
-def test_states() -> None:
-    for said, state in (
-        (Status("online", "s", note="training"), "training"),
-        (Status("online", "s", note="60 °C is over 55 °C: training waits"), "waiting"),
-        (Status("online", "s", note="sending"), "sending"),
-        (Status("offline", "s", note="training"), "offline"),
-    ):
-        assert Device(said, None, 0.0).state == state
-
-
-def test_since_when_survives_a_new_connection() -> None:
-    now = [0.0]
-    book = Fleet(clock=lambda: now[0], wall=lambda: now[0])
-
-    def hear(device: str, state: str, session: str = "s") -> None:
-        now[0] += 10
-        book.hear(topics.status(TASK, device), status.encode(Status(state, session)))
-
-    def since(device: str) -> float | None:
-        found = book.find(TASK, device)
-        assert found is not None
-        return found.since_s
-
-    book.connected()
-    now[0] = -9.0
-    hear("old", "online")  # kept by the broker: since when is unknown
-    hear("a", "online")
-    hear("a", "offline")
-    assert (since("old"), since("a")) == (None, 21.0)
-    assert [event.text for event in book.events] == ["is offline: "]
-    book.connected()
-    now[0] -= 9
-    hear("a", "offline")
-    assert (since("a"), book.find(TASK, "old")) == (21.0, None)
-    hear("a", "online", "s2")
-    hear("a", "offline", "s")  # the late will of the first session
-    assert [device.state for device in book.devices(TASK).values()] == ["waiting"]
 
 
 def entry(device: str, sequence: int, refusal: Refusal | None = None) -> Entry:

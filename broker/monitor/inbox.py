@@ -12,13 +12,13 @@ MOST_BYTES: Final = 16 << 20
 _OFFLINE: Final = b'"offline"'
 
 
-class Unread:
+class Inbox:
     """Filled by the service's thread, emptied by it or by a scrape's.
 
     Example:
-        >>> unread = Unread()
-        >>> for payload in (b"old", b"new"): unread.put("edge/v1/har/status/pi-7", payload)
-        >>> unread.take(9), unread.take(9)
+        >>> inbox = Inbox()
+        >>> for payload in (b"old", b"new"): inbox.put("edge/v1/har/status/pi-7", payload)
+        >>> inbox.take(9), inbox.take(9)
         ([('edge/v1/har/status/pi-7', b'new')], [])
     """
 
