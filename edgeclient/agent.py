@@ -26,7 +26,7 @@ from edgeclient.models.slots import Model, Models
 from edgeclient.presence.session import Presence
 from edgeclient.presence.teller import Teller
 from edgeclient.settings import ConfigError, Device
-from edgeclient.train.data import NoExamplesError
+from edgeclient.train.batches import NoExamplesError
 from edgeclient.train.learner import Learner
 from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.uplink.receipts import Receipts

@@ -21,7 +21,7 @@ from edgeclient.commands.warmup import warmup_command
 from edgeclient.compile.errors import CompileError
 from edgeclient.durable.lock import StoreError
 from edgeclient.settings import ConfigError
-from edgeclient.train.data import DataError
+from edgeclient.train.batches import DataError
 from edgeclient.train.trainer import TrainingError
 from edgeclient.wire.errors import WireError
 

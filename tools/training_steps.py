@@ -17,8 +17,8 @@ from broker.demo import data as demo_data
 from edgeclient.bundle import archive, safetensors
 from edgeclient.bundle.archive import PARAMETERS
 from edgeclient.bundle.manifest import Optimiser, read_manifest
+from edgeclient.train.batches import Batch
 from edgeclient.train.compiled import CompiledEngine, initial_statistics
-from edgeclient.train.data import Batch
 from edgeclient.train.optimiser import stepper
 
 GOLDEN = Path(__file__).parents[1] / "tests/data/training-step.npz"

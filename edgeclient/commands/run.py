@@ -14,7 +14,8 @@ from edgeclient.agent import TURN_S, Agent
 from edgeclient.commands.options import FILE
 from edgeclient.durable.lock import StoreError
 from edgeclient.settings import ConfigError, Device, load
-from edgeclient.train.data import DataError, check_source
+from edgeclient.train.batches import DataError
+from edgeclient.train.data import check_source
 from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.trainer import TrainingError
 

@@ -168,8 +168,3 @@ class Board:
             return shutil.disk_usage(self._directory).free
         except OSError:
             return None
-
-
-def observe(root: Path = Path("/")) -> Observed:
-    """The conditions now, once."""
-    return Board(root=root).observe()

@@ -87,9 +87,8 @@ class Link:
             manual_ack=True,
         )
         self._client.suppress_exceptions = True
-        self._client.max_inflight_messages = (
-            0  # the caller's window paces; paho's counter leaks when its queue is emptied
-        )
+        # The caller's window paces; paho's counter leaks when its queue is emptied.
+        self._client.max_inflight_messages = 0
         # A fleet that lost its broker comes back all at once; paho takes fractions, whatever its annotation says.
         self._backoff_s: Any = random.uniform(0.5, 1.5)  # noqa: S311 (no secret)
         self._back_off(MAX_BACKOFF_S)

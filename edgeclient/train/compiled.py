@@ -10,7 +10,7 @@ from edgeclient.bundle import safetensors
 from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
 from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.train import runtime
-from edgeclient.train.data import Batch
+from edgeclient.train.batches import Batch
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import TrainingError
 

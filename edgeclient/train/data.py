@@ -10,30 +10,15 @@ package.module:function, file.py:function    arrays, or batches of them
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from edgeclient.bundle.manifest import Manifest
-from edgeclient.train.batches import Array, Batch, DataError, Dataset, NoExamplesError, Source, fitting
+from edgeclient.train.batches import DataError, Dataset, Source
 from edgeclient.train.holdout import Examples
 from edgeclient.train.sources.arrays import Folder, Whole, array_names, is_packed, missing, read_npz
 from edgeclient.train.sources.csv_file import CsvFile
 from edgeclient.train.sources.functions import Stream, called, function_of, is_function
 from edgeclient.train.sources.query import SUFFIXES, Query
-
-__all__ = [
-    "EVALUATION_BATCH",
-    "Array",
-    "Batch",
-    "DataError",
-    "Dataset",
-    "NoExamplesError",
-    "check_source",
-    "fitting",
-    "open_data",
-    "open_source",
-]
-
-EVALUATION_BATCH: Final = 256
 
 
 def open_data(source: str, options: Mapping[str, Any], manifest: Manifest) -> Dataset:

@@ -12,7 +12,7 @@ from edgeclient.bundle.manifest import Manifest
 from edgeclient.settings import Data
 from edgeclient.train.batches import Batch, DataError, Dataset, Growing, NoExamplesError
 from edgeclient.train.data import open_source
-from edgeclient.train.holdout import Examples, Side
+from edgeclient.train.holdout import Examples
 from edgeclient.train.replay.buffer import Bounds, Buffer
 from edgeclient.train.sources.functions import Stream
 from edgeclient.train.sources.query import Query
@@ -107,8 +107,8 @@ def open_local(data: Data, manifest: Manifest, *, directory: Path, device: str) 
     growing: Growing = source
     buffer = _buffer(data, manifest, directory, device)
     return Local(
-        _Replayed(buffer, "train"),
-        _Replayed(buffer, "holdout") if data.holdout else None,
+        buffer.side("train"),
+        buffer.side("holdout") if data.holdout else None,
         lambda proceed: buffer.take(growing, proceed=proceed),
     )
 
@@ -123,11 +123,6 @@ def open_measured(data: Data, manifest: Manifest, *, directory: Path, device: st
         return _buffer(data, manifest, directory, device).side("holdout" if data.holdout else "train")
     local = open_local(data, manifest, directory=directory, device=device)
     return local if local.holdout is None else local.holdout
-
-
-def replay_bytes(data: Data, manifest: Manifest) -> int:
-    """What the replay buffer takes on the disk; 0 without one."""
-    return _buffer(data, manifest, Path(), "").disk_bytes if data.replay_examples else 0
 
 
 def gain(
@@ -189,17 +184,6 @@ class _Some:
             left -= len(batch[-1])
             if left <= 0:
                 return
-
-
-class _Replayed:
-    """Whatever one side of the buffer holds when a pass begins."""
-
-    def __init__(self, buffer: Buffer, side: Side) -> None:
-        self._buffer = buffer
-        self._side: Side = side
-
-    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
-        return self._buffer.side(self._side).batches(batch_size, rng)
 
 
 def _buffer(data: Data, manifest: Manifest, directory: Path, device: str) -> Buffer:

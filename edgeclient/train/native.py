@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.train import runtime
-from edgeclient.train.data import Batch
+from edgeclient.train.batches import Batch
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import TrainingError
 

@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeclient.bundle.manifest import Manifest
-from edgeclient.train.data import EVALUATION_BATCH, Batch, Dataset
+from edgeclient.train.batches import Batch, Dataset
 from edgeclient.train.optimiser import stepper
 from edgeclient.train.trainer import Evaluation, Interrupted, LocalRound, Plan, TrainingError
 
 F32 = npt.NDArray[np.float32]
+_EVALUATION_BATCH: Final = 256
 
 
 class Engine(Protocol):
@@ -89,7 +90,7 @@ class RoundTrainer:
         weights = np.ascontiguousarray(parameters[:trained])
         total, hits, examples, answers = 0.0, 0, 0, 0
         counts: npt.NDArray[np.int64] = np.zeros(classes or 0, np.int64)
-        for batch in data.batches(EVALUATION_BATCH, None):
+        for batch in data.batches(_EVALUATION_BATCH, None):
             loss, output = self._engine.judge(weights, statistics, batch)
             labels = batch[-1]
             total += loss * len(labels)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgeclient.train.data import Dataset
+from edgeclient.train.batches import Dataset
 
 F32 = npt.NDArray[np.float32]
 

@@ -24,7 +24,7 @@ from edgeclient.conditions.board import Observed
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.models.slots import Models
 from edgeclient.settings import Device, load
-from edgeclient.train.data import DataError
+from edgeclient.train.batches import DataError
 from edgeclient.wire import announcement, topics
 
 ROOT = Path(__file__).parents[2]

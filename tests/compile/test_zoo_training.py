@@ -14,8 +14,9 @@ from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
 from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.reference import Reference, gradient_error
+from edgeclient.train.batches import Batch, Dataset
 from edgeclient.train.compiled import CompiledEngine, compiled_trainer
-from edgeclient.train.data import Batch, Dataset, open_data
+from edgeclient.train.data import open_data
 from edgeclient.train.trainer import Plan
 from tools.zoo import ZOO
 

@@ -12,7 +12,8 @@ from broker.demo import data as demo_data
 from edgeclient.bundle import archive
 from edgeclient.bundle.archive import Bundle
 from edgeclient.bundle.manifest import MANIFEST, Optimiser
-from edgeclient.train.data import Dataset, open_data
+from edgeclient.train.batches import Dataset
+from edgeclient.train.data import open_data
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import Plan, TrainingError
 from edgeclient.train.trainers import open_trainer

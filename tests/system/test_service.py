@@ -29,7 +29,8 @@ from broker.service import add_task
 from broker.settings import Aggregator, Task
 from broker.upkeep import backup
 from edgeclient.compress.feedback import compress_with_feedback
-from edgeclient.link.mqtt import Endpoint, Event, Link, Message
+from edgeclient.link.events import Event
+from edgeclient.link.mqtt import Endpoint, Link, Message
 from edgeclient.settings import Mqtt, load
 from edgeclient.wire import announcement, frame, messages, topics
 from edgeclient.wire.announcement import Policy

@@ -20,8 +20,8 @@ from edgeclient.bundle.archive import Bundle
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
 from edgeclient.settings import Data, Source
-from edgeclient.train.batches import Batch, NoExamplesError
-from edgeclient.train.data import DataError, check_source, open_data
+from edgeclient.train.batches import Batch, DataError, NoExamplesError
+from edgeclient.train.data import check_source, open_data
 from edgeclient.train.holdout import held_out
 from edgeclient.train.local import open_local, open_measured
 from edgeclient.train.sources import arrays, csv_file, query

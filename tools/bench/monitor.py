@@ -20,7 +20,8 @@ from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
 from edgeclient.bundle import archive
 from edgeclient.compress.feedback import compress_with_feedback
-from edgeclient.link.mqtt import Connected, Endpoint, Event, Link, Message
+from edgeclient.link.events import Event
+from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import frame, status, topics
 from edgeclient.wire.announcement import Policy

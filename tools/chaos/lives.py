@@ -25,7 +25,8 @@ from edgeclient.compress.update import SparseUpdate
 from edgeclient.conditions import guard as guard_module
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.conditions.guard import Guard
-from edgeclient.link.mqtt import Connected, Endpoint, Event, Link, Message
+from edgeclient.link.events import Event
+from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Device, structure
 from edgeclient.train import learner as learner_module
 from edgeclient.train.learner import Learner

@@ -14,9 +14,9 @@ import click
 from edgeclient.commands.doctor import bench, machine, software, task
 from edgeclient.commands.doctor.findings import Check, Finding, found, table, worst
 from edgeclient.commands.options import FILE, JSON
-from edgeclient.conditions.board import observe
+from edgeclient.conditions.board import Board
 from edgeclient.settings import Device
-from edgeclient.train.data import DataError
+from edgeclient.train.batches import DataError
 from edgeclient.train.trainer import TrainingError
 from edgeclient.wire.errors import WireError
 
@@ -92,7 +92,7 @@ def checks(settings: Device | None) -> list[tuple[str, Check, float]]:
 def measurements(settings: Device | None) -> list[tuple[str, Callable[[], Iterable[bench.Measured]]]]:
     """What --bench measures."""
     made: list[tuple[str, Callable[[], Iterable[bench.Measured]]]] = [
-        (f"selection, {n:,} parameters", partial(bench.selection, n)) for n in bench.sizes(observe().free_bytes)
+        (f"selection, {n:,} parameters", partial(bench.selection, n)) for n in bench.sizes(Board().observe().free_bytes)
     ]
     made.append(("codecs", bench.codecs))
     if settings is not None:

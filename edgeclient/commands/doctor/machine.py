@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import edgeclient
 from edgeclient.commands.doctor.findings import Finding
-from edgeclient.conditions.board import Board, Observed, observe
+from edgeclient.conditions.board import Board, Observed
 
 # A small model's training session takes 95 MiB.
 _MEMORY_BYTES: Final = 128 << 20
@@ -54,7 +54,7 @@ def judge_conditions(observed: Observed) -> Finding:
 
 def memory() -> Iterator[Finding]:
     """Memory that is there and that is free."""
-    yield judge_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), observe().free_bytes)
+    yield judge_memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), Board().observe().free_bytes)
 
 
 def judge_memory(total: int, free: int | None) -> Finding:

@@ -11,7 +11,8 @@ from typing import Final
 from edgeclient.commands.doctor.findings import Finding
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
 from edgeclient.settings import ConfigError, Device, load
-from edgeclient.train.data import DataError, check_source
+from edgeclient.train.batches import DataError
+from edgeclient.train.data import check_source
 from edgeclient.wire import announcement, topics
 from edgeclient.wire.errors import WireError
 

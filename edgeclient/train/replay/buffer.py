@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,11 +102,6 @@ class Buffer:
         self._about = json.dumps(described, sort_keys=True, default=str)
         self._name = name
 
-    @property
-    def disk_bytes(self) -> int:
-        """What it takes on the disk, from its first use on."""
-        return self._records.capacity * self._records.record_bytes
-
     def take(self, source: Growing, *, proceed: Callable[[], bool] = lambda: True) -> int:
         """Take in what is new, and keep it through power loss.
 
@@ -136,8 +131,8 @@ class Buffer:
         return state.trained + state.held - before.trained - before.held
 
     def side(self, side: Side) -> "Kept":
-        """What training, or the holdout, has now."""
-        return Kept(self._records, self._live(side), nothing(self._name, side))
+        """What training, or the holdout, has whenever a pass begins."""
+        return Kept(self._records, lambda: self._live(side), nothing(self._name, side))
 
     def _add(self, state: State, batch: Batch, cursor: Cursor) -> State:
         capacity, held_places = self._bounds.capacity, self._bounds.held
@@ -195,26 +190,16 @@ class Buffer:
         raise DataError(f"{path} is of a newer edgeclient: update this one, or delete {self._directory}")
 
     def _save(self, state: State) -> None:
-        values = {
-            "format": _FORMAT,
-            "about": state.about,
-            "trained": state.trained,
-            "held": state.held,
-            "cursor": state.cursor,
-        }
-        files.replace(self._directory / _STATE, json.dumps(values).encode())
+        files.replace(self._directory / _STATE, json.dumps({"format": _FORMAT, **asdict(state)}).encode())
 
 
 class Kept:
     """Examples of a buffer as a Dataset; see `Buffer.side`."""
 
-    def __init__(self, records: Records, live: I64, otherwise: str) -> None:
+    def __init__(self, records: Records, live: Callable[[], I64], otherwise: str) -> None:
         self._records = records
         self._live = live
         self._otherwise = otherwise
-
-    def __len__(self) -> int:
-        return len(self._live)
 
     def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
         """See Dataset.
@@ -222,9 +207,10 @@ class Kept:
         Raises:
             NoExamplesError: there is none.
         """
-        if not len(self._live):
+        live = self._live()
+        if not len(live):
             raise NoExamplesError(self._otherwise)
-        order = self._live if rng is None else self._live[rng.permutation(len(self._live))]
+        order = live if rng is None else live[rng.permutation(len(live))]
         for first in range(0, len(order), batch_size):
             batch = self._records.read(order[first : first + batch_size])
             if len(batch[-1]):

@@ -112,13 +112,13 @@ def label_number(cell: Any, columns: Columns) -> float:
     """A label cell as a number.
 
     Raises:
-        ValueError: it is neither a number nor one of the classes.
+        ValueError: it is neither a number nor one of the classes; the text goes on from the cell's name.
     """
-    if columns.classes:
-        if cell not in columns.classes:
-            raise ValueError(f"is {str(cell)[:40]!r}, [data.options] classes has {', '.join(columns.classes)}")
-        return float(columns.classes[cell])
-    return float(cell)
+    try:
+        return float(columns.classes[cell] if columns.classes else cell)
+    except (KeyError, ValueError, TypeError):
+        known = f"[data.options] classes has {', '.join(columns.classes)}" if columns.classes else ""
+        raise ValueError(f"is {repr(cell)[:40]}, {known or 'no number: words need classes = [...]'}") from None
 
 
 def batch_of(inputs: F64, labels: F64, manifest: Manifest, where: str) -> Batch:

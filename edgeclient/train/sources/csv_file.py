@@ -98,8 +98,7 @@ class CsvFile:
             try:
                 label_number(row[at], columns)
             except ValueError as error:
-                why = str(error) if columns.classes else f"is {row[at][:40]!r}, no number: words need classes = [...]"
-                self._refuse(line, columns.names[at], why)
+                self._refuse(line, columns.names[at], str(error))
         for at in columns.inputs:
             try:
                 float(row[at])

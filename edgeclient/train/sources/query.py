@@ -152,9 +152,8 @@ class Query:
         for position in self._columns.labels:
             try:
                 made.append(label_number(row[position], self._columns))
-            except (ValueError, TypeError) as error:
-                why = str(error) if self._columns.classes else f"is {repr(row[position])[:40]}, no number"
-                raise self._refused(at, repr(self._columns.names[position]), why) from None
+            except ValueError as error:
+                raise self._refused(at, repr(self._columns.names[position]), str(error)) from None
         return made
 
     def _refused(self, at: int, column: str, why: str) -> DataError:
