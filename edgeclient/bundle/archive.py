@@ -21,6 +21,8 @@ from edgeclient.wire.errors import WireError
 PARAMETERS: Final = "parameters.safetensors"
 TRAINING: Final = "training.onnx"
 EVAL: Final = "eval.onnx"
+# The user's model without what training moves; bundle.forward puts it back. Bundles made from artifacts have none.
+FORWARD: Final = "forward.onnx"
 # Frozen weights, which the graphs read as external data.
 FROZEN: Final = "frozen.safetensors"
 MAX_FILES: Final = 64

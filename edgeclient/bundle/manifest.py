@@ -26,7 +26,7 @@ from edgeclient.wire.fields import (
     text,
 )  # fmt: skip
 
-FORMAT: Final = 2
+FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 MAX_DIMENSIONS: Final = 16
 _TEXT: Final = text(1000)

@@ -135,6 +135,7 @@ def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as
         "optimiser": made.manifest.optimiser.name,
         "loss": made.manifest.loss,
         "nodes": len(made.training.graph.node),
+        "forward": made.skeleton is not None,
         **report.as_json(),
     }
     if as_json:
@@ -142,6 +143,9 @@ def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as
         return
     click.echo(f"{out}: {len(content)} bytes, {told['trained']} trained parameters, {told['nodes']} operators")
     click.echo(report.text())
+    if not told["forward"]:
+        why = "it began with training artifacts" if model is None else "what is trained is not in MODEL as it stands"
+        click.echo(f"no forward graph in the bundle, so no export of what is learnt: {why}")
 
 
 def _options(given: dict[str, Any], source: Path | None) -> Any:

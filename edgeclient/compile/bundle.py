@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 from edgeclient.bundle import archive, safetensors
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Buffer, Manifest, Tensor
+from edgeclient.compile import skeleton
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.walk import lower
@@ -21,8 +23,6 @@ from edgeclient.wire.errors import WireError
 F32 = npt.NDArray[np.float32]
 POLICIES: Final = ("shared", "local")
 _DTYPES: Final = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
-# Smaller constants stay inside the graphs: a header entry would cost as much as it saves.
-_EXTERNAL_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Compiled:
         artifacts: what it was lowered from, by file name.
         native: whether they go into the bundle.
         forward: the model that it all began with, one output; None when it began with artifacts.
+        given: the same as its user gave it, likewise.
     """
 
     training: onnx.ModelProto
@@ -65,19 +66,29 @@ class Compiled:
     artifacts: Mapping[str, bytes]
     native: bool
     forward: onnx.ModelProto | None = None
+    given: onnx.ModelProto | None = None
+
+    @cached_property
+    def skeleton(self) -> onnx.ModelProto | None:
+        """The user's model without what training moves; None when nothing was given, or it was rewritten too far."""
+        shapes = {name: value.shape for name, value in self.parameters.items()}
+        return None if self.given is None else skeleton.without(self.given, shapes)
 
     def packed(self) -> bytes:
         """The bundle; the same artifacts give the same bytes."""
         frozen: dict[str, F32] = {}
-        graphs = [_externalised(model, frozen) for model in (self.training, self.evaluation)]
+        models = {archive.TRAINING: self.training, archive.EVAL: self.evaluation}
+        if self.skeleton is not None:
+            models[archive.FORWARD] = self.skeleton
+        graphs = {name: _externalised(model, frozen) for name, model in models.items()}
         files = {archive.PARAMETERS: safetensors.encode(self.parameters)}
         if frozen:
             content = safetensors.encode(dict(sorted(frozen.items())))
             files[archive.FROZEN] = content
             places = safetensors.places(content)
-            for graph in graphs:
+            for graph in graphs.values():
                 _place(graph, places)
-        files[archive.TRAINING], files[archive.EVAL] = (graph.SerializeToString(deterministic=True) for graph in graphs)
+        files |= {name: graph.SerializeToString(deterministic=True) for name, graph in graphs.items()}
         if self.native:
             files |= {f"native/{name}": content for name, content in self.artifacts.items()}
         return archive.encode(self.manifest, files)
@@ -262,12 +273,12 @@ def _check(model: onnx.ModelProto) -> None:
 
 
 def _externalised(model: onnx.ModelProto, frozen: dict[str, F32]) -> onnx.ModelProto:
-    """Large float32 constants of both graphs go, once, into a file of their own."""
+    """Large float32 constants of all graphs go, once, into a file of their own."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
     for tensor in made.graph.initializer:
         value = numpy_helper.to_array(tensor)
-        if value.dtype != np.float32 or value.nbytes < _EXTERNAL_BYTES or not np.isfinite(value).all():
+        if value.dtype != np.float32 or value.nbytes < skeleton.EXTERNAL_BYTES or not np.isfinite(value).all():
             continue
         name = sha256(value.tobytes() + repr(value.shape).encode()).hexdigest()[:16]
         frozen[name] = value

@@ -98,7 +98,7 @@ def compile_model(model: onnx.ModelProto, options: Options, tell: Callable[[str]
     made = generate.generate(loss.with_loss(prepared, options.loss), trained, options.optimiser)
     tell("lowering to standard operators")
     lowered = bundle.compiled(replace(made, optimiser=options.optimiser), options.description)
-    return replace(lowered, forward=_chosen(model, options))
+    return replace(lowered, forward=_chosen(model, options), given=model)
 
 
 def prepare(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:

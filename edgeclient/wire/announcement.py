@@ -125,10 +125,10 @@ def decode(data: bytes) -> Announcement:
         raise WireError("version", f"announcement format is not {FORMAT}")
     made = fields.decode(Announcement, values, "announcement", whole=True)
     if FRAME_VERSION not in made.wire:
-        theirs = ", ".join(map(str, made.wire))
+        theirs = f"frame versions {list(made.wire)}"
         raise WireError(
             "version",
-            f"the aggregator reads frames {theirs}, this device writes {FRAME_VERSION}: update edgeclient here",
+            f"the aggregator reads {theirs}, this device writes {FRAME_VERSION}: update edgeclient here",
         )
     if math.frexp(made.value_limit)[0] != 0.5 or made.value_limit * 2**made.scale_bits > 2**30:
         raise WireError("range", f"value_limit {made.value_limit} with scale_bits {made.scale_bits}")

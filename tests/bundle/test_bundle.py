@@ -206,8 +206,8 @@ def test_parameters_that_are_not_finite() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"format": 1}, "version"),
-        ({"format": 3}, "version"),
+        ({"format": 0}, "version"),
+        ({"format": 2}, "version"),
         ({"format": True}, "version"),
         ({"format": None}, "version"),
         ({"layout": "00" * 32}, "layout"),

@@ -10,8 +10,10 @@ import onnx
 import pytest
 
 from edgeclient.bundle import safetensors
-from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
+from edgeclient.bundle.archive import EVAL, FORWARD, FROZEN, PARAMETERS, TRAINING
+from edgeclient.bundle.forward import with_parameters
 from edgeclient.bundle.manifest import Manifest, read_manifest
+from edgeclient.compile import verify
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.reference import Reference, gradient_error
 from edgeclient.train.batches import Batch, Dataset
@@ -62,6 +64,16 @@ def test_only_standard_operators(case: Case) -> None:
         assert {each.domain for each in model.opset_import} == {""}
         assert all(node.domain == "" and onnx.defs.has(node.op_type) for node in model.graph.node)
         onnx.checker.check_model(str(case.folder / name), full_check=True)
+
+
+def test_the_forward_graph_with_weights_put_back_is_the_model(case: Case) -> None:
+    frozen = case.folder / FROZEN
+    content = (case.folder / FORWARD).read_bytes()
+    made = with_parameters(content, case.values, frozen.read_bytes() if frozen.exists() else None)
+    inputs = {each.name: array for each, array in zip(case.manifest.inputs, case.batch(3), strict=False)}
+    given, again = (verify.run(model, inputs) for model in (ZOO[case.name].build(), onnx.load_model_from_string(made)))
+    assert np.array_equal(given["logits"], again["logits"])
+    assert len(content) < len(made) // 2
 
 
 def test_gradients_at_several_batch_sizes(case: Case) -> None:

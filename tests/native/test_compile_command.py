@@ -74,6 +74,8 @@ def test_json_and_options(tmp_path: Path) -> None:
     assert all("lora" in each.name for each in opened.manifest.layout.parameters)
     assert opened.manifest.optimiser == Optimiser("adamw", weight_decay=0.01)
     assert {"native/checkpoint", "frozen.safetensors"} <= opened.files.keys()
+    assert told["forward"]
+    assert "forward.onnx" in opened.manifest.files
     assert told["bytes"] == (tmp_path / "b").stat().st_size
     # The base model is in the bundle once, not once a graph.
     assert len(opened.files["training.onnx"]) + len(opened.files["eval.onnx"]) < len(opened.files["frozen.safetensors"])
@@ -105,6 +107,12 @@ artifacts.generate_artifacts(model, requires_grad=["hidden.weight", "hidden.bias
     ]
     assert (opened.manifest.optimiser.name, opened.manifest.classes, opened.manifest.loss) == ("adamw", 7, "custom")
     assert json.loads(done.stdout)["gradient_error"] < 1e-6
+    assert not json.loads(done.stdout)["forward"]
+    assert "forward.onnx" not in opened.manifest.files
+    told = compile_("--artifacts", folder, "--out", tmp_path / "b").stdout.splitlines()
+    assert told[-1] == (
+        "no forward graph in the bundle, so no export of what is learnt: it began with training artifacts"
+    )
     # The checkpoint is read bit for bit, without the training package.
     saved_values = read_checkpoint((folder / "checkpoint").read_bytes())
     for tensor in forward().graph.initializer:
