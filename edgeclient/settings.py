@@ -13,7 +13,7 @@ from typing import Any, Literal, NewType, TypeVar
 
 import attrs
 import cattrs
-from attrs.validators import matches_re, optional
+from attrs.validators import matches_re
 
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.topics import checked
@@ -140,33 +140,47 @@ class Upload:
     max_outbox_age_s: float = attrs.field(default=7 * 86_400.0, validator=within(1, 1e9))
 
 
+def _by_preset(eager: float | str, balanced: float | str, frugal: float | str, check: Any = None) -> Any:
+    """A knob whose default is that of the preset."""
+    defaults = {"eager": eager, "balanced": balanced, "frugal": frugal}
+    return attrs.field(default=attrs.Factory(lambda made: defaults[made.preset], takes_self=True), validator=check)
+
+
 @attrs.frozen
 class Conditions:
-    """When training and sending would disturb the owner."""
+    """When training and sending would disturb the owner.
+
+    Example:
+        >>> Conditions("frugal", max_battery_c=0).max_temperature_c
+        70.0
+    """
 
     # "eager" cares for power and heat alone, "balanced" stays out of the way, "frugal" trains on a charger only and
     # never sends over a metered link. What is given below takes the place of the preset's; 0 switches a limit off.
     preset: Literal["eager", "balanced", "frugal"] = "balanced"
-    train_on_battery: bool | None = None
-    # On battery, training and sending wait below this charge; boards without a battery are on mains.
-    min_battery_percent: int | None = attrs.field(default=None, validator=optional(within(0, 100)))
-    max_battery_c: float | None = attrs.field(default=None, validator=optional(within(0, 100)))
-    max_temperature_c: float | None = attrs.field(default=None, validator=optional(within(0, 150)))
+    train_on_battery: bool = _by_preset(eager=True, balanced=True, frugal=False)
+    # On battery, training and sending wait below this charge (30 %, as Android's federated compute has it); boards
+    # without a battery are on mains.
+    min_battery_percent: int = _by_preset(30, 30, 50, within(0, 100))
+    # Training stops when the battery is hotter, or the board.
+    max_battery_c: float = _by_preset(38.0, 38.0, 35.0, within(0, 100))
+    max_temperature_c: float = _by_preset(82.0, 75.0, 70.0, within(0, 150))
     # Percent of time in which something waits for a core, above which training waits (PSI) ...
-    max_pressure: float | None = attrs.field(default=None, validator=optional(within(0, 100)))
+    max_pressure: float = _by_preset(0.0, 40.0, 15.0, within(0, 100))
     # ... and where the kernel does not tell, the 1-minute load average per core.
-    max_load: float | None = attrs.field(default=None, validator=optional(within(0, 1000)))
+    max_load: float = _by_preset(0.0, 1.5, 0.7, within(0, 1000))
     # Links that cost: send there "yes" always, "late" when frames have waited for metered_after_s, "no" never.
-    metered: Literal["yes", "late", "no"] | None = None
-    train_metered: bool | None = None
-    metered_after_s: float | None = attrs.field(default=None, validator=optional(within(0, 1e8)))
+    metered: Literal["yes", "late", "no"] = _by_preset("yes", "late", "no")
+    # Whether training goes on while its update could not leave for free.
+    train_metered: bool = _by_preset(eager=True, balanced=False, frugal=False)
+    metered_after_s: float = attrs.field(default=6 * 3600.0, validator=within(0, 1e8))
     # Sent and received there, models and statuses included.
-    metered_day_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
-    metered_month_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
+    metered_day_bytes: int = _by_preset(1 << 40, 1 << 20, 1 << 20, within(0, 1 << 50))
+    metered_month_bytes: int = _by_preset(1 << 40, 20 << 20, 20 << 20, within(0, 1 << 50))
     # "22:00-07:00": nothing is trained, sent or fetched then, by the board's local time. The connection stays: its
     # keep-alive, HELLO when it begins and short statuses, also where metered = "no".
     quiet: str = attrs.field(default="", validator=matches_re(r"(([01]\d|2[0-3]):[0-5]\d(-(?!$)|$)){2}|"))
-    min_free_disk_bytes: int | None = attrs.field(default=None, validator=optional(within(0, 1 << 50)))
+    min_free_disk_bytes: int = attrs.field(default=64 << 20, validator=within(0, 1 << 50))
     # SD cards wear: a round writes 2.1 times the model, its frames four times. When a day's allowance is used up,
     # rounds come more slowly; 0: no limit.
     max_written_bytes_per_day: int = attrs.field(default=4 << 30, validator=within(0, 1 << 50))

@@ -13,7 +13,6 @@ from edgeclient.conditions import policy
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.conditions.budgets import Allowance, Usage
 from edgeclient.conditions.policy import Hindrance, History, Moment
-from edgeclient.conditions.rules import rules
 
 if TYPE_CHECKING:
     from edgeclient.settings import Conditions
@@ -39,7 +38,7 @@ class Guard:
     """
 
     def __init__(self, conditions: "Conditions", directory: Path, board: Board) -> None:
-        self.rules = rules(conditions)
+        self.rules = conditions
         self.observed = Observed()
         self.hindrance = ""
         self._directory = directory

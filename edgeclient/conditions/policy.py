@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from edgeclient.conditions.board import Observed
-from edgeclient.conditions.rules import Rules
+from edgeclient.settings import Conditions
 
 _MINUTE_S: Final = 60
 # Conditions do not change faster; a wait for them is looked at again by then, with up to a fifth more, so that a
@@ -96,7 +96,7 @@ Decision: TypeAlias = Train | Send | Wait
 
 
 def decide(  # noqa: PLR0911 (one return a decision)
-    moment: Moment, observed: Observed, rules: Rules, queue: Queue, history: History, draw: float = 0.5
+    moment: Moment, observed: Observed, rules: Conditions, queue: Queue, history: History, draw: float = 0.5
 ) -> Decision:
     """What to do now. Frames that may leave go first, since that is quick.
 
@@ -111,10 +111,10 @@ def decide(  # noqa: PLR0911 (one return a decision)
         draw: a random number in 0..1, for the jitter of waits.
 
     Example:
-        >>> from edgeclient.conditions.rules import BALANCED
-        >>> decide(Moment(0.0, 720), Observed(on_battery=True, battery_percent=20), BALANCED, Queue(True), History())
+        >>> low = Observed(on_battery=True, battery_percent=20)
+        >>> decide(Moment(0.0, 720), low, Conditions(), Queue(True), History())
         Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger', doing='battery', forbidden=True)
-        >>> decide(Moment(0.0, 720), Observed(), BALANCED, Queue(due=[900, 800]), History())
+        >>> decide(Moment(0.0, 720), Observed(), Conditions(), Queue(due=[900, 800]), History())
         Send(frames=2, because='sending', doing='sending')
     """
     again_s = moment.now_s + _AGAIN_S * (1 + _JITTER * (2 * draw - 1))
@@ -143,12 +143,11 @@ def decide(  # noqa: PLR0911 (one return a decision)
     return Wait(again_s, "trained on this version: waiting for the next", "next-version")
 
 
-def hindrance(observed: Observed, rules: Rules) -> Hindrance | None:  # noqa: PLR0911 (one return a reason)
+def hindrance(observed: Observed, rules: Conditions) -> Hindrance | None:  # noqa: PLR0911 (one return a reason)
     """Why training may not begin or go on, or None. Asked once a second while it runs.
 
     Example:
-        >>> from edgeclient.conditions.rules import BALANCED
-        >>> hindrance(Observed(temperature_c=81.0), BALANCED)
+        >>> hindrance(Observed(temperature_c=81.0), Conditions())
         Hindrance(doing='heat', because='81 °C is over 75 °C')
     """
     if (why := _battery(observed, rules)) is not None:
@@ -176,12 +175,11 @@ def hindrance(observed: Observed, rules: Rules) -> Hindrance | None:  # noqa: PL
     return None
 
 
-def no_fetch(moment: Moment, observed: Observed, rules: Rules, history: History, size: int) -> Hindrance | None:
+def no_fetch(moment: Moment, observed: Observed, rules: Conditions, history: History, size: int) -> Hindrance | None:
     """Why a model of `size` bytes may not be downloaded now, or None.
 
     Example:
-        >>> from edgeclient.conditions.rules import PRESETS
-        >>> no_fetch(Moment(0.0, 720), Observed(metered=True), PRESETS["frugal"], History(), 900)
+        >>> no_fetch(Moment(0.0, 720), Observed(metered=True), Conditions("frugal"), History(), 900)
         Hindrance(doing='metered', because='the network is metered: the model waits for another')
     """
     if (why := _standstill(moment, observed, rules, history)) is not None or not observed.metered:
@@ -193,22 +191,21 @@ def no_fetch(moment: Moment, observed: Observed, rules: Rules, history: History,
     return None
 
 
-def _standstill(moment: Moment, observed: Observed, rules: Rules, history: History) -> Hindrance | None:
+def _standstill(moment: Moment, observed: Observed, rules: Conditions, history: History) -> Hindrance | None:
     """Why nothing at all may be done, or None."""
     if history.paused:
         return Hindrance("paused", history.paused)
-    if _quiet_minutes(moment, rules) and rules.quiet:
-        end = rules.quiet[1]
-        return Hindrance("quiet-hours", f"quiet hours until {end // 60:02d}:{end % 60:02d}")
+    if _quiet_minutes(moment, rules):
+        return Hindrance("quiet-hours", f"quiet hours until {rules.quiet.partition('-')[2]}")
     return _battery(observed, rules)
 
 
-def _left(rules: Rules, history: History) -> int:
+def _left(rules: Conditions, history: History) -> int:
     day = rules.metered_day_bytes - history.metered_day_bytes
     return max(0, min(day, rules.metered_month_bytes - history.metered_month_bytes))
 
 
-def _battery(observed: Observed, rules: Rules) -> Hindrance | None:
+def _battery(observed: Observed, rules: Conditions) -> Hindrance | None:
     low = observed.battery_percent is not None and observed.battery_percent < rules.min_battery_percent
     if observed.on_battery and low:
         needed = f"needs {rules.min_battery_percent} % or a charger"
@@ -216,11 +213,11 @@ def _battery(observed: Observed, rules: Rules) -> Hindrance | None:
     return None
 
 
-def _over(value: float | None, limit: float | None) -> bool:
-    return value is not None and limit is not None and value > limit
+def _over(value: float | None, limit: float) -> bool:
+    return value is not None and 0 < limit < value
 
 
-def _sendable(observed: Observed, rules: Rules, queue: Queue, history: History) -> tuple[int, Hindrance | None]:
+def _sendable(observed: Observed, rules: Conditions, queue: Queue, history: History) -> tuple[int, Hindrance | None]:
     """How many of the due frames may go, and why the others wait."""
     if not queue.due:
         return 0, None
@@ -242,7 +239,9 @@ def _sendable(observed: Observed, rules: Rules, queue: Queue, history: History) 
     return fit, Hindrance("budget", large if queue.due[0] > most else used)
 
 
-def _quiet_minutes(moment: Moment, rules: Rules) -> int:
+def _quiet_minutes(moment: Moment, rules: Conditions) -> int:
     """How long the quiet hours last from now on; 0 when they are not."""
-    begin, end = rules.quiet or (0, 0)
+    if not rules.quiet:
+        return 0
+    begin, end = (60 * int(clock[:2]) + int(clock[3:]) for clock in rules.quiet.split("-"))
     return (end - moment.minute) % 1440 if (moment.minute - begin) % 1440 < (end - begin) % 1440 else 0

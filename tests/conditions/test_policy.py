@@ -18,7 +18,6 @@ from edgeclient.conditions.policy import (
     hindrance,
     no_fetch,
 )
-from edgeclient.conditions.rules import BALANCED, PRESETS, Rules, rules
 from edgeclient.settings import Conditions, ConfigError, Device, structure
 from edgeclient.wire import status
 
@@ -27,8 +26,8 @@ NEW = Queue(new_version=True)
 DUE = Queue(due=(900, 800, 700), waiting=3)
 BOTH = replace(DUE, new_version=True)
 OLD = replace(DUE, oldest_s=7 * 3600)
-EAGER, FRUGAL = PRESETS["eager"], PRESETS["frugal"]
-NIGHT = replace(BALANCED, quiet=(22 * 60, 7 * 60))
+EAGER, BALANCED, FRUGAL = Conditions("eager"), Conditions(), Conditions("frugal")
+NIGHT = Conditions(quiet="22:00-07:00")
 METERED = Observed(metered=True)
 
 
@@ -58,7 +57,7 @@ SITUATIONS = [
     (Observed(temperature_c=76.0), BALANCED, NEW, History(), Wait, "76 °C is over 75 °C"),
     (Observed(temperature_c=76.0), EAGER, NEW, History(), Train(), ""),
     (Observed(temperature_c=75.0), BALANCED, NEW, History(), Train(), ""),
-    (Observed(temperature_c=99.0), replace(BALANCED, max_temperature_c=None), NEW, History(), Train(), ""),
+    (Observed(temperature_c=99.0), Conditions(max_temperature_c=0), NEW, History(), Train(), ""),
     (Observed(throttled=True), EAGER, NEW, History(), Wait, "throttles"),
     (Observed(throttled=True), BALANCED, DUE, History(), Send(3), ""),
     (Observed(throttled=False), BALANCED, NEW, History(), Train(), ""),
@@ -80,8 +79,8 @@ SITUATIONS = [
     (METERED, BALANCED, OLD, History(metered_day_bytes=1 << 20), Wait, "budget is used up (0 bytes left)"),
     (METERED, BALANCED, OLD, History(metered_month_bytes=(20 << 20) - 100), Wait, "budget is used up (100 bytes left)"),
     (METERED, BALANCED, OLD, History(metered_day_bytes=1 << 30), Wait, "(0 bytes left)"),
-    (METERED, replace(BALANCED, metered_day_bytes=899), OLD, History(), Wait, "over its whole budget of 899 bytes"),
-    (METERED, replace(EAGER, metered_month_bytes=0), OLD, History(), Wait, "over its whole budget of 0"),
+    (METERED, Conditions(metered_day_bytes=899), OLD, History(), Wait, "over its whole budget of 899 bytes"),
+    (METERED, Conditions("eager", metered_month_bytes=0), OLD, History(), Wait, "over its whole budget of 0"),
     (Observed(metered=False), BALANCED, DUE, History(metered_day_bytes=1 << 30), Send(3), ""),
     (Observed(), BALANCED, DUE, History(link_up=False), Wait, "waiting for the broker with 3 frames"),
     (Observed(), BALANCED, BOTH, History(link_up=False), Train(), ""),
@@ -95,7 +94,7 @@ SITUATIONS = [
 
 @pytest.mark.parametrize(("observed", "granted", "queue", "history", "wanted", "because"), SITUATIONS)
 def test_situations(
-    observed: Observed, granted: Rules, queue: Queue, history: History, wanted: object, because: str
+    observed: Observed, granted: Conditions, queue: Queue, history: History, wanted: object, because: str
 ) -> None:
     made = decide(NOON, observed, granted, queue, history)
     assert because in made.because
@@ -148,7 +147,7 @@ OBSERVED = st.builds(
         free_disk_bytes=st.integers(0, 1 << 50),
     ),
 )  # fmt: skip
-RULES = st.sampled_from([*PRESETS.values(), NIGHT])
+RULES = st.sampled_from([EAGER, BALANCED, FRUGAL, NIGHT])
 QUEUES = st.builds(
     Queue, st.booleans(), st.lists(st.integers(1, 65_536), max_size=8), st.integers(0, 99), st.floats(0, 1e9)
 )
@@ -165,7 +164,7 @@ MOMENTS = st.builds(Moment, st.floats(0, 1e9), st.integers(0, 1439))
 
 @given(MOMENTS, OBSERVED, RULES, QUEUES, HISTORIES, st.floats(0, 1))
 def test_every_situation_has_a_decision_and_keeps_to_the_rules(
-    moment: Moment, observed: Observed, granted: Rules, queue: Queue, history: History, draw: float
+    moment: Moment, observed: Observed, granted: Conditions, queue: Queue, history: History, draw: float
 ) -> None:
     made = decide(moment, observed, granted, queue, history, draw)
     assert made.because
@@ -205,19 +204,20 @@ def test_nothing_is_fetched_when_nothing_may_happen() -> None:
     assert no_fetch(NOON, Observed(), BALANCED, History(paused="by its owner"), 1)
 
 
-def configured(text: dict[str, object]) -> Rules:
+def configured(text: dict[str, object]) -> Conditions:
     values = {"device": "d", "task": "t", "directory": ".", "data": {"source": "x.npz"}, "conditions": text}
-    return rules(structure(values, Device, where="test").conditions)
+    return structure(values, Device, where="test").conditions
 
 
 def test_presets_and_what_changes_them() -> None:
     assert configured({}) == BALANCED
     assert configured({"preset": "frugal"}) == FRUGAL
-    assert configured({"preset": "eager", "max_temperature_c": 0, "min_battery_percent": 0}) == replace(
-        EAGER, max_temperature_c=None, min_battery_percent=0
-    )
-    assert configured({"max_load": 0, "quiet": "23:30-06:00"}) == replace(BALANCED, max_load=None, quiet=(1410, 360))
-    assert rules(Conditions()) == BALANCED
+    changed = configured({"preset": "eager", "max_temperature_c": 0, "min_battery_percent": 0})
+    assert changed == Conditions("eager", max_temperature_c=0.0, min_battery_percent=0)
+    assert (changed.max_battery_c, changed.metered) == (38.0, "yes")
+    assert configured({"max_load": 0, "quiet": "23:30-06:00"}) == Conditions(max_load=0.0, quiet="23:30-06:00")
+    for lower in ("train_on_battery", "max_battery_c", "max_temperature_c", "max_pressure", "max_load"):
+        assert getattr(FRUGAL, lower) < getattr(BALANCED, lower)
     with pytest.raises(ConfigError, match="quiet"):
         configured({"quiet": "ten to six"})
     with pytest.raises(ConfigError, match="preset"):
