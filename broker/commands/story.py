@@ -13,11 +13,11 @@ import click
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.monitor import story
-from broker.monitor.events import Event, Key, Known, Made, Mark, Moved, notice
+from broker.monitor.events import Cursor, Event, notice
 from broker.monitor.listener import Listener, endpoint_of
-from broker.monitor.story import Facts, Update
-from broker.settings import Aggregator, Task
-from edgeclient.settings import load, structure
+from broker.monitor.story import Facts
+from broker.settings import Aggregator
+from edgeclient.settings import load
 from edgeclient.wire import topics
 from edgeclient.wire.status import Status
 
@@ -94,13 +94,13 @@ def events(config: Path, *, follow: bool, last: int, silent_after: float, as_jso
       edgebroker events --config broker.toml --follow
     """
     settings = load(config, Aggregator)
-    known = Known(silent_after)
+    cursor = Cursor(silent_after)
     with _reading(settings) as ledger:
-        past = notice(known, *_news(ledger, known.versions, known.marks), now_s=time.time())
+        past = _news(ledger, cursor, time.time())
         _show(past[len(past) - min(last, len(past)) :], as_json=as_json)
         while follow:
             time.sleep(_POLL_S)
-            _show(notice(known, *_news(ledger, known.versions, known.marks), now_s=time.time()), as_json=as_json)
+            _show(_news(ledger, cursor, time.time()), as_json=as_json)
 
 
 def _show(happened: list[Event], *, as_json: bool) -> None:
@@ -133,21 +133,9 @@ def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, 
 
 def _facts(ledger: Ledger, task: str, device: str, said: dict[str, Status] | None) -> Facts:
     past = ledger.device(task, device)._asdict()
-    settings = structure(past.pop("settings"), Task, where=f"settings of task {task}")
-    update = past.pop("update")
-    return Facts(
-        **past,
-        task=task,
-        device=device,
-        now_s=time.time(),
-        max_staleness=settings.policy.max_staleness,
-        goal=settings.goal,
-        asked=said is not None,
-        said=None if said is None else said.get(task),
-        update=update and Update(*update),
-    )
+    own = None if said is None else said.get(task)
+    return story.joined(task, device, past, own, asked=said is not None, now_s=time.time())
 
 
-def _news(ledger: Ledger, versions: dict[str, int], marks: dict[Key, Mark]) -> tuple[list[Made], list[Moved]]:
-    made, moved = ledger.news(versions, marks)
-    return [Made(*each) for each in made], [Moved(*each) for each in moved]
+def _news(ledger: Ledger, cursor: Cursor, now_s: float) -> list[Event]:
+    return notice(cursor, *ledger.news(cursor.versions, cursor.marks), now_s=now_s)

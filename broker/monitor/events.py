@@ -8,33 +8,12 @@ from broker.monitor.text import age
 
 Key: TypeAlias = tuple[str, str, int]  # task, device, epoch
 Mark: TypeAlias = tuple[int, int, int, int]  # watermark, seen, confirmed, lost
-
-
-class Made(NamedTuple):
-    """A version that is new to us; `updates` is None for one that was not made of any."""
-
-    task: str
-    number: int
-    made_s: float
-    updates: int | None
-
-
-class Moved(NamedTuple):
-    """An epoch of a device of which something has changed.
-
-    Attributes:
-        key: task, device, epoch.
-        mark: how far it is, and how many frames a restore has lost.
-        first_s: when its first frame came, if that is still known (Unix seconds).
-        last_s: when its newest frame came, likewise.
-        refused: (sequence, reason, Unix seconds) from the watermark on that was known before.
-    """
-
-    key: Key
-    mark: Mark
-    first_s: float | None
-    last_s: float | None
-    refused: tuple[tuple[int, str, float], ...] = ()
+Refused: TypeAlias = tuple[int, str, float]  # sequence, reason, Unix seconds
+# Task, number, when it was made, of how many updates; None for a version that was not made of any.
+VersionNews: TypeAlias = tuple[str, int, float, int | None]
+# An epoch of which something has changed, how far it is, when its first and its newest frame came if that is still
+# known, and refusals from the watermark on that was known before.
+EpochNews: TypeAlias = tuple[Key, Mark, float | None, float | None, tuple[Refused, ...]]
 
 
 class Event(NamedTuple):
@@ -48,8 +27,8 @@ class Event(NamedTuple):
 
 
 @dataclass(slots=True)
-class Known:
-    """What has been told.
+class Cursor:
+    """How far the news of a ledger have been told.
 
     Attributes:
         silent_after_s: a device from which nothing has come for so long is silent.
@@ -57,13 +36,13 @@ class Known:
         marks: of each epoch.
 
     Example:
-        >>> known = Known(silent_after_s=60)
-        >>> moved = Moved(("har", "pi-7", 1), (1, 1, 0, 0), 1000.0, 1000.0)
-        >>> [(each.kind, each.text) for each in notice(known, [], [moved], now_s=1001.0)]
+        >>> cursor = Cursor(silent_after_s=60)
+        >>> epoch = (("har", "pi-7", 1), (1, 1, 0, 0), 1000.0, 1000.0, ())
+        >>> [(each.kind, each.text) for each in notice(cursor, [], [epoch], now_s=1001.0)]
         [('new-device', 'is new here')]
-        >>> [(each.kind, each.text) for each in notice(known, [], [], now_s=1100.0)]
+        >>> [(each.kind, each.text) for each in notice(cursor, [], [], now_s=1100.0)]
         [('silent', 'nothing has come for 100 s')]
-        >>> notice(known, [], [], now_s=1200.0)
+        >>> notice(cursor, [], [], now_s=1200.0)
         []
     """
 
@@ -94,48 +73,51 @@ class Known:
         """Task and device of all that are known."""
         return frozenset(self._heard_s)
 
-    def untold(self, moved: Moved) -> list[tuple[int, str, float]]:
+    def untold(self, key: Key, watermark: int, refused: tuple[Refused, ...]) -> list[Refused]:
         """Refusals of an epoch that are new."""
-        told = self._refused.get(moved.key, frozenset())
+        told = self._refused.get(key, frozenset())
         # Below the watermark no refusal is new, so that those need not be remembered.
-        self._refused[moved.key] = frozenset(each[0] for each in moved.refused if each[0] >= moved.mark[0])
-        return [each for each in moved.refused if each[0] not in told]
+        self._refused[key] = frozenset(each[0] for each in refused if each[0] >= watermark)
+        return [each for each in refused if each[0] not in told]
 
 
-def notice(known: Known, made: Iterable[Made], moved: Iterable[Moved], *, now_s: float) -> list[Event]:
-    """What is worth a line, oldest first; `known` knows it from now on.
+def notice(
+    cursor: Cursor, versions: Iterable[VersionNews], epochs: Iterable[EpochNews], *, now_s: float
+) -> list[Event]:
+    """What is worth a line, oldest first; the cursor stands behind it from now on.
 
     A time that the ledger has forgotten is taken as now, but for what is new at the first call: that is old.
     """
-    first_time = not known.marks and not known.versions
+    first_time = not cursor.marks and not cursor.versions
     events: list[Event] = []
-    for each in made:
-        known.versions[each.task] = max(each.number, known.versions.get(each.task, 0))
-        what = "begins" if each.updates is None else f"made from {each.updates} updates"
-        events.append(Event(each.made_s, each.task, "", "version", f"version {each.number} {what}"))
-    for epoch in sorted(moved, key=lambda epoch: epoch.first_s or 0.0):
-        events += _of_device(known, epoch, now_s=now_s, first_time=first_time)
-    for task, device, since_s in known.fallen_silent(now_s):
+    for task, number, made_s, updates in versions:
+        cursor.versions[task] = max(number, cursor.versions.get(task, 0))
+        what = "begins" if updates is None else f"made from {updates} updates"
+        events.append(Event(made_s, task, "", "version", f"version {number} {what}"))
+    for epoch in sorted(epochs, key=lambda epoch: epoch[2] or 0.0):
+        events += _of_device(cursor, epoch, now_s=now_s, first_time=first_time)
+    for task, device, since_s in cursor.fallen_silent(now_s):
         events.append(Event(now_s, task, device, "silent", f"nothing has come for {age(now_s - since_s)}"))
     return sorted(events)
 
 
-def _of_device(known: Known, moved: Moved, *, now_s: float, first_time: bool) -> Iterator[Event]:
-    task, device, _ = moved.key
-    before = known.marks.get(moved.key)
-    stranger = (task, device) not in known.devices()
-    known.marks[moved.key] = moved.mark
-    contact_s = (moved.last_s or now_s) if first_time else now_s
-    if known.heard(task, device, contact_s):
+def _of_device(cursor: Cursor, epoch: EpochNews, *, now_s: float, first_time: bool) -> Iterator[Event]:
+    key, mark, first_s, last_s, refused = epoch
+    task, device, _ = key
+    before = cursor.marks.get(key)
+    stranger = (task, device) not in cursor.devices()
+    cursor.marks[key] = mark
+    contact_s = (last_s or now_s) if first_time else now_s
+    if cursor.heard(task, device, contact_s):
         yield Event(contact_s, task, device, "back", "has come back")
-    began_s = moved.first_s or (None if first_time else now_s)
+    began_s = first_s or (None if first_time else now_s)
     if before is None and began_s is not None:
         if stranger:
             yield Event(began_s, task, device, "new-device", "is new here")
         else:
             yield Event(began_s, task, device, "renewed", "has begun anew: what it had not sent yet was dropped")
-    for sequence, reason, when_s in known.untold(moved):
+    for sequence, reason, when_s in cursor.untold(key, mark[0], refused):
         yield Event(when_s, task, device, "refused", f"frame {sequence} is not counted: {reason}")
-    lost = moved.mark[3] - (before[3] if before else 0)
+    lost = mark[3] - (before[3] if before else 0)
     if lost:
         yield Event(now_s, task, device, "lost", f"{lost} frames are unknown since a backup was restored")

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from broker.monitor.silence import SILENT_S, WORDS, Contact, guess
 from broker.monitor.text import age, printable
+from broker.settings import Task
+from edgeclient.settings import structure
 from edgeclient.wire.messages import Refusal
 from edgeclient.wire.status import OFFLINE, Status
 
@@ -79,6 +81,32 @@ class Facts:
     update: Update | None = None
     refusals: Mapping[str, int] = field(default_factory=dict)
     last_refusal: tuple[int, str, float] | None = None
+
+
+def joined(task: str, device: str, past: Mapping[str, Any], said: Status | None, *, asked: bool, now_s: float) -> Facts:
+    """The facts, out of what a ledger knows of the device and what the device says of itself.
+
+    Args:
+        task: task id.
+        device: device id.
+        past: Past of ledger.views, as a dictionary.
+        said: the device's status.
+        asked: whether the MQTT broker could be asked for it.
+        now_s: Unix seconds.
+    """
+    settings = structure(past["settings"], Task, where=f"settings of task {task}")
+    known = {name: value for name, value in past.items() if name not in {"settings", "update"}}
+    return Facts(
+        **known,
+        task=task,
+        device=device,
+        now_s=now_s,
+        max_staleness=settings.policy.max_staleness,
+        goal=settings.goal,
+        asked=asked,
+        said=said,
+        update=past["update"] and Update(*past["update"]),
+    )
 
 
 def told(facts: Facts) -> list[str]:

@@ -15,7 +15,7 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.ledger.views import Point
 from broker.monitor import story
-from broker.monitor.events import Event, Known, Made, Moved, notice
+from broker.monitor.events import Cursor, Event, notice
 from broker.monitor.metrics import Metrics
 from broker.page import directory
 from broker.settings import Task
@@ -27,8 +27,8 @@ _EVENTS: Final = 100
 _SILENT_AFTER_S: Final = 3600.0
 
 
-class Board:
-    """The read model of the page.
+class ReadModel:
+    """Tasks, rounds and devices, as they are when they are asked for.
 
     Args:
         ledger: the database file.
@@ -39,7 +39,7 @@ class Board:
         self._path = ledger
         self._metrics = metrics
         self._opened: Ledger | None = None
-        self._known = Known(_SILENT_AFTER_S)
+        self._cursor = Cursor(_SILENT_AFTER_S)
         self._events: deque[Event] = deque(maxlen=_EVENTS)
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Board:
             "points": [_point(each) for each in curve],
             "verdicts": self._verdicts(task),
             "events": self._happened(task),
-            "roster": self._metrics.fleet.changes,
+            "statuses": self._metrics.fleet.changes,
         }
 
     def devices(self, task: str, *, state: str = "", search: str = "", number: int = 0) -> dict[str, Any]:
@@ -104,26 +104,9 @@ class Board:
         past, device = self._ledger.device(task, checked(name)), self._metrics.fleet.find(task, name)
         if device is None and not past.epochs:
             return None
-        settings = self._settings(task)
-        facts = story.Facts(
-            task=task,
-            device=name,
-            now_s=time.time(),
-            version=past.version,
-            max_staleness=settings.policy.max_staleness,
-            waiting=past.waiting,
-            goal=settings.goal,
-            asked=not self._metrics.ready(),
-            said=None if device is None else device.said,
-            epochs=past.epochs,
-            applied=past.applied,
-            refused=past.refused,
-            lost=past.lost,
-            last_frame_s=past.last_frame_s,
-            update=None if past.update is None else story.Update(*past.update),
-            refusals=past.refusals,
-            last_refusal=past.last_refusal,
-        )
+        said = None if device is None else device.said
+        asked = not self._metrics.ready()
+        facts = story.joined(task, name, past._asdict(), said, asked=asked, now_s=time.time())
         told = {} if device is None else {**directory.row(name, device), **asdict(device.said), "state": device.state}
         return {
             "name": name,
@@ -137,7 +120,7 @@ class Board:
             "last_refusal": past.last_refusal,
             "last_frame_s": past.last_frame_s,
             "density": self._metrics.density(task, name),
-            "task_density": settings.policy.density,
+            "task_density": self._settings(task).policy.density,
             "recent": [each._asdict() for each in self._ledger.recent(task, name)],
         }
 
@@ -161,35 +144,10 @@ class Board:
         return {"answers": answers, "unreadable": dict(sorted(self._metrics.unreadable().items()))}
 
     def _happened(self, task: str) -> list[dict[str, Any]]:
-        made, moved = self._ledger.news(self._known.versions, self._known.marks)
-        self._events.extend(
-            notice(self._known, (Made(*each) for each in made), (Moved(*each) for each in moved), now_s=time.time())
-        )
+        news = self._ledger.news(self._cursor.versions, self._cursor.marks)
+        self._events.extend(notice(self._cursor, *news, now_s=time.time()))
         both = sorted([*self._events, *self._metrics.fleet.events.copy()])
         return [each._asdict() for each in both if each.task == task][-_EVENTS:]
-
-
-def changed(sections: Mapping[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
-    """The part of `sections` that a reader does not have; `sent` is what it has, and has it from now on.
-
-    Of the learning curve only points that are new or newly evaluated go, of events only new ones.
-
-    Example:
-        >>> sent = {}
-        >>> changed({"roster": 1, "events": ["a"]}, sent)
-        {'roster': 1, 'events': ['a']}
-        >>> changed({"roster": 2, "events": ["a", "b"]}, sent)
-        {'roster': 2, 'events': ['b']}
-        >>> changed({"roster": 2, "events": ["a", "b"]}, sent)
-        {}
-    """
-    found: dict[str, Any] = {}
-    for name, value in sections.items():
-        before = sent.get(name)
-        if value != before:
-            found[name] = [each for each in value if each not in (before or ())] if isinstance(value, list) else value
-            sent[name] = value
-    return {name: value for name, value in found.items() if value != []}
 
 
 def _point(point: Point) -> dict[str, Any]:

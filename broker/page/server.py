@@ -10,16 +10,16 @@ import logging
 import math
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 from aiohttp import hdrs, web
 
 from broker.page.gate import COOKIE, SESSION_S, Gate
+from broker.page.site import Answer, Query, Route, Site, told
 from edgeclient.settings import ConfigError
 from edgeclient.wire.errors import WireError
 
@@ -27,9 +27,6 @@ _LOG = logging.getLogger(__name__)
 # aiohttp would log a traceback for every request that is none; strangers decide how many those are.
 _QUIET = logging.getLogger(f"{__name__}.requests")
 _QUIET.setLevel(logging.CRITICAL)
-TEXT: Final = "text/plain; charset=utf-8"
-HTML: Final = "text/html; charset=utf-8"
-_JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _MAX_BODY: Final = 4096
 _BODY_S: Final = 5.0
@@ -50,57 +47,6 @@ _SECURE: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Server": "edgebroker",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Status code, content type, body; a tag for contents that change with the program alone."""
-
-    code: int
-    kind: str
-    body: bytes
-    tag: str = ""
-
-
-Query: TypeAlias = Mapping[str, str]
-Route: TypeAlias = Callable[[Query], Awaitable[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What is served.
-
-    Attributes:
-        routes: answers to GET by path.
-        stream: server-sent events, as dictionaries, for the query of `/api/stream`.
-        login: the form, with what was wrong.
-        public: paths that need no token.
-    """
-
-    routes: Mapping[str, Route]
-    stream: Callable[[Query], AsyncIterator[dict[str, Any]]] | None = None
-    login: Callable[[str], Answer] | None = None
-    public: frozenset[str] = frozenset({"/healthz", "/readyz"})
-
-
-def verdict(wrong: str) -> Answer:
-    """What a probe is told.
-
-    Example:
-        >>> verdict(""), verdict("no room").code
-        (Answer(code=200, kind='text/plain; charset=utf-8', body=b'ok\\n', tag=''), 503)
-    """
-    return told(503 if wrong else 200, wrong or "ok")
-
-
-def told(code: int, line: str) -> Answer:
-    """One line of text."""
-    return Answer(code, TEXT, f"{line}\n".encode())
-
-
-def as_json(value: Any) -> Answer:
-    """A JSON value."""
-    return Answer(200, _JSON, json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
 
 
 @contextmanager

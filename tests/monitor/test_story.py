@@ -18,7 +18,8 @@ from broker.commands import story as story_command
 from broker.ledger import digests
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
-from broker.monitor.events import Known, Moved, notice
+from broker.ledger.views import NewMark
+from broker.monitor.events import Cursor, notice
 from broker.monitor.listener import Listener
 from broker.monitor.story import REFUSED, Facts, Update, told
 from edgeclient.link.mqtt import Endpoint
@@ -148,37 +149,37 @@ def test_what_is_compacted_is_still_told_as_far_as_it_goes(ledger: Ledger) -> No
         assert getattr(after, name) == getattr(before, name), name
 
 
-def kinds(known: Known, ledger: Ledger, now_s: float) -> list[tuple[str, str]]:
-    found = notice(known, *story_command._news(ledger, known.versions, known.marks), now_s=now_s)
+def kinds(cursor: Cursor, ledger: Ledger, now_s: float) -> list[tuple[str, str]]:
+    found = story_command._news(ledger, cursor, now_s)
     return [(each.kind, each.device) for each in found]
 
 
 def test_events_are_told_once(ledger: Ledger) -> None:
-    known = Known(silent_after_s=50)
-    assert kinds(known, ledger, 100.0) == [("version", "")]
+    cursor = Cursor(silent_after_s=50)
+    assert kinds(cursor, ledger, 100.0) == [("version", "")]
     ledger.admit([entry(0), entry(1, refusal=Refusal.LAYOUT), entry(0, device="e")], 101.0)
-    assert sorted(kinds(known, ledger, 101.0)) == [("new-device", "d"), ("new-device", "e"), ("refused", "d")]
-    assert kinds(known, ledger, 102.0) == []
+    assert sorted(kinds(cursor, ledger, 101.0)) == [("new-device", "d"), ("new-device", "e"), ("refused", "d")]
+    assert kinds(cursor, ledger, 102.0) == []
     # A refusal above a gap, seen before the watermark passes it.
     ledger.admit([entry(5, refusal=Refusal.STALE)], 103.0)
-    assert kinds(known, ledger, 103.0) == [("refused", "d")]
+    assert kinds(cursor, ledger, 103.0) == [("refused", "d")]
     ledger.admit([entry(s) for s in (2, 3, 4)], 104.0)
     close(ledger, 1)
-    assert kinds(known, ledger, 104.0) == [("version", "")]
-    assert kinds(known, ledger, 152.0) == [("silent", "e")]
-    assert kinds(known, ledger, 160.0) == [("silent", "d")]
+    assert kinds(cursor, ledger, 104.0) == [("version", "")]
+    assert kinds(cursor, ledger, 152.0) == [("silent", "e")]
+    assert kinds(cursor, ledger, 160.0) == [("silent", "d")]
     ledger.admit([entry(1, device="e"), entry(0, device="d", epoch=9)], 161.0)
-    assert sorted(kinds(known, ledger, 161.0)) == [("back", "d"), ("back", "e"), ("renewed", "d")]
+    assert sorted(kinds(cursor, ledger, 161.0)) == [("back", "d"), ("back", "e"), ("renewed", "d")]
     assert hello(ledger, 9, device="e") == 7
-    assert kinds(known, ledger, 162.0) == [("lost", "e")]
-    assert kinds(known, ledger, 163.0) == []
+    assert kinds(cursor, ledger, 162.0) == [("lost", "e")]
+    assert kinds(cursor, ledger, 163.0) == []
 
 
 def test_the_past_tells_what_is_known_of_it(ledger: Ledger) -> None:
     ledger.admit([entry(0), entry(1, refusal=Refusal.STALE)], 100.5)
     close(ledger, 1)
     ledger.admit([entry(0, epoch=9)], 102.0)
-    found = notice(Known(50), *story_command._news(ledger, {}, {}), now_s=1000.0)
+    found = story_command._news(ledger, Cursor(50), 1000.0)
     assert [(each.time_s, each.kind) for each in found] == [
         (100.0, "version"),
         (100.5, "new-device"),
@@ -188,8 +189,8 @@ def test_the_past_tells_what_is_known_of_it(ledger: Ledger) -> None:
         (1000.0, "silent"),
     ]
     # A device whose first frames have folded is not called new.
-    old = Moved(("t", "old", 1), (300, 300, 300, 0), None, 999.0)
-    assert notice(Known(50), [], [old], now_s=1000.0) == []
+    old = NewMark(("t", "old", 1), (300, 300, 300, 0), None, 999.0, ())
+    assert notice(Cursor(50), [], [old], now_s=1000.0) == []
 
 
 # The commands

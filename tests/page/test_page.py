@@ -398,7 +398,7 @@ def test_the_stream_sends_what_has_changed(page: Page) -> None:
     first = page.json("/api/first")
     page.hear("a", note="sending")
     (change,) = changes(page, first["after"], 1)
-    assert set(change) == {"fleet", "roster"}
+    assert set(change) == {"fleet", "statuses"}
     assert change["fleet"]["states"]["sending"] == 1
     (everything,) = changes(page, 1, 1)  # a page of an earlier start of the aggregator
     assert {"now", "points", "fleet"} <= set(everything)

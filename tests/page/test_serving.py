@@ -10,8 +10,9 @@ import pytest
 from test_metrics import get
 
 from broker.monitor.watch import Watch
-from broker.page import server
+from broker.page.server import serving
 from broker.page.serving import watching
+from broker.page.site import Answer, Query, Site, verdict
 from broker.settings import Aggregator, Monitor
 from edgeclient.settings import ConfigError, Mqtt, load
 
@@ -19,11 +20,11 @@ from edgeclient.settings import ConfigError, Mqtt, load
 def test_routes_and_probes() -> None:
     wrong = [""]
 
-    async def healthz(_: server.Query) -> server.Answer:
-        return server.verdict(wrong[0])
+    async def healthz(_: Query) -> Answer:
+        return verdict(wrong[0])
 
-    site = server.Site({"/healthz": healthz})
-    with server.serving("127.0.0.1", 0, site) as url:
+    site = Site({"/healthz": healthz})
+    with serving("127.0.0.1", 0, site) as url:
         assert get(f"{url}/healthz?x=1") == (200, "ok\n")
         wrong[0] = "no room"
         assert get(f"{url}/healthz") == (503, "no room\n")
@@ -34,7 +35,7 @@ def test_routes_and_probes() -> None:
             assert get(f"{url}/healthz")[0] == 503
         with (
             pytest.raises(ConfigError, match=f"port {port}: Address already in use"),
-            server.serving("127.0.0.1", port, site),
+            serving("127.0.0.1", port, site),
         ):
             pass
     with pytest.raises(urllib.error.URLError):

@@ -45,7 +45,7 @@ function take(change) {
   }
   if (change.verdicts) rounds.verdicts(change.verdicts);
   if (change.events) rounds.events(change.events);
-  if (change.roster) stale = true;
+  if (change.statuses) stale = true;
 }
 
 function tiles() {
