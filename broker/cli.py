@@ -12,6 +12,7 @@ import click
 
 from broker.commands import fleet, store, story, top
 from broker.demo import run
+from broker.demo.plan import DemoError, Plan
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.page.serving import watching
@@ -33,7 +34,7 @@ EXPECTED = (
     RegistryError,
     EmbeddedBrokerError,
     WireError,
-    run.DemoError,
+    DemoError,
     AccountError,
     UpkeepError,
     OSError,
@@ -247,7 +248,7 @@ def demo_command(
     Example:
       edgebroker demo --seconds 60 --devices 16 --out demo-run
     """
-    plan = run.Plan(out, seconds=seconds, devices=devices, density=density, seed=seed, sabotage=sabotage, web=web)
+    plan = Plan(out, seconds=seconds, devices=devices, density=density, seed=seed, sabotage=sabotage, web=web)
     sys.exit(0 if run.run(plan) else 1)
 
 

@@ -1,9 +1,9 @@
-"""A self-contained HTML page with charts of one run; matplotlib is imported here alone."""
+"""Charts of one run as SVG, narrow enough for a phone; matplotlib is imported here alone."""
 
-import html
 import io
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import matplotlib as mpl
 
@@ -12,79 +12,84 @@ mpl.rcParams["svg.hashsalt"] = "edgeclient"
 
 from matplotlib.axes import Axes  # noqa: E402 (the backend is chosen first)
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: E402
 
 from broker.monitor.text import size  # noqa: E402
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
-h1 { font-size: 1.5rem } table { border-collapse: collapse }
-td, th { text-align: left; padding: .15rem 1.5rem .15rem 0 }
-.good { color: #0a7d36 } .bad { color: #b3261e; font-weight: bold } svg { width: 100%; height: auto }
-"""
+_UP, _DOWN, _DENSE = "#0b6b4f", "#1f5fae", "#8a5a00"
+# Of matplotlib's groups; several charts on one page would repeat them.
+_NAMES: Final = re.compile(r' id="[A-Za-z0-9.]+_\d+"')
 
 
-def page(report: dict[str, Any], events: Sequence[str]) -> str:
-    """The page.
+def accuracy_by_version(report: Mapping[str, Any]) -> str:
+    """Accuracy on people never seen over model versions."""
+    points = _evaluated(report)
+    figure, axes = _axes(report)
+    axes.plot([each["version"] for each in points], _accuracies(points), color=_UP, marker="o", markersize=2.5)
+    axes.set(xlabel="model version")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _svg(figure, "Accuracy by model version")
 
-    Args:
-        report: as in report.json; `curve` is a list of {version, seconds, accuracy, uplink_bytes, dense_bytes}.
-        events: notable moments, oldest first.
-    """
-    rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{_shown(value)}</td></tr>" for key, value in _summary(report))
-    told = "".join(f"<li>{html.escape(event)}</li>" for event in events)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeclient demo</title><style>{_STYLE}</style>'
-        f"<h1>What the fleet learned, and what it cost</h1>{_verdict(report)}"
-        f"<table>{rows}</table>{_charts(report)}<h2>What happened</h2><ul>{told}</ul></html>\n"
+
+def accuracy_by_bytes(report: Mapping[str, Any]) -> str:
+    """The same over bytes that have travelled until then, in each direction."""
+    points = _evaluated(report)
+    figure, axes = _axes(report)
+    for key, color, label in (
+        ("uplink_bytes", _UP, "sent by devices"),
+        ("downlink_bytes", _DOWN, "received by devices"),
+        ("dense_bytes", _DENSE, "sent, if it were dense"),
+    ):
+        some = [each for each in points if each[key]]
+        axes.plot([each[key] for each in some], _accuracies(some), color=color, marker="o", markersize=2.5, label=label)
+    axes.set(xlabel="bytes of the whole fleet until then", xscale="log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: size(count)))
+    axes.legend(loc="upper left", fontsize=8)
+    return _svg(figure, "Accuracy by bytes in both directions")
+
+
+def bars(report: Mapping[str, Any]) -> str:
+    """What travelled beside what dense float32 would take."""
+    rows = (
+        ("sent by devices", report["uplink_bytes"], _UP),
+        ("the same, dense", report["dense_bytes"], _DENSE),
+        ("both directions", report["socket_bytes"], _DOWN),
+        ("the same, dense", report["total_dense_bytes"], _DENSE),
     )
+    figure = Figure(figsize=(4.6, 1.9), layout="constrained")
+    axes = figure.subplots()
+    values = [value for _, value, _ in rows]
+    drawn = axes.barh(range(len(rows)), values, color=[color for *_, color in rows])
+    axes.bar_label(drawn, labels=[size(value) for value in values], padding=3)
+    axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, max(values) * 1.3 or 1))
+    axes.xaxis.set_visible(False)
+    axes.spines[:].set_visible(False)
+    return _svg(figure, "Bytes that travelled, beside dense float32")
 
 
-def _verdict(report: dict[str, Any]) -> str:
-    good = report["law_holds"] and not report["frames_lost"] and not report["frames_doubled"]
-    text = (
-        f"{report['frames_applied']} frames applied, {report['frames_lost']} lost, {report['frames_doubled']} counted"
-        f" twice; the law of conservation {'holds' if report['law_holds'] else 'is broken'}."
-    )
-    return f'<p class="{"good" if good else "bad"}">{text}</p>'
+def _axes(report: Mapping[str, Any]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+    axes = figure.subplots()
+    axes.set(ylabel="accuracy", ylim=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, alpha=0.25)
+    if report["majority_baseline"] is not None:
+        axes.axhline(report["majority_baseline"], color="grey", linestyle="--", linewidth=1)
+    return figure, axes
 
 
-def _summary(report: dict[str, Any]) -> list[tuple[str, Any]]:
-    shown = []
-    for key, value in report.items():
-        if isinstance(value, list | dict):
-            continue
-        shown.append((key, size(value) if key.endswith("_bytes") else value))
-    return shown
+def _evaluated(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in report["curve"] if each["accuracy"] is not None]
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else html.escape(str(value))
+def _accuracies(points: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [each["accuracy"] for each in points]
 
 
-def _charts(report: dict[str, Any]) -> str:
-    curve = report["curve"]
-    figure = Figure(figsize=(9, 9), layout="constrained")
-    accuracy, volume, bars = figure.subplots(3, 1, height_ratios=[3, 3, 1.2])
-    evaluated = [each for each in curve if each["accuracy"] is not None]
-    accuracy.plot([e["version"] for e in evaluated], [e["accuracy"] for e in evaluated], marker="o", markersize=3)
-    accuracy.axhline(report["majority_baseline"], color="grey", linestyle="--", label="always the most common class")
-    accuracy.set(xlabel="model version", ylabel="accuracy", ylim=(0, 1), title="Accuracy on people never seen")
-    accuracy.legend(loc="lower right")
-    paid = [each for each in curve if each["dense_bytes"] and each["uplink_bytes"]]
-    versions = [each["version"] for each in paid]
-    volume.plot(versions, [each["dense_bytes"] for each in paid], label="the same updates as dense float32")
-    volume.plot(versions, [each["uplink_bytes"] for each in paid], label="uploaded, resends included")
-    volume.set(xlabel="model version", ylabel="bytes", yscale="log", title="Bytes uploaded by the fleet")
-    volume.legend(loc="lower right")
-    _bars(bars, report)
+def _svg(figure: Figure, title: str) -> str:
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue()[drawn.getvalue().index("<svg") :]
-
-
-def _bars(axes: Axes, report: dict[str, Any]) -> None:
-    values = [report["uplink_bytes"], report["dense_bytes"]]
-    drawn = axes.barh(["uploaded", "dense float32"], values, color=["tab:orange", "tab:blue"])
-    axes.bar_label(drawn, labels=[size(value) for value in values], padding=4)
-    axes.set(title=f"{report['reduction']:.0f} times fewer bytes", xlim=(0, max(values) * 1.15 or 1))
-    axes.xaxis.set_visible(False)
+    text = _NAMES.sub("", drawn.getvalue())
+    return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

@@ -1,14 +1,22 @@
 """A live table of a running fleet; rich is imported here and in screen.py alone."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Group
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from broker.demo.observer import Moment
+from broker.ledger.rows import Version
+from broker.monitor.fleet import Device
 from broker.monitor.text import size
-from edgeclient.wire.status import ONLINE, Status
+from edgeclient.wire.status import ONLINE
+
+_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,51 +24,64 @@ class View:
     """What is known at one moment.
 
     Attributes:
-        seconds: since the start.
-        version: current model version.
-        updates: that versions were made of.
-        accuracies: by version, as far as evaluated.
-        uplink_bytes: published on `up`.
-        dense_bytes: what the same updates cost as dense float32.
+        now: seconds and bytes.
+        versions: oldest first.
         devices: last status of every device.
         uplink_by_device: bytes on `up`.
         events: what happened, newest last.
     """
 
-    seconds: float
-    version: int
-    updates: int
-    accuracies: Sequence[float]
-    uplink_bytes: int
-    dense_bytes: int
-    devices: dict[str, Status]
-    uplink_by_device: dict[str, int]
+    now: Moment
+    versions: Sequence[Version]
+    devices: Mapping[str, Device]
+    uplink_by_device: Mapping[str, int]
     events: Sequence[str]
+
+
+@contextmanager
+def display() -> Iterator[Callable[[View], None]]:
+    """A live table on a terminal, a line every five seconds elsewhere."""
+    if sys.stdout.isatty():
+        with Live(refresh_per_second=4) as live:
+            yield lambda view: live.update(table(view))
+        return
+    due_s = 0.0
+
+    def tell(view: View) -> None:
+        nonlocal due_s
+        if view.now.seconds >= due_s:
+            due_s = view.now.seconds + _EVERY_S
+            print(headline(view), flush=True)
+
+    yield tell
 
 
 def headline(view: View) -> str:
     """One line, for logs and for terminals that cannot redraw."""
-    accuracy = f"{view.accuracies[-1]:.3f}" if view.accuracies else "…"
-    saved = f"{view.dense_bytes / view.uplink_bytes:.0f}×" if view.uplink_bytes and view.dense_bytes else "…"
-    online = sum(status.state == ONLINE for status in view.devices.values())
+    accuracies = [version.metrics["accuracy"] for version in view.versions if "accuracy" in version.metrics]
+    accuracy = f"{accuracies[-1]:.3f}" if accuracies else "…"
+    online = sum(device.said.state == ONLINE for device in view.devices.values())
     return (
-        f"{view.seconds:5.0f} s  version {view.version}  accuracy {accuracy}  {online} devices online  "
-        f"{view.updates} updates  {size(view.uplink_bytes)} up, dense {size(view.dense_bytes)} ({saved} less)"
+        f"{view.now.seconds:5.0f} s  version {view.versions[-1].number}  accuracy {accuracy}  {online} devices online"
+        f"  {sum(version.updates for version in view.versions)} updates"
+        f"  {size(view.now.uplink_bytes)} up, {size(view.now.downlink_bytes)} down"
     )
 
 
 def table(view: View) -> Group:
     """The headline, a row per device, and the last events."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("device", "state", "version", "rounds", "outbox", "applied", "uploaded"):
+    for column in ("device", "state", "version", "rounds", "outbox", "applied", "uploaded", "received"):
         rows.add_column(column, justify="left" if column in {"device", "state"} else "right")
-    for device, status in sorted(view.devices.items()):
+    for name, device in sorted(view.devices.items()):
+        status = device.said
         online = status.state == ONLINE
         outbox = status.queued + status.sent + status.returned
         rows.add_row(
-            device,
+            name,
             Text(status.note[:44] if online else f"offline: {status.note[:35]}", style="" if online else "red"),
             *(str(n) for n in (status.version, status.rounds, outbox, status.applied)),
-            size(view.uplink_by_device.get(device, 0)),
+            size(view.uplink_by_device.get(name, 0)),
+            size(status.down_bytes),
         )
     return Group(Text(headline(view), style="bold cyan"), rows, *(Text(event, style="yellow") for event in view.events))

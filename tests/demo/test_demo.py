@@ -14,8 +14,9 @@ import pytest
 
 KEYS = {
     "accuracy_before", "accuracy_after", "majority_baseline", "versions", "devices", "frames_applied", "frames_lost",
-    "frames_doubled", "law_holds", "uplink_bytes", "dense_bytes", "reduction", "downlink_bytes", "receipt_bytes",
-    "status_bytes", "socket_bytes", "kills", "seconds",
+    "frames_doubled", "law_holds", "uplink_bytes", "dense_bytes", "reduction", "downlink_bytes",
+    "first_fetch_bytes", "receipt_bytes", "status_bytes", "socket_bytes", "total_reduction", "steady_reduction",
+    "kills", "seconds",
 }  # fmt: skip
 
 
@@ -42,11 +43,15 @@ def test_the_loop_learns_and_nothing_is_lost(tmp_path: Path) -> None:
     assert report["versions_remade"] == report["versions"]
     assert report["accuracy_after"] > report["accuracy_before"] + 0.1
     assert report["reduction"] >= 150
-    assert report["uplink_bytes"] < report["socket_bytes"]
+    assert report["first_fetch_bytes"] + report["receipt_bytes"] < report["downlink_bytes"] < report["socket_bytes"]
+    assert 1 < report["total_reduction"] < report["reduction"]
+    assert "times fewer" in said
     page = (tmp_path / "out/report.html").read_text()
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 3
     assert "http-equiv" not in page
     assert "src=" not in page
+    words = re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", page, flags=re.DOTALL).replace(str(tmp_path), "")
+    assert not re.search(r"[{}]|[a-z]_[a-z]", words), "keys are no words"
 
 
 @pytest.mark.parametrize("promise", ["drop", "double", "residual"])
@@ -56,6 +61,7 @@ def test_sabotage_is_noticed(promise: str, tmp_path: Path) -> None:
     assert code == 1
     assert "http://" not in said
     assert not report["law_holds"] or report["frames_lost"] or report["frames_doubled"]
+    assert f"--sabotage {promise} asked for" in (tmp_path / "out/report.html").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

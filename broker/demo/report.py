@@ -1,0 +1,146 @@
+"""What a demo came to, as report.json has it: worked out from outside, after everything has ended."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from broker.demo.observer import Moment, Observer
+from broker.demo.plan import TASK, Plan
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger
+from broker.ledger.rows import Version
+from broker.registry.blobs import Blobs
+from broker.settings import Aggregator
+from broker.upkeep import accounts
+from edgeclient.bundle import archive
+
+_ALL: Final = 1 << 30
+
+
+def make(
+    plan: Plan,
+    settings: Aggregator,
+    bundle: bytes,
+    devices: Sequence[str],
+    observer: Observer,
+    moments: Mapping[int, Moment],
+) -> dict[str, Any]:
+    """The report; BENCH keys, and what they come from.
+
+    Args:
+        plan: what was asked for.
+        settings: of the aggregator, which has ended.
+        bundle: as every device fetched it, once.
+        devices: their names; they have ended.
+        observer: what it heard.
+        moments: when each version was first seen.
+    """
+    n = archive.decode(bundle).manifest.layout.size
+    with open_ledger(settings.ledger, read_only=True) as ledger:
+        versions = ledger.versions(TASK)
+        found = [accounts.examine(ledger, TASK, name, plan.config(name)) for name in devices]
+        counts = ledger.frame_counts(TASK)
+        updates = sum(version.updates for version in versions) + ledger.pending(TASK).updates
+        trained_from = _trained_from(ledger, versions)
+        (task,) = (task for task in ledger.tasks() if task.name == TASK)
+        remade = accounts.remade(ledger, Blobs(settings.registry), TASK, task.settings["learning_rate"])
+    last = observer.now
+    # The end may come before the last version is evaluated.
+    evaluated = [version.metrics for version in versions if version.metrics] or [versions[0].metrics]
+    fetched = sum(device.said.version >= 0 for device in observer.fleet.devices(TASK).values())
+    return {
+        "accuracy_before": evaluated[0].get("accuracy"),
+        "accuracy_after": evaluated[-1].get("accuracy"),
+        "majority_baseline": evaluated[0].get("majority"),
+        "versions": versions[-1].number,
+        "versions_remade": remade,
+        "versions_trained_from": trained_from,
+        "devices": len(devices),
+        "updates_applied": updates,
+        "frames_applied": sum(applied for applied, _, _ in counts.values()),
+        "frames_refused": sum(refused for _, refused, _ in counts.values()),
+        "frames_waiting": sum(account.waiting for account in found),
+        "frames_lost": sum(account.lost for account in found),
+        "frames_doubled": sum(doubled for _, _, doubled in counts.values()),
+        "law_holds": all(account.law_holds for account in found) and remade == versions[-1].number,
+        "law_worst_error": max(account.worst_error for account in found),
+        "residuals_dropped": sum(account.renewals for account in found),
+        **costs(
+            parameters=n,
+            updates=updates,
+            trained_from=trained_from,
+            fetched=fetched,
+            bundle_bytes=len(bundle),
+            total=last,
+        ),
+        "receipt_bytes": observer.traffic.bytes["down"],
+        "status_bytes": observer.traffic.bytes["status"],
+        "density": plan.density,
+        "seed": plan.seed,
+        "sabotage": plan.sabotage,
+        "parameters": n,
+        "host": {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "curve": [_point(version, versions, moments.get(version.number, last), n) for version in versions],
+        "accounts": [asdict(account) for account in found],
+    }
+
+
+def costs(
+    *, parameters: int, updates: int, trained_from: int, fetched: int, bundle_bytes: int, total: Moment
+) -> dict[str, float]:
+    """Bytes in both directions, and how many times as many dense float32 would take.
+
+    Args:
+        parameters: of the model, n.
+        updates: that were applied.
+        trained_from: versions that devices trained from, each counted once a device.
+        fetched: devices that have a model.
+        bundle_bytes: what each of them fetched before its first model.
+        total: what travelled.
+
+    Example:
+        >>> total = Moment(60.0, uplink_bytes=500, downlink_bytes=20_000, socket_bytes=25_000)
+        >>> made = costs(parameters=1000, updates=10, trained_from=4, fetched=1, bundle_bytes=9000, total=total)
+        >>> made["reduction"], made["first_fetch_bytes"], made["total_reduction"], round(made["steady_reduction"], 2)
+        (80.0, 13000, 2.24, 4.33)
+    """
+    dense = 4 * parameters
+    first = fetched * (bundle_bytes + dense)
+    both = dense * (updates + trained_from)
+    # Dense learning fetches its first model, too: that is no part of either side.
+    steady, steady_dense = total.socket_bytes - first, both - fetched * dense
+    return {
+        "uplink_bytes": total.uplink_bytes,
+        "dense_bytes": dense * updates,
+        "reduction": dense * updates / total.uplink_bytes if total.uplink_bytes else 0.0,
+        "downlink_bytes": total.downlink_bytes,
+        "first_fetch_bytes": first,
+        "socket_bytes": total.socket_bytes,
+        "total_dense_bytes": both,
+        "total_reduction": both / total.socket_bytes if total.socket_bytes else 0.0,
+        "steady_reduction": max(0, steady_dense) / steady if steady > 0 else 0.0,
+    }
+
+
+def adds_up(report: Mapping[str, Any]) -> bool:
+    """Whether nothing was lost, nothing was counted twice, and the law holds."""
+    return bool(report["law_holds"] and not report["frames_lost"] and not report["frames_doubled"])
+
+
+def _trained_from(ledger: Ledger, versions: Sequence[Version]) -> int:
+    """How many pairs of device and version there is an applied update of."""
+    batches = [ledger.batch(TASK, version.batch) for version in versions if version.batch is not None]
+    batches.append(ledger.open_contributions(TASK, _ALL))
+    return len({(each.device, each.base_version) for batch in batches for each in batch})
+
+
+def _point(version: Version, versions: Sequence[Version], seen: Moment, parameters: int) -> dict[str, Any]:
+    updates = sum(each.updates for each in versions if each.number <= version.number)
+    return {
+        "version": version.number,
+        "accuracy": version.metrics.get("accuracy"),
+        **seen._asdict(),
+        "dense_bytes": 4 * parameters * updates,
+    }
