@@ -16,7 +16,7 @@ from broker.registry.blobs import Blobs
 from broker.registry.evaluator import Evaluated, Evaluator
 from broker.settings import Task
 from edgeclient.bundle import archive
-from edgeclient.compress.update import F32
+from edgeclient.compress.arrays import F32
 from edgeclient.settings import structure
 from edgeclient.wire import frame
 from edgeclient.wire.announcement import VALUE_LIMIT, Announcement, Blob

@@ -9,12 +9,9 @@ import io
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient import files
-
-F32 = npt.NDArray[np.float32]
-F64 = npt.NDArray[np.float64]
+from edgeclient.compress.arrays import F32, F64
 
 
 class Auditor:

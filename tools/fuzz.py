@@ -19,8 +19,8 @@ from typing import Any
 import click
 import numpy as np
 
+from edgeclient.compress.accel import Accel
 from edgeclient.compress.quantise import Mode, quantise
-from edgeclient.compress.select import Accel
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire import frame
 from edgeclient.wire.errors import REASONS, WireError

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edgeclient.compress.arrays import F32, I64
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.quantise import Mode, quantise
-from edgeclient.compress.update import F32, I64, FloatValues, SparseUpdate
+from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire import frame
 from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES

@@ -19,13 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import F32, I64, U8, Array, Bools
 from edgeclient.compress.feedback import compress_with_feedback
-from edgeclient.compress.update import F32, I64, U8, Bools, StepValues
+from edgeclient.compress.update import StepValues
 
 DATA = Path(__file__).parents[2] / "shared/data"
 COMMITTED = Path(__file__).parents[1] / "tests/data/masks"
@@ -36,7 +36,7 @@ TUNED = {"fashion-mnist": 60, "watch-har": 60, "next-word": 30}
 VOCABULARY = 6000
 CONTEXT = 4  # words
 PACKAGES = ("fortunes", "fortunes-min")
-Examples: TypeAlias = tuple[npt.NDArray[Any], I64]
+Examples: TypeAlias = tuple[Array, I64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Captured:
     levels: U8
 
 
-def learn(parameters: list[F32], x: npt.NDArray[Any], y: I64, rate: float) -> float:
+def learn(parameters: list[F32], x: Array, y: I64, rate: float) -> float:
     """One SGD step of (an embedding,) ReLU layers and softmax, in place; the loss before it."""
     weights = parameters
     inputs = x
@@ -206,7 +206,7 @@ TASKS = {"fashion-mnist": fashion_mnist, "watch-har": watch_har, "next-word": ne
 
 def save(path: Path, shapes: tuple[tuple[int, ...], ...], captured: list[Captured]) -> None:
     """Write updates of one task and density; `load` reads them. Positions as gaps: they compress."""
-    arrays: dict[str, npt.NDArray[Any]] = {"shapes": np.array([(*s, 0)[:2] for s in shapes], np.int32)}
+    arrays: dict[str, Array] = {"shapes": np.array([(*s, 0)[:2] for s in shapes], np.int32)}
     arrays["rounds"] = np.array([c.round for c in captured], np.int32)
     arrays["devices"] = np.array([c.device for c in captured], np.int32)
     for i, each in enumerate(captured):

@@ -8,15 +8,14 @@ import sys
 import tempfile
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive, safetensors
 from edgeclient.bundle.archive import PARAMETERS
 from edgeclient.bundle.manifest import Optimiser, read_manifest
+from edgeclient.compress.arrays import F32, Array
 from edgeclient.train.batches import Batch
 from edgeclient.train.compiled import CompiledEngine, initial_statistics
 from edgeclient.train.optimiser import stepper
@@ -25,7 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "tests/data/training-step.npz"
 RATE = 0.01
 
 
-def step(directory: Path, batch: Batch) -> npt.NDArray[np.float32]:
+def step(directory: Path, batch: Batch) -> F32:
     """How one step moves the trained parameters of an unpacked bundle, float32 (m,)."""
     manifest = read_manifest(directory)
     arrays = safetensors.decode((directory / PARAMETERS).read_bytes())
@@ -39,11 +38,11 @@ def step(directory: Path, batch: Batch) -> npt.NDArray[np.float32]:
     # AdamW's first step is the sign of each gradient, and one that is zero but for rounding has a sign of its own on
     # every processor.
     stepper(Optimiser("sgd"), len(parameters)).step(parameters, gradients, RATE)
-    moved: npt.NDArray[np.float32] = parameters - start
+    moved: F32 = parameters - start
     return moved
 
 
-def demo_step() -> tuple[str, npt.NDArray[np.float32]]:
+def demo_step() -> tuple[str, F32]:
     """(SHA-256 of the demo bundle, how one step on 16 of the first device's windows moves it)."""
     content = demo_data.bundle_bytes()
     x, labels = demo_data.device_windows(1, 0)
@@ -64,7 +63,7 @@ def main() -> None:
         return
     for folder in map(Path, sys.argv[1:]):
         with np.load(folder / "batch.npz") as file:
-            arrays: dict[str, npt.NDArray[Any]] = {name: file[name] for name in file.files}
+            arrays: dict[str, Array] = {name: file[name] for name in file.files}
         np.savez(folder / "step.npz", step(folder, tuple(arrays.values())))
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-Array: TypeAlias = npt.NDArray[Any]
+from edgeclient.compress.arrays import Array
+
 Batch: TypeAlias = Callable[[int, np.random.Generator], tuple[Array, ...]]
 
 _IR: Final = {17: 8, 20: 9}  # the IR version that came with each opset

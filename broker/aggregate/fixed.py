@@ -4,17 +4,16 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from broker.aggregate.weight import MAX_WEIGHT
-from edgeclient.compress.add import add_units
-from edgeclient.compress.update import SparseUpdate
+from edgeclient.compress.arrays import I64
+from edgeclient.compress.update import SparseUpdate, add_units
 
 # value · 2^s ≤ 2^30 (announcement) · weight ≤ 2^20 · frames ≤ 2^12 stays below 2^63.
 MAX_FRAMES: Final = 1 << 12
 
 
-def weighted_sum(members: Iterable[tuple[SparseUpdate, int]], size: int, scale_bits: int) -> npt.NDArray[np.int64]:
+def weighted_sum(members: Iterable[tuple[SparseUpdate, int]], size: int, scale_bits: int) -> I64:
     """Sum of weight · round(value · 2^s), int64 (n,).
 
     Args:

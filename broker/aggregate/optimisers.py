@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from edgeclient.compress.arrays import F32, I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,9 +13,7 @@ class Sgd:
 
     learning_rate: float = 1.0
 
-    def step(
-        self, parameters: npt.NDArray[np.float32], total: npt.NDArray[np.int64], total_weight: int, scale_bits: int
-    ) -> npt.NDArray[np.float32]:
+    def step(self, parameters: F32, total: I64, total_weight: int, scale_bits: int) -> F32:
         """New parameters, float32 (n,).
 
         Args:

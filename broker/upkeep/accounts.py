@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from broker.aggregate.fixed import weighted_sum
 from broker.aggregate.optimisers import Sgd
@@ -21,6 +20,7 @@ from broker.ledger.protocol import Ledger
 from broker.registry.blobs import Blobs
 from broker.upkeep import law
 from edgeclient.bundle import archive
+from edgeclient.compress.arrays import Array
 from edgeclient.wire import frame
 from edgeclient.wire.announcement import SCALE_BITS
 
@@ -103,7 +103,7 @@ def remade(ledger: Ledger, blobs: Blobs, task: str, learning_rate: float) -> int
     return same
 
 
-def _export(config: Path, out: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+def _export(config: Path, out: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     command = [sys.executable, "-m", "edgeclient.cli", "audit", str(config), "--out", str(out), "--json"]
     answered = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own command)
     if answered.returncode:
@@ -112,7 +112,7 @@ def _export(config: Path, out: Path) -> tuple[dict[str, Any], dict[str, npt.NDAr
         return json.loads(answered.stdout), dict(exported)
 
 
-def _frames(exported: dict[str, npt.NDArray[Any]]) -> list[tuple[int, bytes]]:
+def _frames(exported: dict[str, Array]) -> list[tuple[int, bytes]]:
     """(sequence, bytes) of every frame on the device; -1 for one that never left."""
     bodies, lengths = exported["frame_bytes"].tobytes(), exported["frame_lengths"]
     starts = (np.cumsum(lengths) - lengths).tolist()

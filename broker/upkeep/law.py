@@ -4,11 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import F32, F64
 from edgeclient.compress.update import SparseUpdate
-
-F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +18,7 @@ class Finding:
     coordinate: int
 
 
-def check(
-    trained: F64, absolute: F64, rounds: int, residual: npt.NDArray[np.float32], elsewhere: Iterable[SparseUpdate]
-) -> Finding:
+def check(trained: F64, absolute: F64, rounds: int, residual: F32, elsewhere: Iterable[SparseUpdate]) -> Finding:
     """Compare both sides of the account, coordinate by coordinate.
 
     Every round adds and subtracts once in float32, and no intermediate magnitude exceeds the sum of |delta|,

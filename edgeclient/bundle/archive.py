@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from edgeclient.bundle import safetensors
 from edgeclient.bundle.manifest import MANIFEST, File, Manifest, decode_manifest, encode_manifest
+from edgeclient.compress.arrays import F32
 from edgeclient.wire.errors import WireError
 
 PARAMETERS: Final = "parameters.safetensors"
@@ -38,7 +36,7 @@ class Bundle:
 
     manifest: Manifest
     files: Mapping[str, bytes]
-    parameters: npt.NDArray[np.float32]
+    parameters: F32
 
 
 def encode(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:

@@ -6,15 +6,14 @@ content, and initialisers are field 5 of the graph, which is field 7 of the mode
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.reader import varint
 
-F32 = npt.NDArray[np.float32]
 _GRAPH: Final = 7
 _INITIALISER: Final = 5
 _DIMENSION, _TYPE, _NAME, _RAW, _EXTERNAL = 1, 2, 8, 9, 13  # of a TensorProto
@@ -74,7 +73,7 @@ def _external(tensor: memoryview) -> tuple[int, int] | None:
         raise WireError("magic", f"external data {str(said)[:80]} has no place") from None
 
 
-def _tensor(name: str, shape: tuple[int, ...], values: npt.NDArray[Any]) -> bytes:
+def _tensor(name: str, shape: tuple[int, ...], values: Array) -> bytes:
     said = b"".join(varint(_DIMENSION << 3) + varint(size) for size in shape) + varint(_TYPE << 3) + varint(_FLOAT)
     return said + _field(_NAME, name.encode()) + _field(_RAW, values.astype("<f4", copy=False).tobytes())
 

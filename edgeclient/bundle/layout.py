@@ -10,12 +10,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.limits import MAX_SIZE
-
-F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class Layout:
         """[[name, [dimension, ...]], ...]."""
         return [[parameter.name, list(parameter.shape)] for parameter in self.parameters]
 
-    def flatten(self, arrays: Mapping[str, npt.NDArray[Any]]) -> F32:
+    def flatten(self, arrays: Mapping[str, Array]) -> F32:
         """The flat vector, float32 (n,); WireError("layout") when the arrays are others than the layout's."""
         if arrays.keys() != self.slices.keys():
             raise WireError("layout", f"parameters {sorted(arrays)} are not {sorted(self.slices)}"[:300])

@@ -10,9 +10,9 @@ import click
 import numpy as np
 
 from edgeclient.commands.options import JSON
-from edgeclient.compress.add import add_units
 from edgeclient.compress.feedback import compress
-from edgeclient.compress.select import NUMBA_FROM, why_no_numba
+from edgeclient.compress.select import KERNEL
+from edgeclient.compress.update import add_units
 from edgeclient.wire import frame
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 
@@ -41,7 +41,7 @@ class Warm:
 def warm() -> Warm:
     """Send an update of every kind through everything that has a compiled twin."""
     began = time.perf_counter()
-    why = why_no_numba()
+    why = KERNEL.why_not()
     if why is not None:
         return Warm("numpy", None, None, None, time.perf_counter() - began, why)
     delta = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
@@ -54,8 +54,8 @@ def warm() -> Warm:
         for tensors in (None, ((20, 50),)):
             for each in frame.encode_update(made.update, origin, MAX_FRAME_BYTES, tensors=tensors, accel="numba"):
                 frame.decode(each, tensors, accel="numba")
-    seconds = time.perf_counter() - began
-    return Warm("numba", NUMBA_FROM, metadata.version("numba"), os.environ.get("NUMBA_CPU_NAME", "host"), seconds, None)
+    seconds, cpu = time.perf_counter() - began, os.environ.get("NUMBA_CPU_NAME", "host")
+    return Warm("numba", KERNEL.numba_from, metadata.version("numba"), cpu, seconds, None)
 
 
 @click.command("warmup")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper
@@ -15,6 +14,7 @@ from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import checkpoint
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import LOSS
+from edgeclient.compress.arrays import F32, Array
 
 TRAINING: Final = "training_model.onnx"
 EVAL: Final = "eval_model.onnx"
@@ -37,8 +37,8 @@ class Artifacts:
 
     training: onnx.ModelProto
     evaluation: onnx.ModelProto
-    trainable: Mapping[str, npt.NDArray[np.float32]]
-    frozen: Mapping[str, npt.NDArray[Any]]
+    trainable: Mapping[str, F32]
+    frozen: Mapping[str, Array]
     optimiser: Optimiser
     files: Mapping[str, bytes]
 

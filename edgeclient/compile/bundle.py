@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
@@ -18,9 +17,9 @@ from edgeclient.compile import skeleton
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.walk import lower
+from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
 
-F32 = npt.NDArray[np.float32]
 POLICIES: Final = ("shared", "local")
 _DTYPES: Final = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
 
@@ -210,9 +209,7 @@ def _value(artifacts: Artifacts, name: str) -> F32:
     return np.asarray(numpy_helper.to_array(found), np.float32)
 
 
-def _with_constants(
-    model: onnx.ModelProto, frozen: Mapping[str, npt.NDArray[Any]], statistics: Iterable[str]
-) -> onnx.ModelProto:
+def _with_constants(model: onnx.ModelProto, frozen: Mapping[str, Array], statistics: Iterable[str]) -> onnx.ModelProto:
     """Frozen values become constants, which the runtime can fold; running statistics become inputs."""
     made = onnx.ModelProto()
     made.CopyFrom(model)

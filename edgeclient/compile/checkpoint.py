@@ -7,14 +7,14 @@ ModuleState, which holds two vectors of Tensor. Field numbers are those of the s
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from flatbuffers import encode, number_types, packer
 from flatbuffers.table import Table
 
 from edgeclient.compile.errors import CompileError
+from edgeclient.compress.arrays import Array
 
 _IDENTIFIER: Final = b"ODTC"
 _DTYPES: Final = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
@@ -24,8 +24,8 @@ _DTYPES: Final = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
 class Checkpoint:
     """What a checkpoint holds, in its order."""
 
-    trainable: dict[str, npt.NDArray[Any]]
-    frozen: dict[str, npt.NDArray[Any]]
+    trainable: dict[str, Array]
+    frozen: dict[str, Array]
 
 
 def read(data: bytes) -> Checkpoint:
@@ -59,7 +59,7 @@ def _flag(of: Table, field: int) -> bool:
     return bool(offset and of.Get(number_types.BoolFlags, offset + of.Pos))
 
 
-def _tensors(state: Table, field: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+def _tensors(state: Table, field: int) -> Iterator[tuple[str, Array]]:
     if not (offset := state.Offset(field)):
         return
     first = state.Vector(offset)
@@ -73,7 +73,7 @@ def _tensors(state: Table, field: int) -> Iterator[tuple[str, npt.NDArray[Any]]]
         yield name, np.frombuffer(content, _DTYPES[kind]).reshape(_vector(tensor, 8, "<i8"))
 
 
-def _vector(of: Table, field: int, dtype: str) -> npt.NDArray[Any]:
+def _vector(of: Table, field: int, dtype: str) -> Array:
     if not (offset := of.Offset(field)):
         return np.zeros(0, dtype)
     begin, count = of.Vector(offset), of.VectorLen(offset)

@@ -9,11 +9,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import F32, Array
 from edgeclient.train.native import import_training
 from edgeclient.train.trainer import TrainingError
 
@@ -27,9 +26,7 @@ def available() -> bool:
     return True
 
 
-def native_gradients(
-    files: Mapping[str, bytes], batch: Sequence[npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[np.float32]] | None:
+def native_gradients(files: Mapping[str, bytes], batch: Sequence[Array]) -> dict[str, F32] | None:
     """The gradients, by parameter; None when the runtime refused the artifacts or died."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
@@ -19,10 +18,10 @@ from edgeclient.compile import native_gradients
 from edgeclient.compile.bundle import Compiled
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.reference import GradientError, Reference, gradient_error
+from edgeclient.compress.arrays import F64, Array
 from edgeclient.train import runtime
 
-F64 = npt.NDArray[np.float64]
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 # Of the gradient's norm. float32 reaches 1e-7 to 1e-6 on sound graphs; the smallest wrong rule seen was 1e-4.
 TOLERANCE: Final = 1e-5
 _BATCH: Final = 3
@@ -127,7 +126,7 @@ def random_batch(manifest: Manifest, graph: onnx.ModelProto, rng: np.random.Gene
     return made
 
 
-def _random(tensor: Tensor, bound: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+def _random(tensor: Tensor, bound: int, rng: np.random.Generator) -> Array:
     shape = (_BATCH, *tensor.shape[1:])
     if tensor.dtype == "float32":
         return rng.normal(size=shape).astype(np.float32)

@@ -1,16 +1,13 @@
-"""The numba twins of the additions in `add.py`: one pass instead of three, so that cache misses overlap."""
-
-from typing import Any
+"""The numba twins of the additions in `update.py`: one pass instead of three, so that cache misses overlap."""
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.compress._jit_numba import njit
-from edgeclient.compress.update import F32, I64
+from edgeclient.compress.arrays import F32, I64, Array
 
 
 @njit()
-def add(dense: npt.NDArray[Any], indices: I64, values: F32) -> None:
+def add(dense: Array, indices: I64, values: F32) -> None:
     """Add each value at its index."""
     for i in range(indices.size):
         dense[indices[i]] += values[i]

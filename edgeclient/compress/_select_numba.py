@@ -8,12 +8,9 @@ per 64 coordinates 2.3-4.6, flags and words as below 1.5-2.7, of which the add i
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.compress._jit_numba import njit
-from edgeclient.compress.update import F32, I64
-
-I32 = npt.NDArray[np.int32]
+from edgeclient.compress.arrays import F32, I32, I64
 
 # 64 KiB of numbers, which the second look at a block finds in a near cache; a quarter as many take 5 % longer.
 BLOCK = 1 << 14

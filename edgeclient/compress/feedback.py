@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgeclient.compress.accel import Accel
+from edgeclient.compress.arrays import F32, I64
 from edgeclient.compress.pace import Target, chosen
 from edgeclient.compress.quantise import Quantiser
-from edgeclient.compress.select import Accel, Selection, select, top_k
-from edgeclient.compress.update import F32, I64, SparseUpdate
+from edgeclient.compress.select import Selection, select, top_k
+from edgeclient.compress.update import SparseUpdate
 
 
 class NotFinite(ValueError):

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from edgeclient.compress.arrays import F32, I64
 from edgeclient.compress.select import top_k
-from edgeclient.compress.update import F32, I64
 
 # While a model is young, everything moves: four times the density for the first versions (Deep Gradient Compression,
 # 1712.01887, warms up over four epochs).

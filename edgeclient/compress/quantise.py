@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import F32, F64, I64, U8, Bools
 from edgeclient.compress.update import (
     CENTROID_LEVELS,
-    F32,
-    I64,
     LARGEST,
     MAX_LEVEL,
-    U8,
-    Bools,
     Centroids,
     FloatValues,
     GridValues,
@@ -30,7 +26,6 @@ from edgeclient.compress.update import (
 )
 
 Mode: TypeAlias = Literal["step", "float32", "bfloat16", "int8", "int4", "sign"]
-F64: TypeAlias = npt.NDArray[np.float64]
 
 # Below this a bfloat16 step and its multiples leave the normal range: send float32 instead.
 SMALLEST_STEP: Final = np.float32(2.0**-110)

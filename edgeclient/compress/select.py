@@ -8,24 +8,23 @@ One sweep, block by block: add, and append what reaches a guess to a list of can
 threshold moves slowly, so 0.95 of the last one finds 1.1 to 2 k candidates, and the top-k of those is the top-k of
 all. The guess is never trusted: too low a one, or none, fills the list, which is then cut to its best k while the
 guess rises to the least of them; too high a one finds fewer than k, and a second sweep begins at the bottom.
-`_numba.py` holds the twin that agrees bit for bit.
+`_select_numba.py` holds the twin that agrees bit for bit.
 """
 
 import struct
-from functools import cache
-from typing import Final, Literal, NamedTuple, TypeAlias
+from functools import partial
+from types import ModuleType
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from edgeclient.compress.update import F32, I64
+from edgeclient.compress.accel import Accel, Kernel
+from edgeclient.compress.arrays import F32, I32, I64
 
-Accel: TypeAlias = Literal["auto", "numpy", "numba"]
-I32: TypeAlias = npt.NDArray[np.int32]
 _Found: TypeAlias = tuple[I64, F32, np.int32]
 
-# Below this size numba never repays its start-up (0.6-0.8 s, 70 MiB); NumPy takes 0.2 ms here.
-NUMBA_FROM: Final = 100_000
+# Of fewer parameters NumPy makes 0.2 ms, loaded or not.
+KERNEL: Final = Kernel("edgeclient.compress._select_numba", numba_from=100_000, joins=False)
 # Measured over 60 to 100 rounds of two tasks: 0.95 hits in 91-100 % of them, 1.0 misses 31 %, and at 0.8 error
 # feedback has piled up five times as many candidates.
 GUESS: Final = 0.95
@@ -100,11 +99,11 @@ def select(
         raise ValueError(f"k must not be negative, not {k}")
     # NaN and infinity have the largest patterns of all: if there are any, the largest entry is one.
     wanted = min(max(k, 1), x.size)
-    kernel = backend(x.size, accel)
-    if kernel == "numpy" and x.size <= _BLOCK:
+    twin = KERNEL.twin(x.size, accel)
+    if twin is None and x.size <= _BLOCK:
         indices, values, smallest = _at_once(x, wanted, total_of)
     else:
-        sweep = _sweep_numba if kernel == "numba" else _sweep_numpy
+        sweep = _sweep if twin is None else partial(_swept, twin)
         guess = max(1, int(np.float32(min(GUESS * last_threshold, LARGEST)).view(np.int32)))
         indices, values, smallest = sweep(x, wanted, guess, total_of)
         if indices.size < wanted and guess > 1:
@@ -119,27 +118,6 @@ def select(
 def _number(pattern: np.int32) -> float:
     # A view of a NumPy scalar takes 0.5 us, this 0.1.
     return float(struct.unpack("f", struct.pack("i", pattern))[0])
-
-
-def backend(n: int, accel: Accel = "auto") -> Literal["numpy", "numba"]:
-    """Which kernel `select` uses for a vector of n numbers."""
-    if accel == "numpy" or (accel == "auto" and n < NUMBA_FROM):
-        return "numpy"
-    if why_no_numba() is None:
-        return "numba"
-    if accel == "numba":
-        raise RuntimeError("accel = 'numba', but numba cannot be used: pip install 'edgeclient[accel]'")
-    return "numpy"
-
-
-@cache
-def why_no_numba() -> str | None:
-    """None if the twin can be used; it is compiled then, and kept in a cache on disk. Else what is the matter."""
-    try:
-        import edgeclient.compress._select_numba  # noqa: F401, PLC0415 (numba costs 70 MiB: only when used)
-    except Exception as error:  # noqa: BLE001 (a broken numba fails in many ways: ImportError, OSError, its own errors)
-        return f"{type(error).__name__}: {error}"
-    return None
 
 
 # These return indices, values and the smallest magnitude (its bit pattern) of the k largest entries, 1 <= k <= n unless
@@ -159,7 +137,7 @@ def _at_once(x: F32, k: int, total_of: tuple[F32, F32] | None) -> _Found:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _sweep_numpy(x: F32, k: int, guess: int, total_of: tuple[F32, F32] | None) -> _Found:
+def _sweep(x: F32, k: int, guess: int, total_of: tuple[F32, F32] | None) -> _Found:
     indices, magnitudes, smallest = np.empty(0, np.int64), np.empty(0, np.int32), np.int32(0)
     found, count = [(indices, magnitudes)], 0
     for start in range(0, x.size, _BLOCK):
@@ -180,13 +158,11 @@ def _sweep_numpy(x: F32, k: int, guess: int, total_of: tuple[F32, F32] | None) -
     return indices, x[indices], smallest
 
 
-def _sweep_numba(x: F32, k: int, guess: int, total_of: tuple[F32, F32] | None) -> _Found:
-    from edgeclient.compress._select_numba import BLOCK, sweep  # noqa: PLC0415 (as above)
-
-    room = min(x.size, 4 * k + 2 * BLOCK)
+def _swept(twin: ModuleType, x: F32, k: int, guess: int, total_of: tuple[F32, F32] | None) -> _Found:
+    room = min(x.size, 4 * k + 2 * twin.BLOCK)
     indices, bits = np.empty(room, np.int64), np.empty(room, np.int32)
     delta, residual = (x[:0], x[:0]) if total_of is None else total_of
-    count, smallest = sweep(delta, residual, x, x.view(np.int32), k, guess, indices, bits)
+    count, smallest = twin.sweep(delta, residual, x, x.view(np.int32), k, guess, indices, bits)
     for each in (indices, bits):
         each.resize(count, refcheck=False)  # gives the rest back without a copy
     return indices, bits.view(np.float32), np.int32(smallest)

@@ -1,26 +1,33 @@
 """What compression makes and the wire carries: selected coordinates with low-precision values."""
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, fields, replace
+from typing import Final, Self, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from edgeclient.compress.add import add
+from edgeclient.compress.accel import Kernel
+from edgeclient.compress.arrays import F32, I64, U8, Array, Bools
 
-F32: TypeAlias = npt.NDArray[np.float32]
-I64: TypeAlias = npt.NDArray[np.int64]
-U8: TypeAlias = npt.NDArray[np.uint8]
-Bools: TypeAlias = npt.NDArray[np.bool_]
 Centroids: TypeAlias = tuple[np.float32, np.float32, np.float32]
 
 MAX_LEVEL = 12
 CENTROID_LEVELS = 3
 LARGEST = np.float32(np.finfo(np.float32).max)
+_ADD: Final = Kernel("edgeclient.compress._add_numba", numba_from=1_000_000)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StepValues:
+class _Entrywise:
+    """Arrays with a number for each of k entries, and what all of them share."""
+
+    def subset(self, which: slice | Bools) -> Self:
+        """The entries of a slice (with both ends), or where a mask (k,) is true, on the same grid."""
+        shared_or_not = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{n: each[which] for n, each in shared_or_not.items() if isinstance(each, np.ndarray)})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepValues(_Entrywise):
     """Values on a deadzone step grid: sign, level u and one step size (entropy-coded, deadzone 1).
 
     A level u stands for magnitudes in [(u+1)·t, (u+2)·t). Levels 0..2 decode to their centroid, higher
@@ -53,28 +60,22 @@ class StepValues:
         table[:CENTROID_LEVELS] = self.centroids
         return _signed(table[self.levels], self.negative)
 
-    def part(self, first: int, last: int) -> "StepValues":
-        """The entries first..last-1, with the same grid."""
-        runs, at = [], 0
-        for count, centroids in self.runs:
-            kept = min(at + count, last) - max(at, first)
-            if kept > 0:
-                runs.append((kept, centroids))
-            at += count
-        return StepValues(
-            self.threshold, self.centroids, self.negative[first:last], self.levels[first:last], tuple(runs)
-        )
-
-    def among(self, mask: Bools) -> "StepValues":
-        """The entries where `mask` (k,) is true, with the same grid."""
-        ends = np.cumsum([count for count, _ in self.runs])
-        counts = [int(part.sum()) for part in np.split(mask, ends[:-1])] if self.runs else []
-        runs = [(count, each) for count, (_, each) in zip(counts, self.runs, strict=True) if count]
-        return StepValues(self.threshold, self.centroids, self.negative[mask], self.levels[mask], tuple(runs))
+    def subset(self, which: slice | Bools) -> "StepValues":
+        """As for the others; runs that lose all entries are gone."""
+        runs = self.runs
+        if runs:
+            ends = np.cumsum([0, *(count for count, _ in runs)])
+            if isinstance(which, slice):
+                kept = np.clip(ends, which.start, which.stop)
+            else:
+                kept = np.concatenate([[0], np.cumsum(which)])[ends]
+            counts = np.diff(kept).tolist()
+            runs = tuple((count, each) for count, (_, each) in zip(counts, runs, strict=True) if count)
+        return replace(self, negative=self.negative[which], levels=self.levels[which], runs=runs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FloatValues:
+class FloatValues(_Entrywise):
     """Values sent as float32, where a step grid would underflow."""
 
     values: F32
@@ -83,17 +84,9 @@ class FloatValues:
         """The values themselves, float32 (k,)."""
         return self.values
 
-    def part(self, first: int, last: int) -> "FloatValues":
-        """The entries first..last-1."""
-        return FloatValues(self.values[first:last])
-
-    def among(self, mask: Bools) -> "FloatValues":
-        """The entries where `mask` (k,) is true."""
-        return FloatValues(self.values[mask])
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HalfValues:
+class HalfValues(_Entrywise):
     """Values sent as bfloat16; `values` holds them in float32, the lower 16 bits being zero."""
 
     values: F32
@@ -102,17 +95,9 @@ class HalfValues:
         """The values themselves, float32 (k,)."""
         return self.values
 
-    def part(self, first: int, last: int) -> "HalfValues":
-        """The entries first..last-1."""
-        return HalfValues(self.values[first:last])
-
-    def among(self, mask: Bools) -> "HalfValues":
-        """The entries where `mask` (k,) is true."""
-        return HalfValues(self.values[mask])
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GridValues:
+class GridValues(_Entrywise):
     """Values in 8 or 4 bits: a sign, and a magnitude on an even grid that begins at the smallest one.
 
     Attributes:
@@ -135,17 +120,9 @@ class GridValues:
         table = float(self.lowest) + np.arange(1 << (self.bits - 1), dtype=np.float64) * float(self.step)
         return _signed(np.minimum(table, float(LARGEST)).astype(np.float32)[self.levels], self.negative)
 
-    def part(self, first: int, last: int) -> "GridValues":
-        """The entries first..last-1, with the same grid."""
-        return GridValues(self.bits, self.lowest, self.step, self.negative[first:last], self.levels[first:last])
-
-    def among(self, mask: Bools) -> "GridValues":
-        """The entries where `mask` (k,) is true, with the same grid."""
-        return GridValues(self.bits, self.lowest, self.step, self.negative[mask], self.levels[mask])
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SignValues:
+class SignValues(_Entrywise):
     """One magnitude, a positive bfloat16 number held in float32, and (k,) signs."""
 
     magnitude: np.float32
@@ -154,14 +131,6 @@ class SignValues:
     def decoded(self) -> F32:
         """Values as the receiver sees them, float32 (k,)."""
         return np.where(self.negative, -self.magnitude, self.magnitude)
-
-    def part(self, first: int, last: int) -> "SignValues":
-        """The entries first..last-1, with the same magnitude."""
-        return SignValues(self.magnitude, self.negative[first:last])
-
-    def among(self, mask: Bools) -> "SignValues":
-        """The entries where `mask` (k,) is true, with the same magnitude."""
-        return SignValues(self.magnitude, self.negative[mask])
 
 
 Values: TypeAlias = StepValues | FloatValues | HalfValues | GridValues | SignValues
@@ -185,14 +154,46 @@ class SparseUpdate:
     indices: I64
     values: Values
 
-    def add_to(self, dense: npt.NDArray[np.floating]) -> None:
+    def add_to(self, dense: Array) -> None:
         """Add the decoded entries to `dense` (n,) in place."""
         add(dense, self.indices, self.values.decoded())
 
     def among(self, mask: Bools) -> "SparseUpdate":
         """The entries where `mask` (k,) is true, with the same grid."""
-        return SparseUpdate(self.size, self.indices[mask], self.values.among(mask))
+        return SparseUpdate(self.size, self.indices[mask], self.values.subset(mask))
 
     def between(self, first: int, last: int) -> "SparseUpdate":
         """The entries first..last-1 (by rank, not by coordinate), with the same grid."""
-        return SparseUpdate(self.size, self.indices[first:last], self.values.part(first, last))
+        return SparseUpdate(self.size, self.indices[first:last], self.values.subset(slice(first, last)))
+
+
+def add(dense: Array, indices: I64, values: F32) -> None:
+    """Add each of `values` (k,) to `dense` (n,) at its index, in place; no index stands twice.
+
+    Example:
+        >>> dense = np.zeros(3)
+        >>> add(dense, np.array([0, 2]), np.array([1.0, 0.5], np.float32))
+        >>> dense
+        array([1. , 0. , 0.5])
+    """
+    twin = _ADD.twin(indices.size)
+    if twin is None:
+        dense[indices] += values
+    else:
+        twin.add(dense, indices, values)
+
+
+def add_units(total: I64, indices: I64, values: F32, scale_bits: int, weight: int) -> None:
+    """Add weight · round(value · 2^scale_bits) to `total` (n,) at each index, in place; no index stands twice.
+
+    Example:
+        >>> total = np.zeros(3, np.int64)
+        >>> add_units(total, np.array([0, 2]), np.array([1.0, 0.5], np.float32), 4, 3)
+        >>> total
+        array([48,  0, 24])
+    """
+    twin = _ADD.twin(indices.size)
+    if twin is None:
+        total[indices] += np.rint(np.ldexp(values.astype(np.float64), scale_bits)).astype(np.int64) * weight
+    else:
+        twin.add_units(total, indices, values, 2.0**scale_bits, weight)

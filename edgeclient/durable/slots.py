@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient import failpoint, files
+from edgeclient.compress.arrays import F32
 
 _READ: Final = 1 << 20
 
@@ -22,7 +22,7 @@ class Slots:
     def __init__(self, directory: Path, size: int) -> None:
         self._paths = [directory / "residual.0", directory / "residual.1"]
         self.size = size
-        self._opened: npt.NDArray[np.float32] | None = None
+        self._opened: F32 | None = None
 
     def create(self) -> None:
         """Make both slots, all zero, and wait until they are on the disk.
@@ -37,15 +37,15 @@ class Slots:
                 os.fsync(file.fileno())
         files.sync_directory(self._paths[0].parent)
 
-    def read(self, slot: int) -> npt.NDArray[np.float32]:
+    def read(self, slot: int) -> F32:
         """A copy of a slot's numbers, (n,); shorter than n if the file is."""
         return np.fromfile(self._paths[slot], "<f4", count=self.size).astype(np.float32, copy=False)
 
-    def view(self, slot: int) -> npt.NDArray[np.float32]:
+    def view(self, slot: int) -> F32:
         """A slot's numbers, (n,), mapped from its file; read-only."""
         return np.memmap(self._paths[slot], "<f4", "r", shape=(self.size,)) if self.size else np.empty(0, np.float32)
 
-    def open(self, slot: int) -> npt.NDArray[np.float32]:
+    def open(self, slot: int) -> F32:
         """A slot to be filled through a mapping of its file, (n,); `write` then waits until that is on the disk.
 
         Raises:
@@ -63,7 +63,7 @@ class Slots:
         self._opened = np.memmap(self._paths[slot], "<f4", "r+", shape=(self.size,))
         return self._opened
 
-    def write(self, slot: int, residual: npt.NDArray[np.float32]) -> None:
+    def write(self, slot: int, residual: F32) -> None:
         """Overwrite a slot and wait until it is on the disk; the other slot is not touched.
 
         Args:
@@ -99,11 +99,11 @@ class Slots:
         return crc
 
 
-def checksum(residual: npt.NDArray[np.float32]) -> int:
+def checksum(residual: F32) -> int:
     """CRC-32 over the little-endian bytes."""
     return zlib.crc32(_bytes(residual))
 
 
-def _bytes(residual: npt.NDArray[np.float32]) -> memoryview:
+def _bytes(residual: F32) -> memoryview:
     """The little-endian bytes, copied only where they are not in memory like that."""
     return np.ascontiguousarray(residual, "<f4").view(np.uint8).data

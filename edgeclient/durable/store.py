@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient import failpoint, files
+from edgeclient.compress.arrays import F32
 from edgeclient.durable.database import Database, move
 from edgeclient.durable.lock import DiskFull, Lock, StoreError
 from edgeclient.durable.slots import Slots, checksum
@@ -107,11 +107,11 @@ class Store:
         """The counters as last committed."""
         return self.outbox().account
 
-    def residual(self) -> npt.NDArray[np.float32]:
+    def residual(self) -> F32:
         """The live residual, float32 (n,)."""
         return self._slots.read(self._live)
 
-    def slots(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def slots(self) -> tuple[F32, F32]:
         """The live residual, read-only, and room for the next one, which `commit_round` takes; no copies, (n,) each.
 
         Both are mapped from their files, so a residual larger than the memory will do. The room holds anything.
@@ -159,7 +159,7 @@ class Store:
     def commit_round(
         self,
         layers: Sequence[Sequence[bytes]],
-        residual: npt.NDArray[np.float32],
+        residual: F32,
         *,
         token: str,
         base_version: int,

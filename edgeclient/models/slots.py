@@ -10,11 +10,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient import failpoint, files
 from edgeclient.bundle import archive
 from edgeclient.bundle.manifest import read_manifest
+from edgeclient.compress.arrays import F32
 from edgeclient.wire import announcement
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.errors import WireError
@@ -31,7 +31,7 @@ class Model:
     """
 
     announcement: Announcement
-    parameters: npt.NDArray[np.float32]
+    parameters: F32
     bundle_directory: Path
 
 

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.bundle.manifest import Manifest, Tensor
+from edgeclient.compress.arrays import Array
 
-Array: TypeAlias = npt.NDArray[Any]
 # The arrays of a batch in the model's order, labels last.
 Batch: TypeAlias = tuple[Array, ...]
 

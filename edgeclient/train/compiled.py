@@ -4,17 +4,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.bundle import safetensors
 from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
 from edgeclient.bundle.manifest import Manifest, read_manifest
+from edgeclient.compress.arrays import F32, Array
 from edgeclient.train import runtime
 from edgeclient.train.batches import Batch
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import TrainingError
 
-F32 = npt.NDArray[np.float32]
 _LOSS: Final = "loss"
 
 
@@ -113,8 +112,8 @@ class CompiledEngine:
             raise TrainingError(f"ONNX Runtime failed in the training graph: {_first_line(error)}") from None
 
 
-def _views(flat: F32, named: list[tuple[str, tuple[int, ...]]]) -> dict[str, npt.NDArray[Any]]:
-    found: dict[str, npt.NDArray[Any]] = {}
+def _views(flat: F32, named: list[tuple[str, tuple[int, ...]]]) -> dict[str, Array]:
+    found: dict[str, Array] = {}
     at = 0
     for name, shape in named:
         size = int(np.prod(shape))

@@ -10,13 +10,14 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edgeclient.compress.arrays import Bools
 from edgeclient.train.batches import Batch, NoExamplesError, Source
 
 Side: TypeAlias = Literal["train", "holdout"]
 _RANGE: Final = float(1 << 32)
 
 
-def held_out(batch: Batch, fraction: float) -> npt.NDArray[np.bool_]:
+def held_out(batch: Batch, fraction: float) -> Bools:
     """Which examples of a batch of n belong to the holdout, bool (n,).
 
     Args:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from edgeclient.bundle.manifest import Manifest
+from edgeclient.compress.arrays import F32
 from edgeclient.settings import Data
 from edgeclient.train.batches import Batch, DataError, Dataset, Growing, NoExamplesError
 from edgeclient.train.data import open_source
@@ -16,7 +17,7 @@ from edgeclient.train.holdout import Examples
 from edgeclient.train.replay.buffer import Bounds, Buffer
 from edgeclient.train.sources.functions import Stream
 from edgeclient.train.sources.query import Query
-from edgeclient.train.trainer import F32, LocalRound, Trainer
+from edgeclient.train.trainer import LocalRound, Trainer
 
 REPLAY: Final = "replay"
 # Enough to see a loss fall, and two passes over them take about as long as one over 700 examples that trains.

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.bundle.manifest import Manifest, read_manifest
+from edgeclient.compress.arrays import F32
 from edgeclient.train import runtime
 from edgeclient.train.batches import Batch
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import TrainingError
 
-F32 = npt.NDArray[np.float32]
 FOLDER: Final = "native"
 
 

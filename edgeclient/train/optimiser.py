@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.bundle.manifest import Optimiser
+from edgeclient.compress.arrays import F32
 
-F32 = npt.NDArray[np.float32]
 # 256 KiB of each array: a block's passes stay in the cache of a Cortex-A72.
 _BLOCK: Final = 1 << 16
 

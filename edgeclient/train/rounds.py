@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.bundle.manifest import Manifest
+from edgeclient.compress.arrays import F32, I64
 from edgeclient.train.batches import Batch, Dataset
 from edgeclient.train.optimiser import stepper
 from edgeclient.train.trainer import Evaluation, Interrupted, LocalRound, Plan, TrainingError
 
-F32 = npt.NDArray[np.float32]
 _EVALUATION_BATCH: Final = 256
 
 
@@ -25,7 +24,7 @@ class Engine(Protocol):
     def learn(self, batch: Batch) -> float:
         """The loss of a batch; fills the gradients and moves the running statistics."""
 
-    def judge(self, parameters: F32, statistics: F32, batch: Batch) -> tuple[float, npt.NDArray[np.float32]]:
+    def judge(self, parameters: F32, statistics: F32, batch: Batch) -> tuple[float, F32]:
         """Loss and first output in evaluation mode."""
 
 
@@ -89,7 +88,7 @@ class RoundTrainer:
         statistics = np.concatenate([parameters[trained:], self._initial if local is None else local])
         weights = np.ascontiguousarray(parameters[:trained])
         total, hits, examples, answers = 0.0, 0, 0, 0
-        counts: npt.NDArray[np.int64] = np.zeros(classes or 0, np.int64)
+        counts: I64 = np.zeros(classes or 0, np.int64)
         for batch in data.batches(_EVALUATION_BATCH, None):
             loss, output = self._engine.judge(weights, statistics, batch)
             labels = batch[-1]

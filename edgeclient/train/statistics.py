@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient import files
 from edgeclient.bundle.manifest import read_manifest
+from edgeclient.compress.arrays import F32
 from edgeclient.train.compiled import initial_statistics
 
-F32 = npt.NDArray[np.float32]
 _FILE: Final = "local.f32"
 
 

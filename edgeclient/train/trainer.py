@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import F32
 from edgeclient.train.batches import Dataset
-
-F32 = npt.NDArray[np.float32]
 
 
 class TrainingError(Exception):

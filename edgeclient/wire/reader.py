@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import U8, Array
 from edgeclient.wire.errors import WireError
 
 _FIELD = re.compile(r"\d*s|[A-Za-z]")
@@ -112,7 +112,7 @@ class Reader:
                 return value
         raise WireError("range", "a varint is longer than 9 bytes")
 
-    def bits(self, count: int) -> npt.NDArray[np.uint8]:
+    def bits(self, count: int) -> U8:
         """The next `count` bits (0 or 1 each), LSB first; the rest of the last byte must be zero."""
         packed = np.frombuffer(self.take((count + 7) // 8), np.uint8)
         unpacked = np.unpackbits(packed, bitorder="little")
@@ -136,6 +136,6 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def packed_bits(bits: npt.NDArray[Any]) -> bytes:
+def packed_bits(bits: Array) -> bytes:
     """Bits LSB first, the last byte filled with zeros."""
     return np.packbits(bits.astype(np.uint8, copy=False), bitorder="little").tobytes()

@@ -3,7 +3,6 @@
 from importlib import resources
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from hypothesis import given
@@ -15,12 +14,12 @@ from edgeclient.bundle import archive, safetensors
 from edgeclient.bundle.archive import FORWARD, FROZEN
 from edgeclient.bundle.forward import with_parameters
 from edgeclient.compile import bundle, skeleton
+from edgeclient.compress.arrays import F32
 from edgeclient.train import runtime
 from edgeclient.wire.errors import WireError
 from tools import make_demo_task
 from tools.chaos import make_task, task
 
-F32 = npt.NDArray[np.float32]
 RNG = np.random.default_rng(5)
 WEIGHTS: dict[str, F32] = {
     "w": RNG.normal(size=(16, 4)).astype(np.float32),

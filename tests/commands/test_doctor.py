@@ -19,7 +19,7 @@ import pytest
 
 from edgeclient.commands.doctor import bench, machine, software, task
 from edgeclient.commands.doctor.findings import Finding, found, worst
-from edgeclient.compress.select import why_no_numba
+from edgeclient.compress.select import KERNEL
 from edgeclient.conditions.board import Observed
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.models.slots import Models
@@ -300,7 +300,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_the_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert why_no_numba() is None
+    assert KERNEL.why_not() is None
     monkeypatch.setattr(bench, "_CODED", 400_000)
     made = [*bench.selection(20_000), *bench.selection(100_000), *bench.codecs()]
     assert all(each.value > 0 for each in made)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -12,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.walk import lower
 from edgeclient.compile.reference import Reference, gradient_error
+from edgeclient.compress.arrays import Array
 
 node = helper.make_node
-Array = npt.NDArray[Any]
 MS = "com.microsoft"
 
 

@@ -11,17 +11,18 @@ from prepared import BATCHES, fed, model, same_outputs
 
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.prepare.opset import at_supported_opset
+from edgeclient.compress.arrays import Array
 
 RNG = np.random.default_rng(0)
 MICROSOFT = "com.microsoft"
 
 
-def weights(*shape: int) -> prepared.Array:
+def weights(*shape: int) -> Array:
     return RNG.normal(0, 1, shape).astype(np.float32)
 
 
 def one(
-    kind: str, opset: int, shape: list[int], *, extra: dict[str, prepared.Array] | None = None, **attributes: Any
+    kind: str, opset: int, shape: list[int], *, extra: dict[str, Array] | None = None, **attributes: Any
 ) -> onnx.ModelProto:
     """A model of one node from x (batch, *shape), whose further inputs are `extra`."""
     node = helper.make_node(kind, ["x", *(extra or {})], ["y"], name="it", **attributes)
@@ -131,7 +132,7 @@ def test_functions_are_written_out() -> None:
 
 
 def fused(
-    kind: str, shape: list[int], *, opset: int = 17, extra: dict[str, prepared.Array] | None = None, **attributes: Any
+    kind: str, shape: list[int], *, opset: int = 17, extra: dict[str, Array] | None = None, **attributes: Any
 ) -> onnx.ModelProto:
     tested = one(kind, opset, shape, extra=extra, domain=MICROSOFT, **attributes)
     tested.opset_import.append(helper.make_opsetid(MICROSOFT, 1))

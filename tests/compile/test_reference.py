@@ -3,16 +3,14 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.reference import Reference, directional_derivative, gradient_error, probe
+from edgeclient.compress.arrays import F64, Array
 from tools.zoo import ZOO
-
-F64 = npt.NDArray[np.float64]
 
 THIRD = np.float32(1 / 3)
 FLOAT, X = TensorProto.FLOAT, helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
@@ -114,7 +112,7 @@ def test_ops_beyond_the_standard_are_refused_by_name() -> None:
 def test_feeds_may_replace_initializers() -> None:
     reference = Reference(model([node("Mul", "x w")], tensor([2, 2], "w")))
     assert np.array_equal(reference.run({"x": POINT})["y"], 2 * POINT)
-    given: dict[str, npt.NDArray[Any]] = {
+    given: dict[str, Array] = {
         "x": POINT.astype(np.float32),
         "w": np.array([1, 3], np.float32),
         "unknown": POINT,

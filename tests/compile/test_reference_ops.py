@@ -5,16 +5,14 @@ from itertools import cycle, product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from onnx import helper
 
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.reference import Reference
+from edgeclient.compress.arrays import Array
 from edgeclient.train import runtime
-
-Array = npt.NDArray[Any]
 
 ort = runtime.load()
 # 1.19, which comes with the training package, lets a pool's window begin behind the input under ceil_mode.

@@ -5,11 +5,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 
 from edgeclient.compile.reference import Reference
+from edgeclient.compress.arrays import Array
 from edgeclient.train import runtime
 from tools import zoo
 from tools.zoo import ZOO, Entry
@@ -17,7 +17,7 @@ from tools.zoo import ZOO, Entry
 SIZES = (1, 3, 17)
 KINDS = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.INT64: np.int64}
 
-Feeds = dict[str, npt.NDArray[Any]]
+Feeds = dict[str, Array]
 
 
 @pytest.fixture(params=ZOO.values(), ids=list(ZOO))
@@ -26,7 +26,7 @@ def entry(request: pytest.FixtureRequest) -> Entry:
     return found
 
 
-def feeds(entry: Entry, model: onnx.ModelProto, size: int) -> tuple[Feeds, npt.NDArray[Any]]:
+def feeds(entry: Entry, model: onnx.ModelProto, size: int) -> tuple[Feeds, Array]:
     *inputs, labels = entry.batch(size, np.random.default_rng(size))
     return dict(zip((each.name for each in model.graph.input), inputs, strict=True)), labels
 

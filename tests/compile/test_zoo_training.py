@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 
@@ -16,13 +15,13 @@ from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compile import verify
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.reference import Reference, gradient_error
+from edgeclient.compress.arrays import F32, F64
 from edgeclient.train.batches import Batch, Dataset
 from edgeclient.train.compiled import CompiledEngine, compiled_trainer
 from edgeclient.train.data import open_data
 from edgeclient.train.trainer import Plan
 from tools.zoo import ZOO
 
-F64 = npt.NDArray[np.float64]
 SIZES = (1, 3, 17)
 pytestmark = pytest.mark.timeout(300)  # the first of them compiles the zoo, on a machine that may be busy
 
@@ -37,7 +36,7 @@ class Case:
         self.values = safetensors.decode((self.folder / PARAMETERS).read_bytes())
         self.training = onnx.load(self.folder / TRAINING)
 
-    def flat(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def flat(self) -> tuple[F32, F32]:
         """Trained parameters and running statistics."""
         statistics = [self.values[each.name].ravel() for each in self.manifest.buffers]
         trained = np.concatenate([self.values[each.name].ravel() for each in self.manifest.trained])
@@ -137,7 +136,7 @@ def _dataset(case: Case, folder: Path) -> Dataset:
     return open_data(str(folder / "d.npz"), {}, case.manifest)
 
 
-def _split(statistics: npt.NDArray[np.float32], manifest: Manifest) -> list[npt.NDArray[np.float32]]:
+def _split(statistics: F32, manifest: Manifest) -> list[F32]:
     ends = np.cumsum([int(np.prod(each.shape)) for each in manifest.buffers])
     return list(np.split(statistics, ends[:-1])) if manifest.buffers else []
 

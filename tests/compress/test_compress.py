@@ -1,18 +1,18 @@
 """Compression: exact top-k whose twins agree, a quantiser within its bounds, and nothing lost."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from edgeclient.compress import quantise as quantise_module
-from edgeclient.compress import select
+from edgeclient.compress.accel import Accel, Kernel
+from edgeclient.compress.arrays import F32, F64
 from edgeclient.compress.feedback import NotFinite, compress_with_feedback
 from edgeclient.compress.quantise import MAX_OFF_GRID, SMALLEST_STEP, bfloat16_down, bfloat16_nearest, quantise
-from edgeclient.compress.select import backend, top_k
-from edgeclient.compress.update import CENTROID_LEVELS, F32, LARGEST, MAX_LEVEL, FloatValues, SparseUpdate, StepValues
+from edgeclient.compress.select import KERNEL, top_k
+from edgeclient.compress.update import CENTROID_LEVELS, LARGEST, MAX_LEVEL, FloatValues, SparseUpdate, StepValues
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 # Few different magnitudes, so that ties, denormals and zeros meet.
@@ -52,7 +52,7 @@ def test_the_twins_agree_on_large_vectors(seed: int, k: int) -> None:
 
 
 @BOTH
-def test_selection_takes_views_that_are_not_contiguous(accel: select.Accel) -> None:
+def test_selection_takes_views_that_are_not_contiguous(accel: Accel) -> None:
     x = np.arange(-10, 10, dtype=np.float32)
     assert top_k(x[::-2], 3, accel=accel).tolist() == by_sorting(x[::-2].copy(), 3)
 
@@ -65,10 +65,22 @@ def test_selection_of_nothing() -> None:
 
 
 def test_the_backend_is_visible() -> None:
-    assert backend(select.NUMBA_FROM - 1) == "numpy"
-    assert backend(select.NUMBA_FROM) == "numba"
-    assert backend(10**9, "numpy") == "numpy"
-    assert backend(1, "numba") == "numba"
+    assert KERNEL.backend(KERNEL.numba_from - 1) == "numpy"
+    assert KERNEL.backend(KERNEL.numba_from) == "numba"
+    assert KERNEL.backend(10**9, "numpy") == "numpy"
+    assert KERNEL.backend(1, "numba") == "numba"
+
+
+def test_a_twin_is_loaded_when_it_is_worth_it_or_asked_for() -> None:
+    there = Kernel("edgeclient.compress._select_numba", numba_from=10, joins=False)
+    assert [there.twin(9) is None, there.twin(10) is None, there.twin(1, "numba") is None] == [True, False, False]
+    assert there.why_not() is None
+    assert Kernel(there.module, numba_from=10).twin(1) is there.twin(10)  # loaded already
+    missing = Kernel("edgeclient.compress._not_there", numba_from=10)
+    assert missing.twin(100) is None
+    assert str(missing.why_not()).startswith("ModuleNotFoundError")
+    with pytest.raises(RuntimeError, match=r"cannot be used .*edgeclient\[accel\]"):
+        missing.twin(1, "numba")
 
 
 # Error feedback
@@ -103,7 +115,7 @@ def test_nothing_is_lost(data: st.DataObject, size: int, limit: float) -> None:
     assert (np.abs(decoded) <= limit).all()
 
 
-def dense(update: SparseUpdate) -> npt.NDArray[np.float64]:
+def dense(update: SparseUpdate) -> F64:
     made = np.zeros(update.size, np.float64)
     update.add_to(made)
     return made

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgeclient.compress import _select_numba, select
+from edgeclient.compress.accel import Accel
+from edgeclient.compress.arrays import F32, I64
 from edgeclient.compress.feedback import NotFinite, compress, compress_with_feedback
-from edgeclient.compress.select import Accel
-from edgeclient.compress.update import F32, I64, LARGEST
+from edgeclient.compress.update import LARGEST
 
 ROOT = Path(__file__).parents[2]
 BACKENDS: tuple[Accel, ...] = ("numpy", "numba")

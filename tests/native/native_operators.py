@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-Array = npt.NDArray[Any]
+from edgeclient.compress.arrays import Array
+
 node = helper.make_node
 
 

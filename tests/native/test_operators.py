@@ -1,10 +1,8 @@
 """Every training-only op that ONNX Runtime generates, lowered and compared with float64 finite differences."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
 from native_operators import OPERATORS
@@ -18,9 +16,10 @@ from edgeclient.compile.lower.registry import RULES
 from edgeclient.compile.native_gradients import native_gradients
 from edgeclient.compile.reference import Reference, gradient_error
 from edgeclient.compile.verify import run, without_dropout
+from edgeclient.compress.arrays import F64, Array
 from tools.zoo import ZOO
 
-Arrays = dict[str, npt.NDArray[Any]]
+Arrays = dict[str, Array]
 # Ops that only appear in graphs that ONNX Runtime optimised or that users bring, not in those generated here.
 # tests/compile/test_lower.py has them.
 ELSEWHERE = {"FastGelu", "FastGeluGrad", "BroadcastGradientArgs", "TransposeMatMul", "SoftmaxCrossEntropyLossInternal",
@@ -71,7 +70,7 @@ def test_gradients_are_those_of_finite_differences(name: str, size: int) -> None
     # Independent of the lowering: the forward model itself, in float64.
     oracle = Reference(without_dropout(in_batch_mode(prepared)), ["loss"])
 
-    def loss(values: Mapping[str, npt.NDArray[np.float64]]) -> float:
+    def loss(values: Mapping[str, F64]) -> float:
         return float(oracle.run({**feeds, **values})["loss"])
 
     assert found["loss"] == pytest.approx(loss({}), rel=1e-5)
@@ -134,7 +133,7 @@ def native_and_our_error(name: str, size: int) -> tuple[float, float]:
     native, ours = native_gradients(made.artifacts, batch), run(made.training, feeds)
     assert native is not None
 
-    def error(gradients: Mapping[str, npt.NDArray[Any]]) -> float:
+    def error(gradients: Mapping[str, Array]) -> float:
         expected = {each.name: exact[f"{each.name}_grad"] for each in made.manifest.trained}
         off = sum(float(np.sum((gradients[each] - expected[each]) ** 2)) for each in expected)
         return float(np.sqrt(off / sum(float(np.sum(each**2)) for each in expected.values())))

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from native_operators import model, node
 
@@ -14,8 +13,6 @@ from edgeclient.compile.generate import generate
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.train.native import import_training
 from edgeclient.train.optimiser import stepper
-
-F32 = npt.NDArray[np.float32]
 
 
 def artifacts(optimiser: Optimiser) -> Artifacts:

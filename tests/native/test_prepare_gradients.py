@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import prepared
 import pytest
@@ -21,8 +20,7 @@ from edgeclient.compile.lower.walk import lower
 from edgeclient.compile.prepare.decompose import decompose
 from edgeclient.compile.prepare.unroll import unroll
 from edgeclient.compile.reference import Reference, gradient_error
-
-F64 = npt.NDArray[np.float64]
+from edgeclient.compress.arrays import F64
 
 
 def same(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,7 +6,9 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from onnx import helper
-from prepared import Array, constant, model
+from prepared import constant, model
+
+from edgeclient.compress.arrays import Array
 
 node = helper.make_node
 # Without a gradient builder in ONNX Runtime training 1.19.2.

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from broker.demo import data
 from broker.processes import children
@@ -19,6 +18,7 @@ from broker.service import add_task
 from broker.settings import Aggregator, Task
 from edgeclient import failpoint
 from edgeclient.bundle import archive
+from edgeclient.compress.arrays import F32
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
@@ -139,7 +139,7 @@ def publish(link: Link, task: str, content: bytes) -> None:
         link.publish(topic, payload, retain=True)
 
 
-def announcement(task: str, version: int, parameters: npt.NDArray[np.float32], service: str = "0" * 16) -> Announcement:
+def announcement(task: str, version: int, parameters: F32, service: str = "0" * 16) -> Announcement:
     """A truthful announcement."""
     content = parameters.astype("<f4").tobytes()
     return Announcement(

@@ -8,12 +8,12 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import TensorProto, checker, helper, numpy_helper
 
-Array = npt.NDArray[Any]
+from edgeclient.compress.arrays import Array
+
 Shape = Sequence[int | str | None]
 Pass = Callable[[onnx.ModelProto], onnx.ModelProto]
 BATCHES = (1, 3, 17)

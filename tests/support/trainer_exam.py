@@ -5,20 +5,19 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive
 from edgeclient.bundle.archive import Bundle
 from edgeclient.bundle.manifest import MANIFEST, Optimiser
+from edgeclient.compress.arrays import F32, F64, I64
 from edgeclient.train.batches import Dataset
 from edgeclient.train.data import open_data
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import Plan, TrainingError
 from edgeclient.train.trainers import open_trainer
 
-F64 = npt.NDArray[np.float64]
 PLAN = Plan(0.02, 2, 16)
 
 
@@ -40,7 +39,7 @@ def windows(opened: Bundle, folder: Path) -> Dataset:
     return open_data(str(folder / "windows.npz"), {}, opened.manifest)
 
 
-def _forward(p: dict[str, F64], x: npt.NDArray[np.float32]) -> tuple[F64, F64, F64]:
+def _forward(p: dict[str, F64], x: F32) -> tuple[F64, F64, F64]:
     inputs = (x - np.tile(demo_data.MEAN, 100)) / np.tile(demo_data.SPREAD, 100)
     hidden = inputs @ p["hidden.weight"] + p["hidden.bias"]
     logits = np.maximum(hidden, 0) @ p["output.weight"] + p["output.bias"]
@@ -53,7 +52,7 @@ def _softmax(logits: F64) -> F64:
     return made
 
 
-def _gradient(p: dict[str, F64], x: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> dict[str, F64]:
+def _gradient(p: dict[str, F64], x: F32, labels: I64) -> dict[str, F64]:
     inputs, hidden, logits = _forward(p, x)
     g = _softmax(logits)
     g[np.arange(len(labels)), labels] -= 1

@@ -20,7 +20,7 @@ import pytest
 
 from broker.processes import children
 from broker.settings import Task
-from edgeclient.compress.select import why_no_numba
+from edgeclient.compress.select import KERNEL
 from edgeclient.link.mqtt import Endpoint, Link
 from edgeclient.wire import announcement, frame, messages, topics
 from edgeclient.wire.messages import Receipt
@@ -59,7 +59,7 @@ metadata.Distribution.from_name = from_name
 """
 HANGS = "#!/bin/sh\necho $$ >> {pids}\n/bin/sleep 60 &\necho $! >> {pids}\nwait\n"
 
-needs_numba = pytest.mark.skipif(why_no_numba() is not None, reason="numba cannot be used here")
+needs_numba = pytest.mark.skipif(KERNEL.why_not() is not None, reason="numba cannot be used here")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from edgeclient.bundle import archive
 from edgeclient.bundle.archive import Bundle
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
+from edgeclient.compress.arrays import Array
 from edgeclient.settings import Data, Source
 from edgeclient.train.batches import Batch, DataError, NoExamplesError
 from edgeclient.train.data import check_source, open_data
@@ -32,7 +32,7 @@ def opened() -> Bundle:
     return archive.decode(demo_data.bundle_bytes())
 
 
-def _good() -> dict[str, npt.NDArray[Any]]:
+def _good() -> dict[str, Array]:
     return {"x": np.zeros((4, 600), np.float32), "labels": np.zeros(4, np.int64)}
 
 
@@ -175,7 +175,7 @@ def database(path: Path, *, blobs: bool = False) -> str:
     return str(path)
 
 
-def add(connection: sqlite3.Connection, x: npt.NDArray[Any], y: npt.NDArray[Any], *, blobs: bool = False) -> None:
+def add(connection: sqlite3.Connection, x: Array, y: Array, *, blobs: bool = False) -> None:
     connection.executemany(
         "INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?)",
         [

@@ -8,16 +8,16 @@ import os
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
+from edgeclient.compress.arrays import F32
 from tools.training_steps import GOLDEN, demo_step, step
 
 BROUGHT = os.environ.get("EDGECLIENT_STEPS")
 FOLDERS = sorted(path.parent for path in Path(BROUGHT).glob("*/step.npz")) if BROUGHT else []
 
 
-def close(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> bool:
+def close(found: F32, expected: F32) -> bool:
     """Within 1e-5 of the step's norm."""
     return bool(np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected))
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from edgeclient.bundle import archive
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
 from edgeclient.commands.new.command import write
+from edgeclient.compress.arrays import F32
 from edgeclient.settings import Data, Source
 from edgeclient.train.batches import Batch, Cursor, DataError, Dataset, NoExamplesError
 from edgeclient.train.holdout import held_out
@@ -345,7 +345,7 @@ def test_a_round_learns_from_a_stream(project: Path, tmp_path: Path) -> None:
     trainer = open_trainer(unpack(opened, tmp_path))
     source = Source(f"{project / 'my_data.py'}:stream")
     data = open_local(Data(source, holdout=0.2, replay_examples=50), opened.manifest, directory=tmp_path, device="pi")
-    parameters: npt.NDArray[np.float32] = opened.parameters
+    parameters: F32 = opened.parameters
     with pytest.raises(NoExamplesError):
         trainer.train(parameters, data, Plan(0.05, 1, 16), np.random.default_rng(0))
     losses = []

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeclient.compress.update import I64, U8, Bools
+from edgeclient.compress.accel import Accel
+from edgeclient.compress.arrays import I64, U8, Bools
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import context, matrix
 from edgeclient.wire.frame.context_model import ONE, STEEPEST, tables
 from edgeclient.wire.frame.positions import touched
 from tools.masks import COMMITTED, load
 
-BOTH: tuple[context.Accel, ...] = ("numpy", "numba")
+BOTH: tuple[Accel, ...] = ("numpy", "numba")
 Entries = tuple[int, int, I64, Bools, U8, context.Activity]
 
 
@@ -44,7 +45,7 @@ def entries(draw: st.DrawFn) -> Entries:
     return drawn(rows, columns, count, draw(st.integers(0, 1000)))
 
 
-def assert_same(data: bytes, made: Entries, activity: context.Activity | None, accel: context.Accel) -> None:
+def assert_same(data: bytes, made: Entries, activity: context.Activity | None, accel: Accel) -> None:
     rows, columns, indices, negative, levels, _ = made
     found = context.decode(data, rows, columns, indices.size, activity, accel=accel)
     assert [each.dtype for each in found] == [np.int64, np.bool_, np.uint8]
@@ -120,7 +121,7 @@ def test_uniform_masks_cost_little_more_than_their_entropy() -> None:
 
 @pytest.mark.parametrize("accel", ["numpy", "numba"])
 @pytest.mark.parametrize("active", [False, True])
-def test_every_damaged_stream_is_an_error_or_another_valid_one(accel: context.Accel, *, active: bool) -> None:
+def test_every_damaged_stream_is_an_error_or_another_valid_one(accel: Accel, *, active: bool) -> None:
     made = drawn(20, 30, 40, seed=3)
     rows, columns, indices, *_ = made
     activity = made[5] if active else None

@@ -13,7 +13,7 @@ from edgeclient import wire
 from edgeclient.compress.update import StepValues
 from edgeclient.wire import announcement, fields, frame, limits, messages, reader, status
 from edgeclient.wire.errors import REASONS
-from edgeclient.wire.frame import body, positions, rice, write_values
+from edgeclient.wire.frame import body, codes, positions, write_values
 
 TEXT = (Path(wire.__file__).parent / "FORMAT.md").read_text()
 
@@ -120,7 +120,7 @@ def test_message_kinds_and_modes() -> None:
     for name, bit in [("runs", write_values.RUNS), ("row", write_values.ROW)]:
         assert f"bit {bit.bit_length() - 1}: {name}" in form
     (rows,) = tables(section("3.2 Segments"), "part")
-    assert f"bits 0 to {rice.MAX_BITS.bit_length() - 1}: bits b" in rows[0][2]
+    assert f"bits 0 to {codes.MAX_BITS.bit_length() - 1}: bits b" in rows[0][2]
 
 
 def test_announcement_keys() -> None:

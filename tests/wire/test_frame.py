@@ -12,12 +12,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from edgeclient.compress.accel import Accel
+from edgeclient.compress.arrays import F32, I64
 from edgeclient.compress.quantise import Mode, Quantiser, quantise
-from edgeclient.compress.select import Accel
-from edgeclient.compress.update import F32, I64, SparseUpdate, StepValues
+from edgeclient.compress.update import SparseUpdate, StepValues
 from edgeclient.wire import frame
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.frame import Origin, context, matrix, positions, rice, write_values
+from edgeclient.wire.frame import Origin, codes, context, matrix, positions, rice, write_values
 from edgeclient.wire.frame import body as frame2
 from edgeclient.wire.frame.positions import Range, Tensors
 from edgeclient.wire.limits import FRAME_VERSION, MAX_CONTEXT_POSITIONS, MAX_FRAME_BYTES, MAX_SIZE
@@ -167,33 +168,33 @@ def test_a_large_update_is_split_in_linear_time() -> None:
 
 
 @st.composite
-def pools(draw: st.DrawFn) -> list[tuple[I64, int, rice.Code]]:
+def pools(draw: st.DrawFn) -> list[tuple[I64, int, codes.Code]]:
     made = []
     for _ in range(draw(st.integers(1, 4))):
         span = draw(st.integers(1, 300) | st.integers(1, MAX_SIZE))
         members = draw(st.sets(st.integers(0, span - 1), min_size=1, max_size=40))
         least = max(0, span.bit_length() - 10)
-        code = rice.Code(draw(st.integers(min(least, 31), 31)), draw(st.booleans()))
+        code = codes.Code(draw(st.integers(min(least, 31), 31)), draw(st.booleans()))
         made.append((np.array(sorted(members), np.int64), span, code))
     return made
 
 
 @settings(max_examples=200, deadline=None)
 @given(pools())
-@example([(np.array([MAX_SIZE - 1]), MAX_SIZE, rice.Code(31, thirds=True))])
-def test_pools_round_trip_by_both_kernels(pool: list[tuple[I64, int, rice.Code]]) -> None:
+@example([(np.array([MAX_SIZE - 1]), MAX_SIZE, codes.Code(31, thirds=True))])
+def test_pools_round_trip_by_both_kernels(pool: list[tuple[I64, int, codes.Code]]) -> None:
     sets = [(wanted, code) for wanted, _, code in pool]
     data = rice.encode(sets, accel="numpy")
     assert rice.encode(sets, accel="numba") == data
     accels: list[Accel] = ["numpy", "numba"]
     for accel in accels:
         reader = Reader(data)
-        made = rice.decode(reader, [rice.Set(w.size, span, code) for w, span, code in pool], accel=accel)
+        made = rice.decode(reader, [codes.Set(w.size, span, code) for w, span, code in pool], accel=accel)
         reader.finish()
         assert all(np.array_equal(one, wanted) for one, (wanted, _, _) in zip(made, pool, strict=True))
         # The last position lies just outside a smaller span.
         if int(pool[-1][0][-1]) > 0:
-            short = [rice.Set(w.size, span if w is not pool[-1][0] else int(w[-1]), c) for w, span, c in pool]
+            short = [codes.Set(w.size, span if w is not pool[-1][0] else int(w[-1]), c) for w, span, c in pool]
             with pytest.raises(WireError):
                 rice.decode(Reader(data), short, accel=accel)
 
@@ -205,7 +206,7 @@ def test_both_kernels_refuse_the_same_pools(data: bytes, count: int, span: int, 
     found: list[Any] = []
     for accel in accels:
         try:
-            (made,) = rice.decode(Reader(data), [rice.Set(count, span, rice.Code(bits, thirds))], accel=accel)
+            (made,) = rice.decode(Reader(data), [codes.Set(count, span, codes.Code(bits, thirds))], accel=accel)
             found.append(made.tolist())
         except WireError as error:
             found.append(error.reason)
@@ -218,7 +219,7 @@ def test_positions_of_uniform_masks_are_near_the_floor(density: float) -> None:
     indices = np.sort(rng.permutation(n)[: round(n * density)])
     k = indices.size
     floor = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
-    code, bits = rice.best(indices)
+    code, bits = codes.best(indices)
     data = rice.encode([(indices, code)])
     assert 8 * len(data) <= 1.01 * floor
     assert abs(bits - 8 * len(data)) <= 0.01 * bits
@@ -499,7 +500,7 @@ def test_tensors_get_centroids_of_their_own_where_it_pays() -> None:
     same = quantise(np.full(1000, 1.05, np.float32), 16.0, runs=(500, 500))
     assert isinstance(same, StepValues)
     assert same.runs == ()
-    part = made.part(400, 600)
+    part = made.subset(slice(400, 600))
     assert [count for count, _ in part.runs] == [100, 100]
     assert np.array_equal(part.decoded(), made.decoded()[400:600])
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeclient.compress.select import Accel
+from edgeclient.compress.accel import Accel
 from edgeclient.wire import announcement, frame, messages, status
 from edgeclient.wire.frame import body as frame2
 from edgeclient.wire.frame import positions, write_values

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeclient.compress.arrays import F32
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import FloatValues, SparseUpdate, StepValues
@@ -135,7 +136,7 @@ def test_frames_round_trip(
     assert frame.stamp(again, epoch=epoch, sequence=sequence) == data
 
 
-def bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+def bits(values: F32) -> npt.NDArray[np.uint32]:
     return values.view(np.uint32)
 
 

@@ -7,14 +7,13 @@ from typing import Any, Final
 
 import click
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.commands.doctor.bench import seconds_of
-from edgeclient.compress.add import add
+from edgeclient.compress.arrays import F32, I64, Bools
 from edgeclient.compress.quantise import Mode, quantise
-from edgeclient.compress.update import F32, SparseUpdate
+from edgeclient.compress.update import SparseUpdate, add
 from edgeclient.wire import frame
-from edgeclient.wire.frame import context, rice
+from edgeclient.wire.frame import codes, context, rice
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 from edgeclient.wire.reader import Reader
 from tools.bench import report
@@ -86,13 +85,13 @@ def codec_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) ->
     report.tell({"n": n, "density": DENSITY}, rows, as_json=as_json, seed=seed)
 
 
-def _rice(indices: npt.NDArray[np.int64], dense: F32, accel: Any) -> Pair:
+def _rice(indices: I64, dense: F32, accel: Any) -> Pair:
     ones = np.ones(indices.size, np.float32)
-    code, _ = rice.best(indices)
+    code, _ = codes.best(indices)
     data = rice.encode([(indices, code)], accel=accel)
-    sets = [rice.Set(indices.size, dense.size, code)]
+    sets = [codes.Set(indices.size, dense.size, code)]
     return (
-        lambda: rice.encode([(indices, rice.best(indices)[0])], accel=accel),
+        lambda: rice.encode([(indices, codes.best(indices)[0])], accel=accel),
         lambda: add(dense, rice.decode(Reader(data), sets, accel=accel)[0], ones),
     )
 
@@ -107,7 +106,7 @@ def _frames(update: SparseUpdate, dense: F32) -> Pair:
     return lambda: frame.encode_update(update, _ORIGIN, MAX_FRAME_BYTES), decode
 
 
-def _context(chosen: npt.NDArray[np.int64], negative: npt.NDArray[np.bool_]) -> Pair:
+def _context(chosen: I64, negative: Bools) -> Pair:
     levels = np.zeros(chosen.size, np.uint8)
     rows, columns = np.divmod(chosen, CONTEXT_COLUMNS)
     counts = np.bincount(rows, minlength=CONTEXT_ROWS), np.bincount(columns, minlength=CONTEXT_COLUMNS)

@@ -11,16 +11,15 @@ from typing import Any, Final, Self
 
 import click
 import numpy as np
-import numpy.typing as npt
 
+from edgeclient.compress.arrays import F32
 from edgeclient.compress.feedback import compress
-from edgeclient.compress.select import why_no_numba
+from edgeclient.compress.select import KERNEL
 from edgeclient.durable.slots import Slots
 from edgeclient.wire import frame
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 from tools.bench import report
 
-F32 = npt.NDArray[np.float32]
 N: Final = 10**9
 QUICK_N: Final = 20_000_000
 DENSITY: Final = 0.001
@@ -99,7 +98,7 @@ def scale_command(
 
 
 def _measure(directory: Path, n: int, rng: np.random.Generator, *, say: bool) -> dict[str, Any]:
-    why_no_numba()  # compiles, so that the round does not
+    KERNEL.why_not()  # compiles, so that the round does not
     slots = Slots(directory, n)
     slots.create()
     delta_path = directory / "delta"

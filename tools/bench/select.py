@@ -9,13 +9,12 @@ from typing import Any, Final
 
 import click
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.commands.doctor.bench import Rounds, in_turns
-from edgeclient.compress.select import backend
+from edgeclient.compress.arrays import F32
+from edgeclient.compress.select import KERNEL
 from tools.bench import report
 
-F32 = npt.NDArray[np.float32]
 SIZES: Final = (10_000, 30_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 DENSITIES: Final = (0.001, 0.01, 0.05)
 # Rounds before the first measured one: the residual and with it the threshold grow like the root of the round.
@@ -90,7 +89,7 @@ def _row(n: int, density: float, rng: np.random.Generator, turns: int) -> dict[s
         "apart_ms": middle["apart"] * 1e3,
         "over_torch": 1 / over["torch"] if torch is not None else None,
         "first_ms": warm[0] * 1e3,
-        "backend": backend(n),
+        "backend": KERNEL.backend(n),
     }
 
 

@@ -10,19 +10,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.bundle import safetensors
 from edgeclient.bundle.archive import PARAMETERS
 from edgeclient.bundle.manifest import read_manifest
+from edgeclient.compress.arrays import Array
 from edgeclient.train import compiled, runtime
 from edgeclient.train.native import FOLDER, import_training
 from edgeclient.train.optimiser import stepper
 
-Batch = tuple[npt.NDArray[Any], ...]
+Batch = tuple[Array, ...]
 RATE = 1e-4
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import click
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.commands.frame import group_of
+from edgeclient.compress.arrays import I64
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate, StepValues
 from edgeclient.wire import frame
@@ -21,7 +21,6 @@ from edgeclient.wire.reader import Field
 from tools import masks
 from tools.bench import report
 
-I64 = npt.NDArray[np.int64]
 # n, density, bytes of a frame; the last is seven billion parameters in one.
 UNIFORM: Final = (
     (1_000_000, 0.001, MAX_FRAME_BYTES),

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from edgeclient.compress.arrays import F32, I64
 
 FEATURES: Final = 128
 CLASSES: Final = 10
@@ -14,7 +15,7 @@ BUNDLE: Final = Path(__file__).with_name("task.bundle")
 DENSITY: Final = 0.9
 
 
-def examples(seed: int, device: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def examples(seed: int, device: int) -> tuple[F32, I64]:
     """A device's own data: features (64, 128), labels (64,).
 
     Example:

@@ -5,10 +5,8 @@ from importlib.resources import files
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
-I64 = npt.NDArray[np.int64]
+from edgeclient.compress.arrays import F32, I64, Array
 
 WINDOW: Final = 100
 STEP: Final = 50
@@ -58,6 +56,6 @@ def _windows(wanted: Any) -> tuple[F32, I64]:
 
 
 @cache
-def _recordings() -> tuple[npt.NDArray[Any], ...]:
+def _recordings() -> tuple[Array, ...]:
     with (files(__package__) / "watch_har.npz").open("rb") as file, np.load(file, allow_pickle=False) as saved:
         return tuple(saved[name] for name in ("samples", "length", "exercise", "person", "side"))

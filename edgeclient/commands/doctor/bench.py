@@ -11,10 +11,10 @@ from typing import Final
 import numpy as np
 
 from edgeclient.bundle.manifest import read_manifest
-from edgeclient.compress.add import add
+from edgeclient.compress.arrays import F32
 from edgeclient.compress.quantise import quantise
-from edgeclient.compress.select import backend, select
-from edgeclient.compress.update import F32, SparseUpdate
+from edgeclient.compress.select import KERNEL, select
+from edgeclient.compress.update import SparseUpdate, add
 from edgeclient.models.slots import Models
 from edgeclient.settings import Device
 from edgeclient.train.local import open_measured
@@ -22,7 +22,7 @@ from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Plan
 from edgeclient.train.trainers import open_trainer
 from edgeclient.wire import frame
-from edgeclient.wire.frame import context, rice
+from edgeclient.wire.frame import codes, context, rice
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 from edgeclient.wire.reader import Reader
 
@@ -139,7 +139,7 @@ def selection(n: int) -> Iterator[Measured]:
         _TURNS,
         max(1, int(_TURN_S / median(warm[1:]))),
     )
-    name = f"selection, {n:,} parameters ({backend(n)})"
+    name = f"selection, {n:,} parameters ({KERNEL.backend(n)})"
     yield Measured(name, 1e9 * median(seconds["select"]) / n, "ns each")
     over = median(one / other for one, other in zip(seconds["select"], seconds["add"], strict=True))
     yield Measured(name, over, "× the in-place add")
@@ -151,16 +151,16 @@ def codecs() -> Iterator[Measured]:
     update = uniform(_CODED, round(_CODED * DENSITY), rng)
     indices, k = update.indices, update.indices.size
     dense, ones = np.zeros(_CODED, np.float32), np.ones(k, np.float32)
-    code, _ = rice.best(indices)
+    code, _ = codes.best(indices)
     pool = rice.encode([(indices, code)])
-    sets = [rice.Set(k, _CODED, code)]
-    side = _SIDE if context.backend() == "numba" else _SIDE_IN_PYTHON
+    sets = [codes.Set(k, _CODED, code)]
+    side = _SIDE if context.KERNEL.backend(_SIDE**2) == "numba" else _SIDE_IN_PYTHON
     chosen = np.flatnonzero(rng.random(side * side) < DENSITY)
     signs, levels = rng.random(chosen.size) < 0.5, np.zeros(chosen.size, np.uint8)
     stream = context.encode(side, side, chosen, signs, levels)
     taken = in_turns(
         {
-            "rice encode": lambda: seconds_of(lambda: rice.encode([(indices, rice.best(indices)[0])])),
+            "rice encode": lambda: seconds_of(lambda: rice.encode([(indices, codes.best(indices)[0])])),
             "rice decode": lambda: seconds_of(lambda: add(dense, rice.decode(Reader(pool), sets)[0], ones)),
             "context encode": lambda: seconds_of(lambda: context.encode(side, side, chosen, signs, levels)),
             "context decode": lambda: seconds_of(lambda: context.decode(stream, side, side, chosen.size)),
@@ -168,11 +168,13 @@ def codecs() -> Iterator[Measured]:
         _TURNS if side == _SIDE else 1,
     )
     seconds = {name: median(each) for name, each in taken.items()}
-    using = "numpy" if rice.twin(k) is None else "numba"
+    using = rice.KERNEL.backend(k)
     yield Measured(f"Rice coder ({using}), encoding", k / seconds["rice encode"] / 1e6, "M entries/s")
     yield Measured(f"Rice coder ({using}), decoding and adding", k / seconds["rice decode"] / 1e6, "M entries/s")
     for way, name in (("encoding", "context encode"), ("decoding", "context decode")):
-        yield Measured(f"context coder ({context.backend()}), {way}", side**2 / seconds[name] / 1e6, "M positions/s")
+        yield Measured(
+            f"context coder ({context.KERNEL.backend(side**2)}), {way}", side**2 / seconds[name] / 1e6, "M positions/s"
+        )
     yield Measured("positions, uniform mask", 8 * len(pool) / k, "bits per entry")
     floor = (lgamma(_CODED + 1) - lgamma(k + 1) - lgamma(_CODED - k + 1)) / log(2)
     yield Measured("positions, least possible", floor / k, "bits per entry")

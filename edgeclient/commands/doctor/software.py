@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeclient.commands.doctor.findings import Finding
-from edgeclient.compress.select import NUMBA_FROM, backend, why_no_numba
+from edgeclient.compress import select
 from edgeclient.train.runtime import load
 from edgeclient.train.trainer import TrainingError
 from edgeclient.wire.frame import context, rice
@@ -77,12 +77,11 @@ def onnxruntime() -> Iterator[Finding]:
 
 def kernels() -> Iterator[Finding]:
     """Which kernels run, and whether rounds will find them compiled."""
-    why = why_no_numba()
+    why = select.KERNEL.why_not()
     yield judge_numba(_version("numba"), why)
-    select_with = backend(NUMBA_FROM)
-    since = f" from {NUMBA_FROM:,} parameters" if select_with == "numba" else ""
-    rice_with = "numpy" if rice.twin(rice.NUMBA_FROM) is None else "numba"
-    what = f"selection {select_with}{since}, context coder {context.backend()}, Rice coder {rice_with}"
+    selection, streams, pools = (each.backend(each.numba_from) for each in (select.KERNEL, context.KERNEL, rice.KERNEL))
+    since = f" from {select.KERNEL.numba_from:,} parameters" if selection == "numba" else ""
+    what = f"selection {selection}{since}, context coder {streams}, Rice coder {pools}"
     yield Finding("ok", "kernels", what)
     if why is None:
         yield judge_cache(cached())

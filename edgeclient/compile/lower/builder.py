@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from edgeclient.compile.errors import CompileError
+from edgeclient.compress.arrays import Array
 
 # A dimension is a number, a symbol, or unknown.
 Dimension: TypeAlias = int | str | None
@@ -84,7 +84,7 @@ class Builder:
 
     # Constants
 
-    def float(self, value: "float | Sequence[float] | npt.NDArray[Any]") -> str:
+    def float(self, value: "float | Sequence[float] | Array") -> str:
         """A float32 constant."""
         return self._constant(np.asarray(value, np.float32))
 
@@ -92,7 +92,7 @@ class Builder:
         """An int64 constant."""
         return self._constant(np.asarray(value, np.int64))
 
-    def value_of(self, name: str) -> npt.NDArray[Any] | None:
+    def value_of(self, name: str) -> Array | None:
         """The constant of this name, or None."""
         found = self.constants.get(name)
         return None if found is None else numpy_helper.to_array(found)
@@ -106,7 +106,7 @@ class Builder:
         """A constant under its own name."""
         self.constants[tensor.name] = tensor
 
-    def _constant(self, array: npt.NDArray[Any]) -> str:
+    def _constant(self, array: Array) -> str:
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._by_content:
             name = self._fresh("constant")

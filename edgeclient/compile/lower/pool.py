@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.compile.lower.builder import Builder, Node
 from edgeclient.compile.lower.conv import Geometry, geometry
 from edgeclient.compile.lower.registry import lowers
+from edgeclient.compress.arrays import F64, I64
 
 
 def max_pool_adjoint(b: Builder, dy: str, x: str, indices: str, form: Geometry, *, ceil: bool) -> str:
@@ -36,7 +36,7 @@ def average_pool_adjoint(b: Builder, dy: str, x: str, form: Geometry, *, count_i
     outputs = [
         (size + form.begin[i] + form.end[i] - form.span(i)) // form.strides[i] + 1 for i, size in enumerate(sizes)
     ]
-    counts: npt.NDArray[np.float64] = np.ones(())
+    counts: F64 = np.ones(())
     for i, size in enumerate(sizes):
         inside = form.kernel[i] if count_include_pad else _inside(size, outputs[i], i, form)
         counts = np.multiply.outer(counts, np.broadcast_to(inside, outputs[i]))
@@ -51,11 +51,11 @@ def average_pool_adjoint(b: Builder, dy: str, x: str, form: Geometry, *, count_i
     )  # fmt: skip
 
 
-def _inside(size: int, outputs: int, axis: int, form: Geometry) -> npt.NDArray[np.int64]:
+def _inside(size: int, outputs: int, axis: int, form: Geometry) -> I64:
     """How many positions of each window are no padding."""
     starts = np.arange(outputs) * form.strides[axis] - form.begin[axis]
     positions = starts[:, None] + np.arange(form.kernel[axis]) * form.dilations[axis]
-    found: npt.NDArray[np.int64] = ((positions >= 0) & (positions < size)).sum(axis=1)
+    found: I64 = ((positions >= 0) & (positions < size)).sum(axis=1)
     return found
 
 

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.builder import Builder, Node
 from edgeclient.compile.lower.registry import lowers
+from edgeclient.compress.arrays import F32
 
 _ATTRIBUTES = {"coordinate_transformation_mode", "mode", "nearest_mode", "cubic_coeff_a", "exclude_outside"}
 
 
-def resize_matrix(size: int, scale: float, made: int, **attributes: str | float) -> npt.NDArray[np.float32]:
+def resize_matrix(size: int, scale: float, made: int, **attributes: str | float) -> F32:
     """R (made, size) with resized = R · line, found by resizing the unit vectors."""
     inputs = ["x", "", "scales"]
     node = helper.make_node("Resize", inputs, ["y"], **attributes)

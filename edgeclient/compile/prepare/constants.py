@@ -9,7 +9,8 @@ from onnx import AttributeProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeclient.compile.lower.builder import Node
-from edgeclient.compile.prepare.rewrite import Array, Rewriter
+from edgeclient.compile.prepare.rewrite import Rewriter
+from edgeclient.compress.arrays import Array
 
 # Beyond this many elements, a constant would make the bundle larger than the nodes that compute it.
 _LARGEST: Final = 1 << 16

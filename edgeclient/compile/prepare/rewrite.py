@@ -3,18 +3,17 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.builder import Builder, Node
+from edgeclient.compress.arrays import Array
 
 STANDARD: Final = "ai.onnx"
-Array: TypeAlias = npt.NDArray[Any]
 
 _FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _WITHOUT_GRADIENT: Final = frozenset(

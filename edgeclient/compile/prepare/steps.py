@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.compile.lower.builder import Node
 from edgeclient.compile.prepare.rewrite import Rewriter
+from edgeclient.compress.arrays import I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Leaf:
     """
 
     axis: int
-    times: npt.NDArray[np.int64]
+    times: I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def picked_again(b: Rewriter, node: Node, leaf: Leaf, times: Sequence[int]) -> s
     return b.op("Gather", node.inputs[0], b.int64(positions.tolist()), axis=leaf.axis)
 
 
-def _picked(b: Rewriter, node: Node, axis: int, steps: int) -> npt.NDArray[np.int64] | None:
+def _picked(b: Rewriter, node: Node, axis: int, steps: int) -> I64 | None:
     """The constant steps that a Gather or Slice picks."""
     rank = b.rank(node.inputs[0])
     constants = [b.constant(name) for name in node.inputs[1:]]

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-F64: TypeAlias = npt.NDArray[np.float64]
+from edgeclient.compress.arrays import F64, Array
 
 # The first step, and the factor between steps. Smooth functions need one step: extrapolated differences are right to
 # step⁴, and rounding adds 1e-15 ÷ step. Nets of ReLU and MaxPool bend somewhere within it; a thousandth of it rarely.
@@ -148,8 +147,8 @@ class GradientError:
 
 def gradient_error(
     loss: Callable[[dict[str, F64]], float],
-    parameters: Mapping[str, npt.NDArray[Any]],
-    gradients: Mapping[str, npt.NDArray[Any]],
+    parameters: Mapping[str, Array],
+    gradients: Mapping[str, Array],
     rng: np.random.Generator,
     coordinates: int = 8,
     directions: int = 1,

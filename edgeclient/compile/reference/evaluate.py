@@ -10,7 +10,8 @@ from onnx.reference import ReferenceEvaluator
 
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.reference import function, norm, place, recurrent, resize, window
-from edgeclient.compile.reference.registry import EVALUATIONS, Array
+from edgeclient.compile.reference.registry import EVALUATIONS
+from edgeclient.compress.arrays import Array
 
 # Imported for what they register.
 _FAMILIES: Final = (function, norm, place, recurrent, resize, window)

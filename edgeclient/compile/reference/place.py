@@ -5,7 +5,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgeclient.compile.reference.registry import Array, evaluates
+from edgeclient.compile.reference.registry import evaluates
+from edgeclient.compress.arrays import Array
 
 _REDUCTIONS: Final[dict[str, Any]] = {
     "add": np.add,

@@ -6,7 +6,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from edgeclient.compile.errors import CompileError
-from edgeclient.compile.reference.registry import Array, evaluates
+from edgeclient.compile.reference.registry import evaluates
+from edgeclient.compress.arrays import Array
 
 # (input's share of all gates (N, gates · H), state) → state; the first part of the state is h.
 _State: TypeAlias = tuple[Array, ...]

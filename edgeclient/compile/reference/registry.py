@@ -7,10 +7,10 @@ the specification says; what is wrong differs between its versions 1.17 and 1.23
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-import numpy.typing as npt
 from onnx.reference.op_run import OpRun
 
-Array: TypeAlias = npt.NDArray[Any]
+from edgeclient.compress.arrays import Array
+
 # Positional: the inputs, None for absent ones; by keyword: every attribute of the newest schema, None when it has no
 # default. One value per output; the evaluator ignores those that the node does not ask for.
 Evaluation: TypeAlias = Callable[..., tuple[Array, ...]]

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from edgeclient.compile.errors import CompileError
-from edgeclient.compile.reference.registry import Array, evaluates
+from edgeclient.compile.reference.registry import evaluates
+from edgeclient.compress.arrays import Array
 
 
 def _source(positions: Array, old: int, new: int, scale: float, mode: str) -> Array:

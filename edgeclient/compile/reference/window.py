@@ -10,7 +10,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgeclient.compile.errors import CompileError
-from edgeclient.compile.reference.registry import Array, evaluates
+from edgeclient.compile.reference.registry import evaluates
+from edgeclient.compress.arrays import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient import failpoint, files
 from edgeclient.bundle.manifest import Manifest
+from edgeclient.compress.arrays import I64
 from edgeclient.train.batches import Batch, Cursor, DataError, Growing, NoExamplesError
 from edgeclient.train.holdout import Side, held_out, nothing
 from edgeclient.train.replay.records import Records
@@ -30,8 +30,6 @@ _STATE: Final = "state.json"
 _RECORDS: Final = "examples"
 # New examples beyond this many times the capacity wait for the next round: an endless source does not stop training.
 _MOST_NEW: Final = 10
-
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

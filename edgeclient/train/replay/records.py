@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient import failpoint, files
 from edgeclient.bundle.manifest import Manifest
+from edgeclient.compress.arrays import I64, Bools
 from edgeclient.train.batches import BLOCK_BYTES, Batch
-
-I64 = npt.NDArray[np.int64]
 
 
 class Records:
@@ -110,7 +108,7 @@ class Records:
         """The examples of some records, without those that have become unreadable."""
         return self._read(places)[2]
 
-    def _read(self, places: I64) -> tuple[npt.NDArray[np.bool_], I64, Batch]:
+    def _read(self, places: I64) -> tuple[Bools, I64, Batch]:
         size = self.record_bytes
         good, contents = np.zeros(len(places), np.bool_), []
         if self._path.is_file():

@@ -7,9 +7,9 @@ numbers: after a crash the same examples get the same places again, so that doin
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-I64 = npt.NDArray[np.int64]
+from edgeclient.compress.arrays import I64, U64
+
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _WORD: Final = (1 << 64) - 1
 
@@ -40,7 +40,7 @@ def places(seed: int, first: int, count: int, capacity: int) -> I64:
     return np.where(place < capacity, place, -1)
 
 
-def _hashed(number: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _hashed(number: U64) -> U64:
     """The output of SplitMix64 at these positions of its sequence."""
     number = number * np.uint64(_GOLDEN)
     number = (number ^ (number >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

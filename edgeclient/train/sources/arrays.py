@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from edgeclient.bundle.manifest import Manifest, Tensor
-from edgeclient.train.batches import BLOCK_BYTES, Array, Batch, DataError, example_bytes, fitting
+from edgeclient.compress.arrays import Array
+from edgeclient.train.batches import BLOCK_BYTES, Batch, DataError, example_bytes, fitting
 
 # What numpy.load raises for damaged files.
 _DAMAGED: Final = (

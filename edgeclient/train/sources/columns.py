@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.bundle.manifest import Manifest, Tensor
-from edgeclient.train.batches import Array, Batch, DataError, fitting
-
-F64 = npt.NDArray[np.float64]
+from edgeclient.compress.arrays import F64, Array
+from edgeclient.train.batches import Batch, DataError, fitting
 
 
 @dataclass(frozen=True, slots=True)

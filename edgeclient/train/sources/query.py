@@ -16,9 +16,10 @@ from urllib.parse import quote
 import numpy as np
 
 from edgeclient.bundle.manifest import Manifest
+from edgeclient.compress.arrays import F64
 from edgeclient.train.batches import BLOCK_BYTES, Batch, Cursor, DataError, example_bytes
 from edgeclient.train.sources.arrays import missing
-from edgeclient.train.sources.columns import F64, batch_of, checked_options, chosen, label_number, one_input
+from edgeclient.train.sources.columns import batch_of, checked_options, chosen, label_number, one_input
 
 _LOG = logging.getLogger(__name__)
 OPTIONS: Final = ("query", "labels", "classes", "since")

@@ -4,19 +4,18 @@ Bit streams are written and read through 64-bit words, least significant bit fir
 little-endian. Quotients are found by the lowest clear bit of a word, which costs the same whatever their length.
 """
 
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeclient.compress._jit_numba import njit
-from edgeclient.compress.update import I64
+from edgeclient.compress.arrays import I64, U64
+from edgeclient.wire.frame.codes import Code, Set
 
-if TYPE_CHECKING:
-    from edgeclient.wire.frame.rice import Code, Set
-
-U64 = npt.NDArray[np.uint64]
+if sys.byteorder != "little":
+    raise ImportError("words of bits are read as they lie in memory: little-endian")
 _WORD = np.uint64(64)
 _ONE = np.uint64(1)
 _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)

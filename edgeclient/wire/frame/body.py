@@ -6,11 +6,12 @@ from typing import Final
 
 import numpy as np
 
-from edgeclient.compress.select import Accel
-from edgeclient.compress.update import I64, U8, Bools, SparseUpdate, Values
+from edgeclient.compress.accel import Accel
+from edgeclient.compress.arrays import I64, U8, Bools
+from edgeclient.compress.update import SparseUpdate, Values
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.frame import context, positions, read_values, rice, write_values
-from edgeclient.wire.frame.budget import Budget, level_bits, read_stream
+from edgeclient.wire.frame import codes, context, positions, read_values, rice, write_values
+from edgeclient.wire.frame.budget import Budget, level_bits
 from edgeclient.wire.frame.matrix import Entries, coordinates, laid_out
 from edgeclient.wire.frame.origin import MAX_U32, Frame, Origin, address
 from edgeclient.wire.frame.positions import CONTEXT, Range, Segment, Tensors
@@ -215,7 +216,7 @@ def _read_entries(
     streamed = sum(each.rows * each.range.columns for each in segments)
 
     def read_row(data: bytes, columns: int) -> tuple[Bools, U8]:
-        _, negative, levels = read_stream(data, (1, columns), columns, None, accel)
+        _, negative, levels = context.decode(data, 1, columns, columns, accel=accel)
         return negative, levels
 
     head = read_values.read_head(reader, header.flags >> 4, int(np.count_nonzero(plain)), streamed, read_row)
@@ -223,8 +224,8 @@ def _read_entries(
     pooled = rice.decode(reader, [*sets, *head.sets], accel=accel)
     reader.mark_shares(
         lambda: {
-            "positions: pool": sum(map(rice.bits, pooled[: len(sets)], [each.code for each in sets])),
-            "values: pool": sum(map(rice.bits, pooled[len(sets) :], [each.code for each in head.sets])),
+            "positions: pool": sum(map(codes.bits, pooled[: len(sets)], [each.code for each in sets])),
+            "values: pool": sum(map(codes.bits, pooled[len(sets) :], [each.code for each in head.sets])),
         }
     )
     segments = positions.read_streams(reader, segments)
@@ -234,8 +235,9 @@ def _read_entries(
     for each in segments:
         if each.mode == CONTEXT:
             activity = before.activity(each.range, each.rows) if before is not None else None
-            shape = each.rows, each.range.columns
-            offsets, signs, heights = read_stream(each.stream, shape, each.count, activity, accel)
+            offsets, signs, heights = context.decode(
+                each.stream, each.rows, each.range.columns, each.count, activity, accel=accel
+            )
             placed, order = coordinates(offsets, each.range)
             parts.append(placed)
             negative[at : at + each.count], levels[at : at + each.count] = signs[order], heights[order]

@@ -1,13 +1,12 @@
 """When the context coder is used: it goes through every position, compiled or not, so its work has a budget."""
 
-import sys
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
-from edgeclient.compress.select import NUMBA_FROM, Accel, backend
-from edgeclient.compress.update import I64, U8, Bools
+from edgeclient.compress.accel import Accel, Backend
+from edgeclient.compress.arrays import I64, U8, Bools
 from edgeclient.wire.frame import context
 from edgeclient.wire.limits import MAX_CONTEXT_POSITIONS
 
@@ -20,13 +19,6 @@ _WORTH: Final = 0.01
 _SAMPLE: Final = 1 << 14
 # What an entry costs in all, roughly: the measure of what is worth it.
 _ENTRY_BITS: Final = 9
-
-
-def engine(positions: int, accel: Accel) -> Literal["numpy", "numba"]:
-    """What goes through so many positions; numba is not loaded for few of them."""
-    if accel == "auto" and "numba" in sys.modules:
-        return backend(NUMBA_FROM, "auto")
-    return backend(positions, accel)
 
 
 @dataclass(slots=True)
@@ -47,9 +39,9 @@ class Budget:
         """Whether so many entries are worth a stream and their positions can be spent; then they are."""
         return entries >= _FEWEST and self._spend(positions)
 
-    def engine(self) -> Literal["numpy", "numba"]:
+    def engine(self) -> Backend:
         """What codes."""
-        return engine(self.size, self.accel)
+        return context.KERNEL.backend(self.size, self.accel)
 
     def row(self, negative: Bools, levels: U8, bits: int) -> bytes | None:
         """Signs and levels as a full row, where it is likely to be sufficiently below `bits`."""
@@ -86,10 +78,3 @@ def _bits_after_the_last(negative: Bools, levels: U8) -> float:
 def _entropy(counts: I64) -> float:
     counts = counts[counts > 0]
     return float(-(counts * np.log2(counts / counts.sum())).sum())
-
-
-def read_stream(
-    data: bytes, shape: tuple[int, int], count: int, activity: context.Activity | None, accel: Accel
-) -> tuple[I64, Bools, U8]:
-    """Entries of a stream; WireError as `context.decode`."""
-    return context.decode(data, *shape, count, activity, accel=engine(shape[0] * shape[1], accel))

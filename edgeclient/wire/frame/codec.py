@@ -20,8 +20,9 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from edgeclient.compress.select import Accel
-from edgeclient.compress.update import F32, Bools, FloatValues, SparseUpdate
+from edgeclient.compress.accel import Accel
+from edgeclient.compress.arrays import F32, Bools
+from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import body as frame2
 from edgeclient.wire.frame.origin import Frame, Origin, address, digest

@@ -90,16 +90,17 @@ n = rows · columns <= 2^27; position at = row · columns + column; `count` entr
   each update has one stream, and each stream that is not refused is the one of its update.
 """
 
-from functools import cache
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from edgeclient.compress.update import I64, MAX_LEVEL, U8, Bools
+from edgeclient.compress.accel import Accel, Kernel
+from edgeclient.compress.arrays import I64, U8, Bools
+from edgeclient.compress.update import MAX_LEVEL
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame.context_model import GRADES, State, code, start
 
-Accel: TypeAlias = Literal["auto", "numpy", "numba"]
+KERNEL: Final = Kernel("edgeclient.wire.frame._context_numba", numba_from=100_000)
 # Some 8 s of work; up to here no sum of weights can leave 63 bits.
 MAX_POSITIONS: Final = 1 << 27
 # Grades 0 to 7 of each row and of each column: see `grades`.
@@ -126,7 +127,8 @@ def encode(
         levels: (count,) 0 to 12.
         activity: (rows,) and (columns,) 0 to 7, which the decoder has too; with it, even all zero, the signs of
             columns are tied; without it nothing is known beside the tensor, as in a row of values.
-        accel: "numpy" is the definition in plain Python, "numba" its compiled twin; "auto" compiles where it can.
+        accel: "numpy" is the definition in plain Python, "numba" its compiled twin; "auto" takes the
+            twin where it is worth it.
 
     Example:
         >>> data = encode(2, 3, np.array([1, 4]), np.array([True, False]), np.array([0, 2], np.uint8), accel="numpy")
@@ -230,29 +232,10 @@ def _stripped(last: int) -> bytes:
     return (last & 0xFFFFFFFF).to_bytes(4, "big").rstrip(b"\0")
 
 
-def backend(accel: Accel = "auto") -> Literal["numpy", "numba"]:
-    """Which of the two `encode` and `decode` use."""
-    if accel == "numpy" or (accel == "auto" and not _numba_works()):
-        return "numpy"
-    if accel == "numba" and not _numba_works():
-        raise RuntimeError("accel = 'numba', but numba cannot be used: pip install 'edgeclient[accel]'")
-    return "numba"
-
-
-@cache
-def _numba_works() -> bool:
-    try:
-        import edgeclient.wire.frame._context_numba  # noqa: F401, PLC0415 (numba costs 70 MiB: only when used)
-    except Exception:  # noqa: BLE001 (a broken numba fails in many ways: ImportError, OSError, its own errors)
-        return False
-    return True
-
-
 def _run(state: State, rows: int, columns: int, entries: I64, values: I64, active: U8, accel: Accel) -> int:
-    if backend(accel) == "numba":
-        from edgeclient.wire.frame._context_numba import code as twin  # noqa: PLC0415 (as above)
-
-        return int(twin(state, rows, columns, entries, values, active))
+    twin = KERNEL.twin(rows * columns, accel)
+    if twin is not None:
+        return int(twin.code(state, rows, columns, entries, values, active))
     lists = State(*(each.tolist() for each in state))
     positions, bits = entries.tolist(), values.tolist()
     done = code(lists, rows, columns, positions, bits, active.tolist())

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
-from edgeclient.compress.update import I64, U8
+from edgeclient.compress.arrays import I64, U8
 
 Ints: TypeAlias = Any  # a list for the definition, an array for its compiled twin
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgeclient.compress.update import I64
+from edgeclient.compress.arrays import I64
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame.context import Activity, grades
 from edgeclient.wire.frame.positions import Range

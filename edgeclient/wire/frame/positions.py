@@ -13,9 +13,9 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from edgeclient.compress.update import I64
+from edgeclient.compress.arrays import I64
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.frame import rice
+from edgeclient.wire.frame import codes
 from edgeclient.wire.limits import MAX_CONTEXT_POSITIONS
 from edgeclient.wire.reader import Reader, packed_bits, varint
 
@@ -25,7 +25,7 @@ Tensors: TypeAlias = Sequence[tuple[int, int]]
 RICE: Final = 0
 CONTEXT: Final = 1
 DENSE: Final = 2
-_NO_CODE: Final = rice.Code(0)
+_NO_CODE: Final = codes.Code(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Segment:
     mode: int
     count: int
     listed: int = 0
-    code: rice.Code = _NO_CODE
+    code: codes.Code = _NO_CODE
     rows: int = 0
     length: int = 0
     stream: bytes = b""
@@ -110,13 +110,13 @@ def listed(entries: I64, within: Range) -> tuple[Segment, int]:
     """The cheaper of entries and absent coordinates, and its bits; all entries are in the range."""
     offsets = entries - within.first
     k = offsets.size
-    code, bits = rice.best(offsets)
+    code, bits = codes.best(offsets)
     if 2 * k <= within.span:
         return Segment(within, RICE, k, k, code), bits
     absent = complement(offsets, within.span)
     if absent.size == 0:
         return Segment(within, DENSE, k), 0
-    other, fewer = rice.best(absent)
+    other, fewer = codes.best(absent)
     if fewer < bits:
         return Segment(within, DENSE, k, absent.size, other), fewer
     return Segment(within, RICE, k, k, code), bits
@@ -129,7 +129,7 @@ def complement(offsets: I64, span: int) -> I64:
     return np.flatnonzero(absent)
 
 
-def pool(segments: Sequence[Segment], entries: I64) -> list[tuple[I64, rice.Code]]:
+def pool(segments: Sequence[Segment], entries: I64) -> list[tuple[I64, codes.Code]]:
     """What the segments put into the pool, given the entries of all of them."""
     sets, at = [], 0
     for each in segments:
@@ -204,17 +204,17 @@ def _read_segment(reader: Reader, within: Range, most: int) -> Segment:
     return made
 
 
-def read_code(reader: Reader, modes: int = 1) -> tuple[int, rice.Code]:
+def read_code(reader: Reader, modes: int = 1) -> tuple[int, codes.Code]:
     """A byte of mode (2 bits), thirds (1) and bits (5); WireError("kind") from mode `modes` on."""
     (byte,) = reader.unpack("<B")
     if byte >> 6 >= modes:
         raise WireError("kind", f"position mode {byte >> 6} is unknown")
-    return byte >> 6, rice.Code(byte & 31, bool(byte & 32))
+    return byte >> 6, codes.Code(byte & 31, bool(byte & 32))
 
 
-def sets(segments: Sequence[Segment]) -> list[rice.Set]:
+def sets(segments: Sequence[Segment]) -> list[codes.Set]:
     """What a reader finds in the pool, for the segments that have something there."""
-    return [rice.Set(each.listed, each.range.span, each.code) for each in segments if each.pooled]
+    return [codes.Set(each.listed, each.range.span, each.code) for each in segments if each.pooled]
 
 
 def read_streams(reader: Reader, segments: Sequence[Segment]) -> list[Segment]:

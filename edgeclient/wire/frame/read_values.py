@@ -6,14 +6,11 @@ from typing import TypeAlias
 
 import numpy as np
 
+from edgeclient.compress.arrays import F32, I64, U8, Bools
 from edgeclient.compress.quantise import SMALLEST_STEP
 from edgeclient.compress.update import (
     CENTROID_LEVELS,
-    F32,
-    I64,
     MAX_LEVEL,
-    U8,
-    Bools,
     Centroids,
     FloatValues,
     GridValues,
@@ -23,7 +20,7 @@ from edgeclient.compress.update import (
     Values,
 )
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.frame import rice
+from edgeclient.wire.frame import codes
 from edgeclient.wire.frame.positions import read_code
 from edgeclient.wire.frame.write_values import BFLOAT16, FLOAT32, INT4, INT8, ROW, RUNS, SIGN, STEP, occupied
 from edgeclient.wire.limits import MAX_CONTEXT_POSITIONS
@@ -47,7 +44,7 @@ class Head:
     mode: int
     grid: tuple[np.float32, ...] = ()
     form: int = 0
-    sets: tuple[rice.Set, ...] = ()
+    sets: tuple[codes.Set, ...] = ()
     row: tuple[Bools, U8] | None = None
 
 
@@ -92,7 +89,7 @@ def read_head(reader: Reader, value_mode: int, plain: int, positions: int, read_
         members = reader.varint(limit=span)
         if members == 0:
             break
-        sets.append(rice.Set(members, span, read_code(reader)[1]))
+        sets.append(codes.Set(members, span, read_code(reader)[1]))
         span = members
     reader.mark("values: levels")
     return Head(value_mode, grid, form, tuple(sets))

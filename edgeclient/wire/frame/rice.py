@@ -6,103 +6,18 @@ separate streams: the same bits, but both directions are a few sweeps. `_rice_nu
 and reads the same bytes.
 """
 
-import importlib
-import math
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from edgeclient.compress.select import Accel
-from edgeclient.compress.update import I64, U8
+from edgeclient.compress.accel import Accel, Kernel
+from edgeclient.compress.arrays import I64, U8
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.frame.codes import Code, Set
 from edgeclient.wire.reader import Reader, packed_bits, varint
 
-MAX_BITS: Final = 31
-# Under this many entries numba does not repay its start-up of 0.6-0.8 s and 70 MiB, unless it is loaded anyway.
-NUMBA_FROM: Final = 1_000_000
-# The best parameter of larger sets is looked for in every so many entries of them.
-_SAMPLE: Final = 1 << 14
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """How the gaps of a set are coded: `bits` low bits as they are, then what is left over, in thirds or whole."""
-
-    bits: int
-    thirds: bool = False
-
-    @property
-    def step(self) -> int:
-        """What one bit of a quotient stands for."""
-        return 3 << self.bits if self.thirds else 1 << self.bits
-
-
-@dataclass(frozen=True, slots=True)
-class Set:
-    """`count` >= 1 strictly ascending positions in [0, span), to be read with `code`."""
-
-    count: int
-    span: int
-    code: Code
-
-
-@cache
-def _twin() -> ModuleType | None:
-    try:
-        return importlib.import_module("edgeclient.wire.frame._rice_numba")
-    except Exception:  # noqa: BLE001 (a broken numba fails in many ways: ImportError, OSError, its own errors)
-        return None
-
-
-def twin(entries: int, accel: Accel = "auto") -> ModuleType | None:
-    """The compiled kernels, where they can be used and are worth it; None means the definition below.
-
-    Raises:
-        RuntimeError: they were asked for and cannot be used.
-    """
-    wanted = accel == "numba" or (accel == "auto" and (entries >= NUMBA_FROM or "numba" in sys.modules))
-    found = _twin() if wanted and entries and sys.byteorder == "little" else None
-    if accel == "numba" and entries and found is None:
-        raise RuntimeError("accel = 'numba', but numba cannot be used: pip install 'edgeclient[accel]'")
-    return found
-
-
-def best(positions: I64) -> tuple[Code, int]:
-    """The code with the fewest bits for a set of at least one position, and about how many that is."""
-    k = positions.size
-    every = -(-k // _SAMPLE)
-    if every == 1:
-        gaps = np.diff(positions, prepend=-1) - 1
-    else:
-        picked = np.arange(1, k, every)
-        gaps = positions[picked] - positions[picked - 1] - 1
-    mean = (int(positions[-1]) + 1 - k) / k
-    guess = min(MAX_BITS, int(mean * math.log(2)).bit_length() - 1) if mean * math.log(2) >= 1 else 0
-    around = range(max(0, guess - 2), min(MAX_BITS, guess + 2) + 1)
-    codes = [Code(bits, thirds) for thirds in (False, True) for bits in around]
-    costs = [cost(gaps, code) for code in codes]
-    least = min(range(len(codes)), key=costs.__getitem__)
-    return codes[least], -(-costs[least] * k // gaps.size)
-
-
-def bits(positions: I64, code: Code) -> int:
-    """Bits of a set in a pool."""
-    return cost(np.diff(positions, prepend=-1) - 1, code)
-
-
-def cost(gaps: I64, code: Code) -> int:
-    """Bits of some gaps in a code."""
-    left = gaps >> code.bits
-    if not code.thirds:
-        return int(left.sum()) + gaps.size * (code.bits + 1)
-    quotients = left // 3
-    return int(quotients.sum()) + int(np.count_nonzero(left - 3 * quotients)) + gaps.size * (code.bits + 2)
+KERNEL: Final = Kernel("edgeclient.wire.frame._rice_numba", numba_from=1_000_000)
 
 
 def encode(sets: Sequence[tuple[I64, Code]], *, accel: Accel = "auto") -> bytes:
@@ -115,9 +30,9 @@ def encode(sets: Sequence[tuple[I64, Code]], *, accel: Accel = "auto") -> bytes:
     """
     if not sets:
         return b""
-    kernels = twin(sum(positions.size for positions, _ in sets), accel)
-    if kernels is not None:
-        streams: tuple[bytes, bytes, bytes] = kernels.encode(sets)
+    twin = KERNEL.twin(sum(positions.size for positions, _ in sets), accel)
+    if twin is not None:
+        streams: tuple[bytes, bytes, bytes] = twin.encode(sets)
     else:
         fixed, unary, thirds = _encode(sets)
         streams = packed_bits(fixed), packed_bits(unary), packed_bits(thirds)
@@ -164,9 +79,9 @@ def decode(reader: Reader, sets: Sequence[Set], *, accel: Accel = "auto") -> lis
     fixed_bits = sum(each.count * (each.code.bits + each.code.thirds) for each in sets)
     fixed = reader.take((fixed_bits + 7) // 8)
     unary = reader.take(size)
-    kernels = twin(count, accel)
-    if kernels is not None:
-        last, third_bits = kernels.survey(unary, fixed, sets, count)
+    twin = KERNEL.twin(count, accel)
+    if twin is not None:
+        last, third_bits = twin.survey(unary, fixed, sets, count)
     else:
         stops = np.unpackbits(np.frombuffer(unary, np.uint8), bitorder="little")
         ends = np.flatnonzero(stops == 0)[:count]
@@ -180,8 +95,8 @@ def decode(reader: Reader, sets: Sequence[Set], *, accel: Accel = "auto") -> lis
     thirds = reader.take((third_bits + 7) // 8)
     if third_bits % 8 and thirds[-1] >> third_bits % 8:
         raise WireError("trailing", "padding bits are not zero")
-    if kernels is not None:
-        made: list[I64] = kernels.decode(fixed, unary, thirds, sets)
+    if twin is not None:
+        made: list[I64] = twin.decode(fixed, unary, thirds, sets)
     else:
         made = _decode(low, ends, np.unpackbits(np.frombuffer(thirds, np.uint8), bitorder="little"), sets)
     for positions, each in zip(made, sets, strict=True):
@@ -210,7 +125,7 @@ def _decode(low: U8, ends: I64, thirds: U8, sets: Sequence[Set]) -> list[I64]:
         fields = low[at : at + each.count * width].reshape(each.count, width)
         left = np.minimum(quotients[rank : rank + each.count], each.span // each.code.step + 1)
         if each.code.thirds:
-            third: npt.NDArray[np.int64] = fields[:, bits].astype(np.int64)
+            third: I64 = fields[:, bits].astype(np.int64)
             marked = np.flatnonzero(third)
             third[marked] += thirds[used : used + marked.size]
             used += marked.size

@@ -11,13 +11,10 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from edgeclient.compress.arrays import F32, I64, U8, Bools
 from edgeclient.compress.update import (
     CENTROID_LEVELS,
-    F32,
-    I64,
     MAX_LEVEL,
-    U8,
-    Bools,
     FloatValues,
     GridValues,
     HalfValues,
@@ -25,7 +22,7 @@ from edgeclient.compress.update import (
     StepValues,
     Values,
 )
-from edgeclient.wire.frame import rice
+from edgeclient.wire.frame import codes
 from edgeclient.wire.reader import packed_bits, varint
 
 FLOAT32: Final = 0
@@ -48,7 +45,7 @@ class Coded:
 
     mode: int
     head: bytes
-    sets: list[tuple[I64, rice.Code]]
+    sets: list[tuple[I64, codes.Code]]
     tail: bytes
 
 
@@ -119,7 +116,7 @@ def _encode_step(values: StepValues, plain: Bools, write_row: WriteRow) -> Coded
     return Coded(STEP, head, sets, b"".join(parts))
 
 
-def nested(levels: U8) -> tuple[list[tuple[I64, rice.Code]], bytes, int]:
+def nested(levels: U8) -> tuple[list[tuple[I64, codes.Code]], bytes, int]:
     """The sets for u = 1, 2, … of what has level u or more, as ranks within the set before.
 
     Returns:
@@ -131,7 +128,7 @@ def nested(levels: U8) -> tuple[list[tuple[I64, rice.Code]], bytes, int]:
         described.append(varint(members.size))
         if members.size == 0:
             break
-        code, cost = rice.best(members)
+        code, cost = codes.best(members)
         described.append(bytes([code.thirds << 5 | code.bits]))
         sets.append((members, code))
         above = above[members]
