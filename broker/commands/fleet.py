@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from broker.ledger.opening import open_ledger
-from broker.ledger.protocol import Ledger, LedgerError
+from broker.ledger.protocol import Ledger
 from broker.monitor import listing
 from broker.monitor.listener import Listener, endpoint_of
 from broker.monitor.silence import WORDS
@@ -64,8 +64,6 @@ def devices(config: Path, *, as_json: bool) -> None:
       edgebroker devices broker.toml
     """
     settings = load(config, Aggregator)
-    if not settings.ledger.exists():
-        raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
     with open_ledger(settings.ledger, read_only=True) as ledger:
         with listener_of(settings, ledger) as listener:
             listener.first()

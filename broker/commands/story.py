@@ -46,7 +46,7 @@ def why(device: str, config: Path, *, as_json: bool) -> None:
     """
     topics.checked(device)
     settings = load(config, Aggregator)
-    with _reading(settings) as ledger:
+    with open_ledger(settings.ledger, read_only=True) as ledger:
         tasks = [each.name for each in ledger.tasks()]
         said = _statuses(settings, tasks, device)
         found = [
@@ -95,7 +95,7 @@ def events(config: Path, *, follow: bool, last: int, silent_after: float, as_jso
     """
     settings = load(config, Aggregator)
     cursor = Cursor(silent_after)
-    with _reading(settings) as ledger:
+    with open_ledger(settings.ledger, read_only=True) as ledger:
         past = _news(ledger, cursor, time.time())
         _show(past[len(past) - min(last, len(past)) :], as_json=as_json)
         while follow:
@@ -114,12 +114,6 @@ def _show(happened: list[Event], *, as_json: bool) -> None:
 
 def _as_json(facts: Facts) -> dict[str, Any]:
     return {**asdict(facts), "story": story.told(facts)}
-
-
-def _reading(settings: Aggregator) -> Ledger:
-    if not settings.ledger.exists():
-        raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
-    return open_ledger(settings.ledger, read_only=True)
 
 
 def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, Status] | None:

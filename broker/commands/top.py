@@ -9,7 +9,7 @@ import click
 
 from broker.commands.fleet import listed, listener_of
 from broker.ledger.opening import open_ledger
-from broker.ledger.protocol import Ledger, LedgerError
+from broker.ledger.protocol import Ledger
 from broker.monitor.listener import Listener
 from broker.monitor.listing import by_trouble
 from broker.settings import Aggregator, Task
@@ -37,8 +37,6 @@ def top(config: Path, *, once: bool, as_json: bool, every_s: float) -> None:
       edgebroker top broker.toml --once --json
     """
     settings = load(config, Aggregator)
-    if not settings.ledger.exists():
-        raise LedgerError(f"{settings.ledger} does not exist: nothing was counted here yet")
     with open_ledger(settings.ledger, read_only=True) as ledger, listener_of(settings, ledger) as listener:
         listener.first()
         if as_json or once:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from broker.ledger.protocol import Ledger
+from broker.ledger.protocol import Ledger, LedgerError
 from broker.ledger.sqlite.ledger import SqliteLedger
 
 
@@ -14,7 +14,7 @@ def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
         read_only: for looking on while the aggregator writes; the file must be there.
 
     Raises:
-        LedgerError: not a ledger, a damaged one, or one of another version.
+        LedgerError: not a ledger, a missing or damaged one, or one of another version.
 
     Example:
         >>> import tempfile
@@ -22,4 +22,6 @@ def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
         ...     ledger.tasks()
         []
     """
+    if read_only and not path.exists():
+        raise LedgerError(f"{path} does not exist: nothing was counted here yet; see edgebroker task add --help")
     return SqliteLedger(path, read_only=read_only)

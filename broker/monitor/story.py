@@ -54,14 +54,9 @@ class Facts:
         goal: that make one.
         asked: whether the MQTT broker could be asked.
         said: the device's retained status.
-        epochs: stores that it has begun, as far as they have uploaded.
-        applied: frames, ever.
-        refused: frames, ever.
-        lost: frames that a restored ledger does not know.
-        last_frame_s: when its newest frame came, counted or refused, if that is still known.
         update: its newest counted update.
-        refusals: how many by reason, as far as reasons are still known.
-        last_refusal: sequence, reason and time of the newest of them.
+
+    What is not listed is what a ledger tells: see Past in ledger/views.py.
     """
 
     task: str
