@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from broker.processes.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import Endpoint
 
+# No claim of ours is a property's time; pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 pytest_plugins = ["native_session", "workers", "zoo_bundles"]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import fleet
 import pytest
+from command_lines import edgebroker
 
 from broker.aggregate.fixed import weighted_sum
 from broker.aggregate.optimisers import Sgd
@@ -31,10 +32,8 @@ EPOCH = 2**64 - 7
 
 
 def _call(folder: Path, *arguments: str, code: int = 0) -> str:
-    command = [sys.executable, "-m", "broker.cli", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=60)
+    ended = edgebroker(*arguments, folder=folder)
     assert ended.returncode == code, ended.stderr
-    assert "Traceback" not in ended.stderr
     return ended.stdout if code == 0 or ended.stdout else ended.stderr
 
 

@@ -1,24 +1,16 @@
 """`edgebroker init` and `devices`, beside real processes."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import fleet
+from command_lines import edgebroker
 
 from broker.settings import Aggregator, Task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import load
-
-
-def edgebroker(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "broker.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 def listed(config: str) -> list[dict[str, Any]]:

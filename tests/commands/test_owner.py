@@ -1,7 +1,6 @@
 """`once`, `pause`, `resume`, `join`, `leave`, and several tasks on one device; with real processes."""
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import fleet
 import pytest
+from command_lines import edgeclient
 
 from broker.processes import children
 from broker.settings import Task
@@ -19,13 +19,6 @@ from edgeclient.settings import Device, load
 from edgeclient.wire import topics
 
 SETTINGS = Task(goal=1, min_interval_s=0.2)
-
-
-def edgeclient(*arguments: str, timeout_s: float = 90) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "edgeclient.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 def until(condition: Callable[[], bool], log: Path, timeout_s: float = 60) -> None:

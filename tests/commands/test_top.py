@@ -10,14 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fleet
 import pytest
-from ledgers import entry
+from command_lines import edgebroker
+from ledgers import entry, of_an_aggregator
 from rich.console import Console
-from test_story import edgebroker, ledger
 
 from broker.ledger.protocol import Ledger
 from broker.monitor import listing, screen
@@ -26,7 +27,12 @@ from edgeclient.wire import status, topics
 from edgeclient.wire.messages import Refusal
 from edgeclient.wire.status import Status
 
-__all__ = ["ledger"]
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with of_an_aggregator(tmp_path) as made:
+        yield made
+
 
 NOW = 1e9
 ONLINE = Status("online", "s", note="waits for power", doing="battery", version=5, time_s=int(NOW) - 60)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import fleet
-from test_metrics import samples
+from scrapes import samples
 
 from broker.ledger.opening import open_ledger
 from broker.monitor.metrics import Metrics

@@ -6,8 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -17,7 +15,7 @@ from typing import Any
 import fleet
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
+from scrapes import get, samples
 
 from broker.monitor.fleet import Fleet
 from broker.monitor.inbox import MOST_BYTES, MOST_TOPICS, Inbox
@@ -44,15 +42,6 @@ def made(**values: Any) -> Metrics:
     metrics.task("har", 4000)
     metrics.version("har", 0, 0.0)
     return metrics
-
-
-def samples(text: bytes) -> dict[tuple[str, frozenset[str]], float]:
-    """Values by name and label values."""
-    return {
-        (sample.name, frozenset(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(text.decode())
-        for sample in family.samples
-    }
 
 
 def series() -> dict[str, set[str]]:
@@ -344,15 +333,6 @@ def test_a_late_will_does_not_hide_who_came_back_while_nobody_read() -> None:
 
 
 # HTTP
-
-
-def get(url: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fleet
 import pytest
-from test_metrics import get, samples
+from scrapes import get, samples
 
 from broker.monitor.mqtt_health import TOPICS, MqttHealth, number, of_varz
 from broker.processes import children

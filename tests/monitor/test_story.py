@@ -12,11 +12,11 @@ from typing import Any
 
 import fleet
 import pytest
-from ledgers import close, entry, hello, version
+from command_lines import edgebroker
+from ledgers import close, entry, hello, of_an_aggregator
 
 from broker.commands import story as story_command
 from broker.ledger import digests
-from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.ledger.views import NewMark
 from broker.monitor.events import Cursor, notice
@@ -108,9 +108,7 @@ def test_every_refusal_has_words() -> None:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    (tmp_path / "data").mkdir()
-    with open_ledger(tmp_path / "data/ledger.db") as made:
-        made.add_task("t", "b", {"goal": 4}, version(0))
+    with of_an_aggregator(tmp_path) as made:
         yield made
 
 
@@ -194,13 +192,6 @@ def test_the_past_tells_what_is_known_of_it(ledger: Ledger) -> None:
 
 
 # The commands
-
-
-def edgebroker(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "broker.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 def configured(folder: Path, endpoint: Endpoint) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from command_lines import edgeclient
 from native_operators import model, node
 from onnx import TensorProto, helper, numpy_helper
 
@@ -25,16 +26,10 @@ from tools.make_demo_task import forward
 from tools.zoo import ZOO
 
 
-def compile_(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "edgeclient.cli", "compile", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
-
-
 def refused(*arguments: str | Path) -> str:
     """The one line that a mistake gets."""
-    done = compile_(*arguments)
+    done = edgeclient("compile", *arguments)
     assert done.returncode in {1, 2}, done.stdout
-    assert "Traceback" not in done.stderr
     lines = done.stderr.strip().splitlines()
     if done.returncode == 1:
         assert len(lines) == 1, done.stderr
@@ -54,7 +49,7 @@ def saved(made: onnx.ModelProto, folder: Path) -> Path:
 
 
 def test_the_committed_bundle_is_made_again_bit_for_bit(classifier: Path, tmp_path: Path) -> None:
-    done = compile_(classifier, "--licence", "Apache-2.0", "--out", tmp_path / "b")
+    done = edgeclient("compile", classifier, "--licence", "Apache-2.0", "--out", tmp_path / "b")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b").read_bytes() == demo_data.bundle_bytes()
     assert "38919 trained parameters" in done.stdout
@@ -64,7 +59,7 @@ def test_the_committed_bundle_is_made_again_bit_for_bit(classifier: Path, tmp_pa
 def test_json_and_options(tmp_path: Path) -> None:
     path = saved(ZOO["lora"].build(), tmp_path)
     arguments = ["--trainable", "*lora*", "--optimizer", "adamw", "--weight-decay", "0.01", "--native", "--json"]
-    done = compile_(path, *arguments, "--out", tmp_path / "b")
+    done = edgeclient("compile", path, *arguments, "--out", tmp_path / "b")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["gradient_error"] < 1e-6
@@ -97,7 +92,7 @@ artifacts.generate_artifacts(model, requires_grad=["hidden.weight", "hidden.bias
     folder = tmp_path / "artifacts"
     folder.mkdir()
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, capture_output=True, timeout=60)
-    done = compile_("--artifacts", folder, "--out", tmp_path / "b", "--json")
+    done = edgeclient("compile", "--artifacts", folder, "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     opened = archive.decode((tmp_path / "b").read_bytes())
     assert [each.name for each in opened.manifest.layout.parameters] == [
@@ -109,7 +104,7 @@ artifacts.generate_artifacts(model, requires_grad=["hidden.weight", "hidden.bias
     assert json.loads(done.stdout)["gradient_error"] < 1e-6
     assert not json.loads(done.stdout)["forward"]
     assert "forward.onnx" not in opened.manifest.files
-    told = compile_("--artifacts", folder, "--out", tmp_path / "b").stdout.splitlines()
+    told = edgeclient("compile", "--artifacts", folder, "--out", tmp_path / "b").stdout.splitlines()
     assert told[-1] == (
         "no forward graph in the bundle, so no export of what is learnt: it began with training artifacts"
     )
@@ -142,7 +137,7 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cross_entropy", "mse", "l1", "bce_with_logits"])
 def test_losses(name: str, classifier: Path, tmp_path: Path) -> None:
-    done = compile_(classifier, "--loss", name, "--out", tmp_path / "b", "--json")
+    done = edgeclient("compile", classifier, "--loss", name, "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     manifest = archive.decode((tmp_path / "b").read_bytes()).manifest
     assert manifest.loss == name
@@ -152,7 +147,7 @@ def test_losses(name: str, classifier: Path, tmp_path: Path) -> None:
 
 def test_class_weights_and_an_ignored_label(classifier: Path, tmp_path: Path) -> None:
     weights = ["--class-weights", "1,2,1,0.5,1,1,1", "--ignore-label", "-100"]
-    done = compile_(classifier, *weights, "--out", tmp_path / "b", "--json")
+    done = edgeclient("compile", classifier, *weights, "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     assert archive.decode((tmp_path / "b").read_bytes()).manifest.ignored == -100
     assert json.loads(done.stdout)["gradient_error"] < 1e-5
@@ -164,7 +159,7 @@ def test_class_weights_and_an_ignored_label(classifier: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("policy", ["shared", "local", "frozen"])
 def test_running_statistics(policy: str, tmp_path: Path) -> None:
     path = saved(ZOO["cnn"].build(), tmp_path)
-    done = compile_(path, "--batch-norm", policy, "--out", tmp_path / "b", "--json")
+    done = edgeclient("compile", path, "--batch-norm", policy, "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     opened = archive.decode((tmp_path / "b").read_bytes())
     assert {each.policy for each in opened.manifest.buffers} == (set() if policy == "frozen" else {policy})
@@ -182,10 +177,10 @@ def test_one_of_several_outputs_or_a_value_inside(classifier: Path, tmp_path: Pa
         path, "--out", tmp_path / "b"
     )
     assert "did you mean probabilities" in refused(path, "--output", "probabilitys", "--out", tmp_path / "b")
-    done = compile_(path, "--output", "logits", "--licence", "Apache-2.0", "--out", tmp_path / "b")
+    done = edgeclient("compile", path, "--output", "logits", "--licence", "Apache-2.0", "--out", tmp_path / "b")
     assert done.returncode == 0, done.stderr
     del made.graph.output[0]
-    done = compile_(saved(made, tmp_path), "--output", "logits", "--out", tmp_path / "b")
+    done = edgeclient("compile", saved(made, tmp_path), "--output", "logits", "--out", tmp_path / "b")
     assert done.returncode == 0, done.stderr
 
 
@@ -240,7 +235,7 @@ def test_models_that_cannot_be_compiled(tmp_path: Path) -> None:
     del unresolved.graph.value_info[:]
     unresolved.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "sequence", 3]))
     assert "--dim NAME=SIZE" in refused(saved(unresolved, tmp_path), "--loss", "mse", "--out", tmp_path / "b")
-    done = compile_(tmp_path / "m.onnx", "--loss", "mse", "--dim", "sequence=5", "--out", tmp_path / "ok")
+    done = edgeclient("compile", tmp_path / "m.onnx", "--loss", "mse", "--dim", "sequence=5", "--out", tmp_path / "ok")
     assert done.returncode == 0, done.stderr
 
     custom = forward()
@@ -258,7 +253,7 @@ def test_external_data(classifier: Path, tmp_path: Path) -> None:
     onnx.save(
         onnx.load(classifier), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0
     )
-    done = compile_(tmp_path / "m.onnx", "--licence", "Apache-2.0", "--out", tmp_path / "b")
+    done = edgeclient("compile", tmp_path / "m.onnx", "--licence", "Apache-2.0", "--out", tmp_path / "b")
     assert done.returncode == 0, done.stderr
     (tmp_path / "m.bin").unlink()
     assert "keeps weights in another file, which is missing" in refused(tmp_path / "m.onnx", "--out", tmp_path / "c")

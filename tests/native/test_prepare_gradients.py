@@ -9,7 +9,7 @@ import prepared
 import pytest
 from decomposed import ARRANGEMENTS, CASES, MISSING, node
 from onnx import numpy_helper
-from test_unroll import layer
+from recurrent import layer
 
 from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile.errors import CompileError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_compile_command import compile_
+from command_lines import edgeclient
 from trainer_exam import unpack
 
 from edgeclient.bundle import archive
@@ -32,7 +32,7 @@ REAL = {
 def test_a_published_model_compiles_and_trains(name: str, tmp_path: Path) -> None:
     path, options = REAL[name]
     assert (MODELS / path).exists(), "run tools/test once: it fetches the models"
-    done = compile_(MODELS / path, *options, "--optimizer", "adamw", "--out", tmp_path / "b", "--json")
+    done = edgeclient("compile", MODELS / path, *options, "--optimizer", "adamw", "--out", tmp_path / "b", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["gradient_error"] <= 1e-5
     opened = archive.decode((tmp_path / "b").read_bytes())

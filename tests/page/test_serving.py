@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from test_metrics import get
+from scrapes import get
 
 from broker.monitor.watch import Watch
 from broker.page.server import serving

@@ -8,7 +8,7 @@ from typing import Any
 
 import fleet
 import pytest
-from test_owner import edgeclient
+from command_lines import edgeclient
 
 from broker.processes import children
 from edgeclient.link.mqtt import Endpoint, Link, Message

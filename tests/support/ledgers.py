@@ -1,6 +1,8 @@
 """Ledgers for tests: the implementations that the conformance kit examines, and what goes into one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from broker.ledger.opening import open_ledger
@@ -25,6 +27,15 @@ INTERRUPTED: Final = {
     "ledger.before-compact": (4, 2, 2),
     "ledger.after-compact": (4, 2, 0),
 }
+
+
+@contextmanager
+def of_an_aggregator(folder: Path) -> Iterator[Ledger]:
+    """The ledger of the aggregator whose directory is `data` in the folder, with a task t."""
+    (folder / "data").mkdir()
+    with open_ledger(folder / "data/ledger.db") as made:
+        made.add_task("t", "b", {"goal": 4}, version(0))
+        yield made
 
 
 def entry(  # noqa: PLR0913 (each has a default)
