@@ -6,7 +6,7 @@ An unknown key is an error that names the file, the key and the nearest right on
 import dataclasses
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NewType, TypeVar
@@ -25,6 +25,17 @@ Source = NewType("Source", str)
 
 class ConfigError(Exception):
     """A configuration cannot be used; one line that says which file, which key and what to do."""
+
+
+def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
+    """What to say to somebody who has named something unknown.
+
+    Example:
+        >>> nearest("sorce", ["source", "options"], "data."), nearest("port", ["source", "options"])
+        ('did you mean data.source?', 'known are source, options')
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
 
 
 def within(low: float, high: float) -> Any:
@@ -268,9 +279,7 @@ def _check_keys(values: Any, kind: type, where: str, prefix: str) -> None:
     known = {field.name: field for field in (attrs.fields if attrs.has(kind) else dataclasses.fields)(kind)}
     for key, value in values.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"{where}: unknown key {prefix}{key}: {hint}")
+            raise ConfigError(f"{where}: unknown key {prefix}{key}: {nearest(key, known, prefix)}")
         part = known[key].type
         if isinstance(part, type) and (attrs.has(part) or dataclasses.is_dataclass(part)):
             _check_keys(value, part, where, f"{prefix}{key}.")

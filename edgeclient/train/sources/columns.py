@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.compress.arrays import F64, Array
+from edgeclient.settings import nearest
 from edgeclient.train.batches import Batch, DataError, fitting
 
 
@@ -77,9 +78,7 @@ def checked_options(options: Mapping[str, Any], known: Sequence[str], where: str
     """
     for key in options:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise DataError(f"[data.options] {key} means nothing for {where}: {hint}")
+            raise DataError(f"[data.options] {key} means nothing for {where}: {nearest(key, known)}")
 
 
 def strings(value: Any, key: str) -> list[str]:
