@@ -23,8 +23,9 @@ from broker.service import Service, add_task
 from broker.settings import Aggregator, Task
 from broker.upkeep.accounts import AccountError
 from broker.upkeep.backup import UpkeepError
-from edgeclient import __version__, logs
+from edgeclient import __version__
 from edgeclient.link.mqtt import Endpoint
+from edgeclient.logs import output
 from edgeclient.settings import ConfigError, load
 from edgeclient.wire.errors import WireError
 
@@ -55,7 +56,7 @@ def cli() -> None:
 
 @cli.command()
 @CONFIG
-@logs.options
+@output.options
 def serve(config: Path, log_format: str, log_level: str) -> None:
     """Aggregate all tasks of the ledger, until stopped.
 
@@ -75,7 +76,7 @@ def serve(config: Path, log_format: str, log_level: str) -> None:
       edgebroker task add har watch-har.bundle --config broker.toml
       edgebroker serve broker.toml
     """
-    logs.configure(log_format, log_level)
+    output.configure(log_format, log_level)
     settings = load(config, Aggregator)
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
@@ -270,20 +271,8 @@ def _metrics(metrics: Any) -> str:
 
 
 def main() -> None:
-    """Entry point: errors that a user can act on are one line and an exit code."""
-    try:
-        code = cli.main(prog_name="edgebroker", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except EXPECTED as error:
-        click.echo(f"edgebroker: {error}", err=True)
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+    """Entry point of the command."""
+    output.end(cli, "edgebroker", EXPECTED)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,10 @@ from broker.rounds.ages import Ages
 from broker.rounds.buffer import Buffer
 from broker.settings import Aggregator, Task, as_json
 from broker.task import Running
-from edgeclient import failpoint, files, logs
+from edgeclient import failpoint, files
 from edgeclient.bundle import archive
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
+from edgeclient.logs.fields import identity
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT
 from edgeclient.wire.messages import Refusal
@@ -243,7 +244,7 @@ class Service:
         if isinstance(each, Entry) and admission.verdict is Verdict.APPLIED:
             self._watch.applied(each.task, len(each.body), each.parts, each.base_version)
         if _LOG.isEnabledFor(logging.DEBUG):
-            fields = logs.identity(
+            fields = identity(
                 each.task, each.device, each.epoch, each.sequence, verdict=admission.verdict.value, reason=reason
             )
             _LOG.debug("frame %d %s", each.sequence, admission.verdict, extra=fields)

@@ -2,7 +2,7 @@
 
 import click
 
-from edgeclient import __version__, logs
+from edgeclient import __version__
 from edgeclient.commands.audit import audit_command
 from edgeclient.commands.compile import compile_command
 from edgeclient.commands.doctor.command import doctor_command
@@ -20,6 +20,7 @@ from edgeclient.commands.store import store_command
 from edgeclient.commands.warmup import warmup_command
 from edgeclient.compile.errors import CompileError
 from edgeclient.durable.lock import StoreError
+from edgeclient.logs import output
 from edgeclient.settings import ConfigError
 from edgeclient.train.batches import DataError
 from edgeclient.train.trainer import TrainingError
@@ -49,7 +50,7 @@ for _command in (
 
 def main() -> None:
     """Entry point of the command."""
-    logs.end(cli, "edgeclient", _EXPECTED)
+    output.end(cli, "edgeclient", _EXPECTED)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from edgeclient import logs
 from edgeclient.commands.options import CONFIG, JSON
 from edgeclient.commands.run import opened, take_part
+from edgeclient.logs import output
 
 
 @click.command("once")
 @CONFIG
 @click.option("--timeout", "timeout_s", default=1800.0, show_default=True, help="Give up after so many seconds.")
 @JSON
-@logs.options
+@output.options
 def once_command(config: Path, timeout_s: float, log_format: str, log_level: str, *, as_json: bool) -> None:
     """Train on the current version, wait until what came of it is counted, and end: for timers and job schedulers.
 
@@ -27,7 +27,7 @@ def once_command(config: Path, timeout_s: float, log_format: str, log_level: str
     Example:
       edgeclient once device.toml --timeout 600
     """
-    logs.configure(log_format, log_level)
+    output.configure(log_format, log_level)
     (agent,) = opened([config])
     timer = threading.Timer(timeout_s, agent.stop)
     timer.daemon = True

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from edgeclient import logs
 from edgeclient.agent import TURN_S, Agent
 from edgeclient.commands.options import FILE
 from edgeclient.durable.lock import StoreError
+from edgeclient.logs import output
 from edgeclient.settings import ConfigError, Device, load
 from edgeclient.train.batches import DataError
 from edgeclient.train.data import check_source
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 @click.command("run")
 @click.argument("configs", metavar="CONFIG...", nargs=-1, required=True, type=FILE)
-@logs.options
+@output.options
 def run_command(configs: tuple[Path, ...], log_format: str, log_level: str) -> None:
     """Take part in a task until stopped: fetch the model, train, upload.
 
@@ -44,7 +44,7 @@ def run_command(configs: tuple[Path, ...], log_format: str, log_level: str) -> N
     Example:
       edgeclient run device.toml
     """
-    logs.configure(log_format, log_level)
+    output.configure(log_format, log_level)
     agents = opened(configs)
     click.echo("stop with Ctrl-C")
     take_part(agents)

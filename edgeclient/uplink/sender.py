@@ -7,8 +7,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from edgeclient import failpoint, logs
+from edgeclient import failpoint
 from edgeclient.link.mqtt import Link, LinkDown
+from edgeclient.logs.fields import identity
 from edgeclient.settings import Device
 from edgeclient.uplink.outbox import Bounds, Frames, LinkQuality, overflow, superseded
 from edgeclient.uplink.window import Window
@@ -38,7 +39,7 @@ class Sender:
     def __init__(self, settings: Device, link: Link, uploaded: Callable[[int, float], None]) -> None:
         self._upload = settings.upload
         self._topic = topics.up(settings.task, settings.device)
-        self.identity = partial(logs.identity, settings.task, settings.device)
+        self.identity = partial(identity, settings.task, settings.device)
         self._link = link
         self._uploaded = uploaded
         self.window = Window(most=settings.upload.window, retry_after_s=settings.upload.retry_after_s)

@@ -14,8 +14,9 @@ import pytest
 from broker.processes import children
 from broker.service import add_task
 from broker.settings import Aggregator, Task
-from edgeclient import logs
 from edgeclient.link.mqtt import Endpoint
+from edgeclient.logs.fields import FIELDS, identity
+from edgeclient.logs.output import JsonLines
 from edgeclient.settings import Mqtt
 
 
@@ -26,8 +27,8 @@ def record(message: str, *arguments: object, **fields: object) -> logging.LogRec
 
 
 def test_a_line_is_one_json_object_with_the_listed_fields_alone() -> None:
-    fields = logs.identity("har", "pi-7", 2**64 - 1, 3, reason="stale")
-    line = logs.JsonLines().format(record("frame %d\nrefused \x1b[2J", 3, **fields, password="hunter2", args_="x"))
+    fields = identity("har", "pi-7", 2**64 - 1, 3, reason="stale")
+    line = JsonLines().format(record("frame %d\nrefused \x1b[2J", 3, **fields, password="hunter2", args_="x"))
     assert "\n" not in line
     assert "\x1b" not in line
     made = json.loads(line)
@@ -42,7 +43,7 @@ def test_a_line_is_one_json_object_with_the_listed_fields_alone() -> None:
         "sequence": 3,
         "reason": "stale",
     }
-    assert set(fields) <= set(logs.FIELDS)
+    assert set(fields) <= set(FIELDS)
 
 
 def test_an_exception_stays_on_its_line() -> None:
@@ -50,7 +51,7 @@ def test_an_exception_stays_on_its_line() -> None:
         int("bad")
     except ValueError:
         failed = record("broken", exc_info=sys.exc_info())
-    line = logs.JsonLines().format(failed)
+    line = JsonLines().format(failed)
     assert "\n" not in line
     assert "ValueError: invalid literal" in json.loads(line)["exception"]
 

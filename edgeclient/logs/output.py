@@ -1,8 +1,4 @@
-"""Log lines of both sides, text for people or one JSON object a line for programs; and how a command line ends.
-
-The identity of an update (task, device, epoch, sequence) travels in fields of the same names on device and aggregator,
-so that one search finds the life of a frame. Only the fields listed here are written.
-"""
+"""A command line's output: log lines, text for people or one JSON object a line for programs, and how it ends."""
 
 import json
 import logging
@@ -13,21 +9,11 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from edgeclient.logs.fields import FIELDS
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-FIELDS: Final = ("task", "device", "epoch", "sequence", "version", "verdict", "reason")
 _TEXT: Final = "%(asctime)s %(levelname)s %(message)s"
-
-
-def identity(task: str, device: str, epoch: int, sequence: int, **more: Any) -> dict[str, Any]:
-    """Fields of one frame, for `extra` of a log call; `more` are others of FIELDS.
-
-    Example:
-        >>> identity("har", "pi-7", 255, 3, reason="stale")["epoch"]
-        '00000000000000ff'
-    """
-    # 64 bits are too many for the numbers of most JSON readers.
-    return {"task": task, "device": device, "epoch": f"{epoch:016x}", "sequence": sequence, **more}
 
 
 class JsonLines(logging.Formatter):
