@@ -9,7 +9,7 @@ from broker.processes.embedded import EmbeddedBroker
 from edgeclient.link.mqtt import Endpoint
 
 # No claim of ours is a property's time; pytest-timeout ends what hangs.
-hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("patient")
 pytest_plugins = ["native_session", "workers", "zoo_bundles"]
 
