@@ -1,12 +1,10 @@
 """What a device costs at rest: the wheel, installed as people install it, and the processes of its commands."""
 
-import io
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +22,7 @@ from broker.settings import Aggregator, Task
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import status, topics
+from tools.bench.code_lines import device_code_lines
 from tools.bench.report import tell
 
 ROOT: Final = Path(__file__).parents[2]
@@ -102,7 +101,6 @@ def measure(folder: Path, *, repetitions: int) -> tuple[dict[str, float], list[d
         },
         repetitions,
     )
-    every_line, code = count_lines(ROOT / "edgeclient", "compile")
     rows = [{"environment": name, "installed_mib": installed[name], "rss_mib": rss[name]} for name in EXTRAS]
     return {
         "import_ratio": timed["edgeclient"][0] / timed["numpy"][0],
@@ -115,8 +113,7 @@ def measure(folder: Path, *, repetitions: int) -> tuple[dict[str, float], list[d
         "bytecode_mib": bytecode / _MIB,
         "board_mb": board / 1e6,
         "wheel_kb": wheel.stat().st_size / 1000,
-        "device_lines": code,
-        "device_lines_with_docs": every_line,
+        "device_code_lines": device_code_lines(),
     }, rows
 
 
@@ -197,28 +194,6 @@ def idle_rss_mib(python: Path, folder: Path, *, trained: bool) -> float:
             return _rss_mib(device.pid)
         finally:
             children.end_all(running.values())
-
-
-def count_lines(package: Path, without: str) -> tuple[int, int]:
-    """Lines of a package's modules but for one of its folders: all, and those with code (no docstring, no comment)."""
-    paths = [path for path in package.rglob("*.py") if without not in path.relative_to(package).parts]
-    sources = [path.read_text() for path in paths]
-    return sum(len(source.splitlines()) for source in sources), sum(map(_code_lines, sources))
-
-
-def _code_lines(source: str) -> int:
-    code: set[int] = set()
-    statement: list[tokenize.TokenInfo] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT}:
-            continue
-        if token.type in {tokenize.NEWLINE, tokenize.ENDMARKER}:
-            if any(each.type != tokenize.STRING for each in statement):  # strings alone are docstrings
-                code |= {line for each in statement for line in range(each.start[0], each.end[0] + 1)}
-            statement.clear()
-        else:
-            statement.append(token)
-    return len(code)
 
 
 def _timed(commands: Mapping[str, list[str]], repetitions: int) -> dict[str, tuple[float, float]]:
