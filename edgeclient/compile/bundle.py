@@ -20,7 +20,6 @@ from edgeclient.compile.lower.walk import lower
 from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
 
-POLICIES: Final = ("shared", "local")
 _DTYPES: Final = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
 
 
@@ -32,7 +31,7 @@ class Description:
         loss: for people.
         licence: of model and parameters.
         provenance: how they were made.
-        running: policy of running statistics, one of POLICIES.
+        running: policy of running statistics, "shared" or "local".
         native: whether the artifacts themselves go into the bundle, for the native runtime.
     """
 

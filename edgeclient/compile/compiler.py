@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -16,8 +15,6 @@ from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import Loss
 from edgeclient.compile.prepare import constants as folding
 from edgeclient.compile.prepare import decompose, opset, unroll
-
-BATCH_NORMS: Final = ("shared", "local", "frozen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Options:
         output: which output the loss is put on, when there are several.
         sizes: numbers for named dimensions of the inputs.
         shapes: whole shapes of inputs, by name.
-        batch_norm: what becomes of running statistics, one of BATCH_NORMS.
+        batch_norm: what becomes of running statistics: "shared", "local" or "frozen".
         licence: of model and parameters.
         provenance: how they were made.
         native: whether the bundle carries the artifacts too.

@@ -31,7 +31,6 @@ GUESS: Final = 0.95
 LARGEST: Final = float(np.finfo(np.float32).max)
 _BLOCK: Final = 1 << 15
 _MAGNITUDE: Final = np.int32(0x7FFFFFFF)
-_INFINITE: Final = 0x7F800000
 
 
 class Selection(NamedTuple):
