@@ -1,4 +1,4 @@
-"""The bundle: everything a device needs to train a task's model, as one zip (FORMAT.md, section 9).
+"""The bundle: everything a device needs to train a task's model, as one zip (FORMAT.md, section 8).
 
 Deterministic: equal content gives equal bytes, so that a digest names it.
 """

@@ -1,6 +1,6 @@
 """The user's forward graph, with weights put back: a model that anybody can run, made with NumPy alone.
 
-A bundle's forward.onnx lacks the initialisers that training moves (FORMAT.md, section 9). It is spliced where its bytes
+A bundle's forward.onnx lacks the initialisers that training moves (FORMAT.md, section 8). It is spliced where its bytes
 say so, since devices have no ONNX package: a message of protobuf is a list of fields, (number · 8 + wire type) and
 content, and initialisers are field 5 of the graph, which is field 7 of the model (onnx.proto).
 """

@@ -1,4 +1,4 @@
-"""The layout: which slice of the flat vector is which parameter, named by its hash (FORMAT.md, section 9)."""
+"""The layout: which slice of the flat vector is which parameter, named by its hash (FORMAT.md, section 8)."""
 
 import json
 from collections.abc import Mapping

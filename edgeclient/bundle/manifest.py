@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what its files hold, what goes in, how gradients move parameters (FORMAT.md, section 9)."""
+"""The manifest of a bundle: what its files hold, what goes in, how gradients move parameters (FORMAT.md, section 8)."""
 
 import json
 from collections.abc import Mapping
@@ -142,7 +142,7 @@ def decode_manifest(data: bytes) -> Manifest:
     """The manifest in `data`.
 
     Raises:
-        WireError: not the JSON object of section 9, or a layout that is not what it is called.
+        WireError: not the JSON object of section 8, or a layout that is not what it is called.
     """
     values = fields.json_object(data)
     if type(values.get("format")) is not int or values["format"] != FORMAT:

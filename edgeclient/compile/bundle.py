@@ -1,4 +1,4 @@
-"""From training artifacts to the bundle that a device trains (FORMAT.md, section 9)."""
+"""From training artifacts to the bundle that a device trains (FORMAT.md, section 8)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

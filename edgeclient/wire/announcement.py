@@ -1,4 +1,4 @@
-"""The retained announcement of a task: which model version is current and how to take part (FORMAT.md, section 7).
+"""The retained announcement of a task: which model version is current and how to take part (FORMAT.md, section 6).
 
 One line of canonical JSON, so that `mosquitto_sub` shows an operator what devices see. A second line is
 reserved for the signature; readers without a key ignore it.
@@ -90,7 +90,7 @@ class Announcement:
     version: Annotated[int, integer(0, 2**32 - 1), "current model version, only ever rising"]
     service: Annotated[str, hexadecimal(16), "random per start of the aggregator: a new one asks for HELLO"]
     parameters: Annotated[Blob, fields.record(Blob), "float32 parameters of the version; `size` is 4·n"]
-    bundle: Annotated[Blob, fields.record(Blob), "training bundle of the task (9)"]
+    bundle: Annotated[Blob, fields.record(Blob), "training bundle of the task (8)"]
     layout: Annotated[str, hexadecimal(64), "SHA-256 of the parameter layout"]
     size: Annotated[int, integer(1, MAX_SIZE), "n, number of parameters"]
     scale_bits: Annotated[int, integer(0, 60), "s: the aggregator sums in units of 2^-s"] = SCALE_BITS
@@ -116,7 +116,7 @@ def decode(data: bytes) -> Announcement:
     """The announcement in `data`.
 
     Raises:
-        WireError: not the JSON object of section 7, or a field outside its limits.
+        WireError: not the JSON object of section 6, or a field outside its limits.
     """
     if len(data) > MAX_ANNOUNCEMENT_BYTES:
         raise WireError("too-large", f"{len(data)} bytes, at most {MAX_ANNOUNCEMENT_BYTES} are allowed")

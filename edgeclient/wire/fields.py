@@ -103,7 +103,7 @@ def hexadecimal(digits: int) -> Rule:
             raise WireError("range", f"{path} must be {digits} hexadecimal digits")
         return str(value)
 
-    return Rule("string", read)
+    return Rule(f"{digits} hex digits", read)
 
 
 def array(of: Rule, longest: int = MAX_EXACT) -> Rule:

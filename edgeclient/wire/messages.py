@@ -1,4 +1,4 @@
-"""HELLO, WITHDRAW and RECEIPT: what device and aggregator say about frames (FORMAT.md, sections 5 and 6)."""
+"""HELLO, WITHDRAW and RECEIPT: what device and aggregator say about frames (FORMAT.md, sections 4 and 5)."""
 
 import struct
 from dataclasses import dataclass

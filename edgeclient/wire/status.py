@@ -1,4 +1,4 @@
-"""What a device tells the fleet about itself: retained JSON, also its last will (FORMAT.md, section 8)."""
+"""What a device tells the fleet about itself: retained JSON, also its last will (FORMAT.md, section 7)."""
 
 from dataclasses import dataclass
 from typing import Annotated, Final

@@ -1,6 +1,7 @@
 """FORMAT.md is normative: its tables are compared with the code, its examples are decoded."""
 
 import dataclasses
+import json
 import re
 import struct
 from hashlib import sha256
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 
 from edgeclient import wire
+from edgeclient.bundle import archive, manifest, safetensors
+from edgeclient.bundle.archive import EVAL, FORWARD, FROZEN, MAX_FILES, MAX_NAME, PARAMETERS, TRAINING
+from edgeclient.bundle.manifest import MANIFEST
 from edgeclient.compress.update import StepValues
 from edgeclient.wire import announcement, fields, frame, limits, messages, reader, status
 from edgeclient.wire.errors import REASONS
@@ -29,7 +33,10 @@ def tables(text: str, first_column: str) -> list[list[list[str]]]:
     """Tables whose first heading is `first_column`, as rows of cells."""
     found = []
     for block in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
-        rows = [[cell.strip().strip("`") for cell in line.strip().strip("|").split("|")] for line in block.splitlines()]
+        rows = [
+            [re.sub(r"^`([^`]*)`$", r"\1", cell.strip()) for cell in line.strip().strip("|").split("|")]
+            for line in block.splitlines()
+        ]
         if rows[0][0] == first_column:
             found.append(rows[2:])
     return found
@@ -61,9 +68,9 @@ def annotated(name: str) -> list[tuple[str, str]]:
     [
         ("2. Topics", messages._PREFIX.format, False),
         ("3.1 Header", body.HEADER.format, False),
-        ("5. HELLO", messages._HELLO.format, True),
-        ("5.1 WITHDRAW", messages._WITHDRAW.format, False),
-        ("6. RECEIPT", messages._RECEIPT.format, False),
+        ("4. HELLO", messages._HELLO.format, True),
+        ("4.1 WITHDRAW", messages._WITHDRAW.format, False),
+        ("5. RECEIPT", messages._RECEIPT.format, False),
     ],
 )
 def test_layout_tables_are_the_structs(title: str, form: str, checksum: bool) -> None:
@@ -79,7 +86,7 @@ def test_offsets_that_the_prose_and_the_code_name() -> None:
     at = {row[2]: int(row[0]) for row in rows}
     assert (at["epoch"], at["sequence"]) == (body.IDENTITY_AT, body.IDENTITY_AT + 8)
     assert f"These {body.HEADER.size} bytes are followed by varints" in section("3.1 Header")
-    assert f"The header has {messages._RECEIPT.size} bytes" in section("6. RECEIPT")
+    assert f"The header has {messages._RECEIPT.size} bytes" in section("5. RECEIPT")
 
 
 def test_limits() -> None:
@@ -89,7 +96,7 @@ def test_limits() -> None:
 
 
 def test_refusals() -> None:
-    (rows,) = tables(section("6. RECEIPT"), "code")
+    (rows,) = tables(section("5. RECEIPT"), "code")
     assert [(int(row[0]), row[1]) for row in rows] == [(int(each), each.reason) for each in messages.Refusal]
 
 
@@ -115,7 +122,7 @@ def test_message_kinds_and_modes() -> None:
     assert f"at most {body.ENTRIES_PER_BYTE} × (its bytes" in " ".join(section("3.2").split()).replace(
         "has at most", "at most"
     )
-    (rows,) = tables(section("3.4 Values"), "part")
+    rows, _ = tables(section("3.4 Values"), "part")
     form = next(row[2] for row in rows if row[0] == "form")
     for name, bit in [("runs", write_values.RUNS), ("row", write_values.ROW)]:
         assert f"bit {bit.bit_length() - 1}: {name}" in form
@@ -123,36 +130,81 @@ def test_message_kinds_and_modes() -> None:
     assert f"bits 0 to {codes.MAX_BITS.bit_length() - 1}: bits b" in rows[0][2]
 
 
-def test_announcement_keys() -> None:
-    (rows,) = tables(section("7. Announcement"), "key")
-    assert {row[0] for row in rows} - {"format"} == {f.name for f in dataclasses.fields(announcement.Announcement)}
-    (policy,) = tables(section("7. Announcement"), "policy key")
-    assert {row[0] for row in policy} == {f.name for f in dataclasses.fields(announcement.Policy)}
+def amount(value: float) -> str:
+    """A limit as the tables write it."""
+    if value < 0:
+        return f"−{amount(-value)}"
+    for power in range(-30, 64):
+        if value == 10.0**power and not -1 < power < 4:
+            return f"10^{power}"
+        if value == 2.0**power and not -10 < power < 10:
+            return f"2^{power}"
+        if power > 10 and value == 2**power - 1:
+            return f"2^{power} − 1"
+    return f"{value:g}"
 
 
-def test_status_keys_and_defaults() -> None:
-    (rows,) = tables(section("8. Status"), "key")
-    expected = [
-        [
-            name,
-            each.rule.kind,
-            {dataclasses.MISSING: "required", None: "optional"}.get(each.default, str(each.default) or '""'),
-        ]
-        for name, each in fields.of(status.Status).items()
-    ]
-    assert [row[:3] for row in rows] == expected
-    words = re.search(r"`doing` is one of (.*?):", section("8. Status"), re.DOTALL)
+def stated(kind: type, *, whole: bool) -> list[list[str]]:
+    """The rows of the table of a JSON object, as the annotations of its dataclass say them."""
+    rows = []
+    for name, each in fields.of(kind).items():
+        said = {dataclasses.MISSING: "required", None: "unknown"}.get(
+            each.default, json.dumps(each.default, default=str)
+        )
+        low, high = each.rule.low, each.rule.high
+        limits = "" if low is None or high is None else f"{amount(low)} to {amount(high)}"
+        rows.append([name, each.rule.kind, *([] if whole else [said]), limits, each.about])
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("title", "first", "kind", "whole"),
+    [
+        ("6. Announcement", "key", announcement.Announcement, True),
+        ("6. Announcement", "blob key", announcement.Blob, True),
+        ("6. Announcement", "policy key", announcement.Policy, False),
+        ("7. Status", "key", status.Status, False),
+        ("8. Bundle", "key", manifest.Manifest, True),
+        ("8. Bundle", "tensor key", manifest.Tensor, True),
+        ("8. Bundle", "buffer key", manifest.Buffer, True),
+        ("8. Bundle", "optimiser key", manifest.Optimiser, True),
+        ("8. Bundle", "file key", manifest.File, True),
+    ],
+)
+def test_tables_of_json_are_what_the_fields_say(title: str, first: str, kind: type, whole: bool) -> None:
+    (rows,) = tables(section(title), first)
+    apart = {"format", "parameters", "layout"} if kind is manifest.Manifest else {"format"}
+    said = [[cell.strip("`") if i < 3 else cell for i, cell in enumerate(row)] for row in rows if row[0] not in apart]
+    assert said == stated(kind, whole=whole)
+    if {row[0] for row in rows} & apart:
+        assert rows[0][:3] == ["format", "integer", str(manifest.FORMAT)]
+
+
+def test_files_of_a_bundle() -> None:
+    (rows,) = tables(section("8. Bundle"), "file")
+    assert {row[0] for row in rows if row[1] == "yes"} == {MANIFEST, PARAMETERS, TRAINING, EVAL}
+    assert {row[0] for row in rows if row[1] == "no"} == {FROZEN, FORWARD, "native/…"}
+    said = " ".join(section("8. Bundle").split())
+    assert f"at most {MAX_FILES} stored files" in said
+    assert f"at most {MAX_NAME} characters" in said
+    assert f"`{archive._NAME.pattern}`" in said
+    assert f"at most 2^{safetensors.MAX_HEADER_BYTES.bit_length() - 1}, the header" in said
+
+
+def test_words_of_a_status() -> None:
+    words = re.search(r"`doing` is one of (.*?):", section("7. Status"), re.DOTALL)
     assert words is not None
     assert tuple(re.findall(r"`([a-z-]+)`", words[1])) == status.DOINGS
 
 
 def test_version_history_ends_with_the_version_in_use() -> None:
-    (rows,) = tables(section("11. Version history"), "version")
+    (rows,) = tables(section("10. Version history"), "version")
     assert [int(row[0]) for row in rows] == list(range(limits.WIRE_VERSION, limits.FRAME_VERSION + 1))
 
 
 def test_docstrings_refer_to_sections_that_exist() -> None:
-    for path in Path(wire.__file__).parent.glob("*.py"):
+    package = Path(wire.__file__).parents[1]
+    for path in (*package.glob("wire/**/*.py"), *package.glob("bundle/*.py"), *package.glob("compile/*.py")):
         for numbers in re.findall(r"FORMAT\.md,\s+sections?\s+([\d., and]+)", path.read_text()):
             for number in re.findall(r"\d+(?:\.\d+)?", numbers):
                 assert section(number + ("." if "." not in number else "")), (path, number)
@@ -198,9 +250,9 @@ def test_receipt_example() -> None:
     ("name", "title"),
     [
         ("frame", "3.1 Header"),
-        ("hello", "5. HELLO"),
-        ("withdraw", "5.1 WITHDRAW"),
-        ("receipt", "6. RECEIPT"),
+        ("hello", "4. HELLO"),
+        ("withdraw", "4.1 WITHDRAW"),
+        ("receipt", "5. RECEIPT"),
     ],
 )
 def test_example_lines_are_the_fields_of_the_table(name: str, title: str) -> None:

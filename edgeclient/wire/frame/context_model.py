@@ -1,7 +1,7 @@
-"""The model and the coder of `context.py` on plain integers: the definition, of which numba compiles the same lines.
+"""The model and the coder of `context` on plain integers: the definition, of which numba compiles the same lines.
 
 Every number fits a signed 64-bit one; `>>` of a negative number rounds down; `//` meets positive numbers alone.
-Tables may be lists or arrays. The text of `context.py` says what each part is for.
+Tables may be lists or arrays. CONTEXT.md says what each part is for, in the same order.
 """
 
 from functools import cache
