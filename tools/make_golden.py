@@ -1,4 +1,4 @@
-"""Write the golden vectors of frames into tests/golden, in a commit of their own.
+"""Write the golden vectors into tests/golden, in a commit of their own.
 
 Existing files are left alone, since a published layout never changes its meaning.
 
@@ -17,7 +17,8 @@ from edgeclient.compress.quantise import Mode, quantise
 from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire import frame
 from edgeclient.wire.frame.positions import Tensors
-from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES
+from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, WIRE_VERSION
+from tools import golden_messages
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 ORIGIN = frame.Origin("har", "pi-7", bytes.fromhex("0011223344556677"), 11, 4, 320)
@@ -165,15 +166,18 @@ def main() -> None:
         "context-int8": (column_values("int8"), [(50, 20)], whole),
         "context-float": (column_values("float32"), [(50, 20)], whole),
     }
-    FOLDER.mkdir(exist_ok=True)
+    found = {f"v{WIRE_VERSION}-{name}": vector for name, vector in golden_messages.vectors().items()}
     for name, (update, tensors, max_bytes) in vectors.items():
-        path = FOLDER / f"v{FRAME_VERSION}-frame-{name}.hex"
+        data = frames(update, tensors, max_bytes)
+        found[f"v{FRAME_VERSION}-frame-{name}"] = [(each, described(each, tensors)) for each in data]
+    FOLDER.mkdir(exist_ok=True)
+    for name, vector in found.items():
+        path = FOLDER / f"{name}.hex"
         if path.exists():
             print(f"{path.name} is there already")
             continue
-        data = frames(update, tensors, max_bytes)
-        path.write_text("".join(each.hex() + "\n" for each in data))
-        path.with_suffix(".json").write_text(json.dumps([described(each, tensors) for each in data], indent=1) + "\n")
+        path.write_text("".join(each.hex() + "\n" for each, _ in vector))
+        path.with_suffix(".json").write_text(json.dumps([meaning for _, meaning in vector], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgeclient import wire
+from edgeclient.compress.accel import Accel
 from edgeclient.wire.frame import context, context_model
 from edgeclient.wire.frame.context_model import ONE, ROOT, STEEPEST, start, tables
 
@@ -33,7 +34,7 @@ def evaluated(text: str) -> int:
     """A number such as 2^28 - 1."""
     found = re.fullmatch(r"(-?\d+)(?:\^(\d+))?(?: - (\d+))?", text.strip())
     assert found, text
-    return int(found[1]) ** int(found[2] or 1) - int(found[3] or 0)
+    return int(int(found[1]) ** int(found[2] or 1)) - int(found[3] or 0)
 
 
 def test_worked_numbers() -> None:
@@ -72,7 +73,7 @@ def test_the_trace_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("accel", ["numpy", "numba"])
 @pytest.mark.parametrize("row", STREAMS, ids=lambda row: row[3])
-def test_streams(row: list[str], accel: context.Accel) -> None:
+def test_streams(row: list[str], accel: Accel) -> None:
     height, width = (int(each) for each in row[0].split(" × "))
     entries = [re.fullmatch(r"(\d+)([+-])(\d+)", each.strip()) for each in row[2].split(",")]
     indices, signs, levels = zip(*(each.groups() for each in entries if each), strict=True)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeclient.bundle import archive
+from edgeclient.bundle.manifest import MANIFEST
 from edgeclient.compress.accel import Accel
 from edgeclient.wire import announcement, frame, messages, status
 from edgeclient.wire.frame import body as frame2
-from edgeclient.wire.frame import positions, write_values
+from edgeclient.wire.frame import context, positions, write_values
 from edgeclient.wire.frame.positions import Segment, Tensors
 from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, WIRE_VERSION
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
@@ -24,7 +26,7 @@ FRAMES = [
     "activity", "bfloat16", "context", "context-float", "context-int8", "context-sign", "dense", "float", "int4",
     "int8", "mixed", "part-tensors", "parts", "range-dense", "range-runs", "row", "runs", "sign", "step", "tensors",
 ]  # fmt: skip
-OTHERS = ["hello", "withdraw", "receipt", "announcement", "status"]
+OTHERS = ["hello", "withdraw", "receipt", "announcement", "status", "bundle", "context"]
 ALL = [f"v{FRAME_VERSION}-frame-{name}" for name in FRAMES] + [f"v{WIRE_VERSION}-{name}" for name in OTHERS]
 
 
@@ -79,17 +81,17 @@ def test_the_vectors_use_what_they_are_named_after() -> None:
     }  # fmt: skip
     assert {name for name, each in flags.items() if min(each) & frame2.PART} == {"parts", "part-tensors"}
     assert {one >> 4 for each in flags.values() for one in each} == set(range(6))
-    rice, context, dense = positions.RICE, positions.CONTEXT, positions.DENSE
+    rice, mixing, dense = positions.RICE, positions.CONTEXT, positions.DENSE
     assert {name: [each.mode for each in segments(name)] for name in by_tensor} == {
-        "activity": [context, context],
-        "context": [context],
-        "context-float": [context],
-        "context-int8": [context],
-        "context-sign": [context],
+        "activity": [mixing, mixing],
+        "context": [mixing],
+        "context-float": [mixing],
+        "context-int8": [mixing],
+        "context-sign": [mixing],
         "dense": [dense, dense],
-        "mixed": [context, rice, dense, context],
-        "part-tensors": [dense, context],
-        "runs": [context, context],
+        "mixed": [mixing, rice, dense, mixing],
+        "part-tensors": [dense, mixing],
+        "runs": [mixing, mixing],
         "tensors": [rice, rice],
     }
     assert [each.mode for each in segments("range-dense")] == [dense]
@@ -157,8 +159,6 @@ def test_receipt() -> None:
 def test_announcement() -> None:
     (data,), (meaning,) = load("v1-announcement")
     announced = announcement.decode(data)
-    later = {"local_steps": 0, "local_seconds": 0.0, "clip_norm": 0.0, "update_bytes": 0, "warm_up": 0, "steady": False}
-    meaning["policy"] |= later  # with these defaults
     assert as_json(asdict(announced)) == meaning
     assert announcement.encode(announced) == data
 
@@ -168,3 +168,26 @@ def test_status() -> None:
     health = status.decode(data)
     assert health == status.Status(**meaning)
     assert status.encode(health) == data
+
+
+def test_bundle() -> None:
+    (data,), (meaning,) = load("v1-bundle")
+    opened = archive.decode(data)
+    described = {**as_json(asdict(opened.manifest)), "layout": opened.manifest.layout.as_json()}
+    assert described == meaning["manifest"]
+    assert opened.manifest.layout.digest == meaning["layout"]
+    assert opened.parameters.tolist() == meaning["parameters"]
+    assert {name: content.hex() for name, content in opened.files.items()} == meaning["files"]
+    files = {name: content for name, content in opened.files.items() if name != MANIFEST}
+    assert archive.encode(opened.manifest, files) == data
+
+
+@pytest.mark.parametrize("accel", ["numpy", "numba"])
+def test_bare_streams(accel: Accel) -> None:
+    for data, meaning in zip(*load("v1-context"), strict=True):
+        shape = meaning["rows"], meaning["columns"]
+        activity = meaning["activity"] and tuple(np.array(each, np.uint8) for each in meaning["activity"])
+        indices, negative, levels = context.decode(data, *shape, len(meaning["indices"]), activity, accel=accel)
+        assert (indices.tolist(), negative.tolist()) == (meaning["indices"], meaning["negative"])
+        assert levels.tolist() == meaning["levels"]
+        assert context.encode(*shape, indices, negative, levels, activity, accel=accel) == data
