@@ -12,23 +12,21 @@ import click
 import numpy as np
 
 from edgeclient.bundle import archive
+from edgeclient.bundle.layout import Layout
+from edgeclient.commands.options import JSON
 from edgeclient.wire import frame
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import Frame, write_values
-from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.reader import Field
 
-# Frames from files need not have come through MQTT.
-_MAX_BYTES = 1 << 30
 _SHOWN = 12
 _CHECKSUM = 4
 _BUNDLE = click.option(
     "--bundle",
     "bundle_file",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Training bundle of the task: its layout, which frames that are coded by tensor need.",
+    help="Training bundle of the task: its layout, which frames must name, and those coded by tensor need.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
 @click.group("frame")
@@ -47,16 +45,20 @@ def frame_command() -> None:
 @frame_command.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @_BUNDLE
-@_JSON
+@JSON
 def dump(file: Path, bundle_file: Path | None, *, as_json: bool) -> None:
-    """Print the frames in FILE field by field: offset, bytes, name, meaning.
+    """Print the frames in FILE field by field: offset, bytes, name, meaning; then positions and values.
+
+    The first entries are shown; --json has them all.
 
     \b
     Example:
       edgeclient frame dump up.hex --bundle har.bundle
     """
-    tensors = _tensors(bundle_file)
-    told = [_described(data, tensors) for data in _frames(file)]
+    layout = _layout(bundle_file)
+    told = [_described(data, layout) for data in _frames(file)]
+    if not told:
+        raise WireError("truncated", f"{file} is empty: it holds no frame")
     if as_json:
         click.echo(json.dumps({"file": str(file), "frames": told}))
         return
@@ -64,13 +66,23 @@ def dump(file: Path, bundle_file: Path | None, *, as_json: bool) -> None:
         for field in each["fields"]:
             shown = field["hex"][: 2 * _SHOWN] + ("…" if len(field["hex"]) > 2 * _SHOWN else "")
             click.echo(f"{field['offset']:6}  {shown:<26} {field['name']:<38} {field['meaning']}".rstrip())
-        click.echo(f"{each['entries']} of {each['size']} entries in {each['bytes']} bytes, {each['values']}\n")
+        shown = zip(each["positions"][:_SHOWN], each["values"], strict=False)
+        more = each["entries"] - _SHOWN
+        for position, value in shown:
+            click.echo(f"{'':6}  {'entry':<26} {position:<38} {value:.9g}")
+        if more > 0:
+            click.echo(f"{'':6}  and {more} more")
+        low, high = each["magnitudes"]
+        click.echo(
+            f"{each['entries']} of {each['size']} entries in {each['bytes']} bytes, {each['mode']},"
+            f" magnitudes {low:.6g} to {high:.6g}\n"
+        )
 
 
 @frame_command.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @_BUNDLE
-@_JSON
+@JSON
 def stats(directory: Path, bundle_file: Path | None, *, as_json: bool) -> None:
     """Say where the bits of all frames in the files of DIRECTORY went, per entry and beside the least possible.
 
@@ -80,11 +92,11 @@ def stats(directory: Path, bundle_file: Path | None, *, as_json: bool) -> None:
     Example:
       edgeclient frame stats uploads --bundle har.bundle --json
     """
-    tensors = _tensors(bundle_file)
+    layout = _layout(bundle_file)
     rows: dict[str, _Row] = {}
     for path in sorted(each for each in directory.iterdir() if each.is_file()):
         for data in _frames(path):
-            made, trace = _decoded(data, tensors)
+            made, trace = _decoded(data, layout)
             rows.setdefault(_mode(made), _Row(Counter())).add(made, trace, len(data))
     if not rows:
         raise WireError("truncated", f"{directory} holds no frames")
@@ -140,8 +152,8 @@ def group_of(name: str) -> str:
     return group if group in {"positions", "values"} else "header"
 
 
-def _tensors(bundle_file: Path | None) -> Tensors | None:
-    return None if bundle_file is None else archive.decode(bundle_file.read_bytes()).manifest.layout.tensors
+def _layout(bundle_file: Path | None) -> Layout | None:
+    return None if bundle_file is None else archive.decode(bundle_file.read_bytes()).manifest.layout
 
 
 def _frames(file: Path) -> Iterator[bytes]:
@@ -155,12 +167,14 @@ def _frames(file: Path) -> Iterator[bytes]:
         raise WireError("magic", f"{file} holds neither a frame nor hexadecimal digits") from None
 
 
-def _decoded(data: bytes, tensors: Tensors | None) -> tuple[Frame, list[Field]]:
+def _decoded(data: bytes, layout: Layout | None) -> tuple[Frame, list[Field]]:
     trace: list[Field] = []
+    if layout is not None and (tag := frame.peek(data).layout_tag) != layout.tag[: len(tag)]:
+        raise WireError("layout", f"a frame of another layout, {tag.hex()}: that of the bundle is {layout.digest[:8]}")
     try:
-        return frame.decode(data, tensors, max_bytes=_MAX_BYTES, trace=trace), trace
+        return frame.decode(data, None if layout is None else layout.tensors, trace=trace), trace
     except WireError as error:
-        if error.reason == "layout" and tensors is None:
+        if error.reason == "layout" and layout is None:
             raise WireError("layout", "a frame is coded by tensor: name its task's bundle with --bundle") from None
         raise
 
@@ -169,8 +183,8 @@ def _mode(made: Frame) -> str:
     return f"{write_values.MODES[write_values.mode(made.update.values)]} v{made.wire_version}"
 
 
-def _described(data: bytes, tensors: Tensors | None) -> dict[str, Any]:
-    made, trace = _decoded(data, tensors)
+def _described(data: bytes, layout: Layout | None) -> dict[str, Any]:
+    made, trace = _decoded(data, layout)
     meanings = {
         "address": f"{made.address:#010x}",
         "layout tag": made.layout_tag.hex(),
@@ -181,14 +195,16 @@ def _described(data: bytes, tensors: Tensors | None) -> dict[str, Any]:
         **{name: str(getattr(made, name.replace(" ", "_"))) for name in ("sequence", "number", "base version")},
         "part": f"{made.part} of {made.parts}",
     }
-    decoded = np.abs(made.update.values.decoded())
+    decoded = made.update.values.decoded()
     fields = [*trace, Field("checksum", len(data) - _CHECKSUM, len(data))]
     return {
         "bytes": len(data),
         "size": made.update.size,
         "entries": int(made.update.indices.size),
         "mode": _mode(made),
-        "values": f"{_mode(made)}, magnitudes {decoded.min():.6g} to {decoded.max():.6g}",
+        "magnitudes": [float(np.abs(decoded).min()), float(np.abs(decoded).max())],
+        "positions": made.update.indices.tolist(),
+        "values": decoded.tolist(),
         "fields": [
             {
                 "offset": field.start,

@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import fleet
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from edgeclient.cli import cli
+from edgeclient.compress.quantise import quantise
+from edgeclient.compress.update import SparseUpdate
+from edgeclient.wire import frame, reader
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.limits import MAX_FRAME_BYTES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 READABLE = [
@@ -43,6 +48,8 @@ def test_every_byte_of_a_frame_has_a_name(path: Path) -> None:
     for line, meaning, made in zip(lines, meanings, frames, strict=True):
         assert "".join(field["hex"] for field in made["fields"]) == line
         assert made["entries"] == len(meaning["indices"])
+        assert made["positions"] == meaning["indices"]
+        assert [value.hex() for value in made["values"]] == meaning["values"]
         meant = {field["name"]: field["meaning"] for field in made["fields"]}
         assert int(meant["epoch"], 16) == meaning["epoch"]
         assert int(meant["number"]) == meaning["number"]
@@ -56,6 +63,11 @@ def test_a_frame_as_a_device_sends_it(tmp_path: Path, bundle_file: str) -> None:
     assert "checksum" in text
     assert "50 of " in text
     assert len(text.splitlines()) > 12
+    (made,) = told("dump", str(path), "--bundle", bundle_file)["frames"]
+    entries = [line.split()[1:] for line in text.splitlines() if line.split()[:1] == ["entry"]]
+    assert [int(position) for position, _ in entries] == made["positions"][:12]
+    assert [float(value) for _, value in entries] == pytest.approx(made["values"][:12])
+    assert "and 38 more" in text
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -82,6 +94,34 @@ def test_frames_by_tensor_ask_for_their_bundle(tmp_path: Path, bundle_file: str)
         said("dump", str(path))
     with pytest.raises(WireError, match="another layout"):
         said("dump", str(path), "--bundle", bundle_file)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n"])
+def test_a_file_that_is_empty(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "up.hex").write_bytes(content)
+    with pytest.raises(WireError, match=r"up\.hex is empty: it holds no frame"):
+        said("dump", str(tmp_path / "up.hex"))
+
+
+def test_a_frame_of_another_layout_is_told_even_where_it_could_be_read(tmp_path: Path, bundle_file: str) -> None:
+    path = tmp_path / "frame"
+    made = bytearray(reader.unsealed(fleet.make_frame("har", "pi", epoch=7, sequence=3)))
+    made[9] ^= 1  # the layout tag
+    path.write_bytes(reader.sealed(bytes(made)))
+    assert "entries in" in said("dump", str(path))
+    with pytest.raises(WireError, match="layout: a frame of another layout"):
+        said("dump", str(path), "--bundle", bundle_file)
+
+
+def test_what_no_aggregator_would_read_is_not_shown(tmp_path: Path) -> None:
+    n = MAX_FRAME_BYTES // 4
+    update = SparseUpdate(n, np.arange(n), quantise(np.linspace(1, 2, n, dtype=np.float32), 16.0, "float32"))
+    origin = frame.Origin("har", "pi", b"layout-8", 1, 0, 1)
+    (made,) = frame.encode_update(update, origin, 2 * MAX_FRAME_BYTES)
+    (tmp_path / "large").write_bytes(made)
+    for command in (["dump", str(tmp_path / "large")], ["stats", str(tmp_path)]):
+        with pytest.raises(WireError, match="too-large"):
+            said(*command)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"EC", b"4543zz", b"\xff\xfe"])
