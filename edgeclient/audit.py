@@ -12,6 +12,8 @@ import numpy as np
 
 from edgeclient import files
 from edgeclient.compress.arrays import F32, F64
+from edgeclient.settings import Device
+from edgeclient.wire.life import Account
 
 
 class Auditor:
@@ -85,3 +87,21 @@ class Auditor:
             delta=delta,
         )
         files.replace(self._path, content.getvalue())
+
+
+def of(settings: Device, account: Account) -> "Auditor | Unaudited":
+    """The auditor of a store's epoch, where the owner wants one."""
+    if not settings.audit:
+        return Unaudited()
+    directory, committed = settings.directory / "audit", account.round_token
+    return Auditor(directory, epoch=account.epoch, size=account.size, committed=committed)
+
+
+class Unaudited:
+    """In an auditor's place where the owner wants none."""
+
+    def begin(self, token: str, delta: F32) -> None:
+        """Nothing is kept."""
+
+    def confirm(self) -> None:
+        """Nothing is kept."""

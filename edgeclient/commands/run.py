@@ -92,8 +92,7 @@ def take_part(agents: Sequence[Agent], *, once: bool = False) -> None:
     with ExitStack() as stack:
         for agent in agents:
             stack.callback(agent.close)
-            agent.once = once
-            agent.start()
+            agent.start(once=once)
         while living and not any(agent.stopping for agent in agents):
             for agent in list(living):
                 try:

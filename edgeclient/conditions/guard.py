@@ -1,21 +1,20 @@
-"""What the owner grants at this moment: conditions, budgets and pauses, kept together for the policy."""
+"""What the owner grants at this moment: conditions and budgets, kept together for the policy."""
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from edgeclient.conditions import policy
 from edgeclient.conditions.board import Board, Observed
-from edgeclient.conditions.budgets import Allowance, Usage
+from edgeclient.conditions.budgets import Allowance, Usage, lacking
 from edgeclient.conditions.policy import Hindrance, History, Moment
-
-if TYPE_CHECKING:
-    from edgeclient.settings import Conditions
+from edgeclient.settings import Conditions, ConfigError
 
 _LOG = logging.getLogger(__name__)
 PAUSED: Final = "paused"  # file in the device's directory
@@ -37,7 +36,7 @@ class Guard:
         hindrance: why training was last stopped, "" if it was not.
     """
 
-    def __init__(self, conditions: "Conditions", directory: Path, board: Board) -> None:
+    def __init__(self, conditions: Conditions, directory: Path, board: Board) -> None:
         self.rules = conditions
         self.observed = Observed()
         self.hindrance = ""
@@ -46,6 +45,7 @@ class Guard:
         self._board = board
         self._observed_s = -_OBSERVE_S
         self._usage = _usage(directory)
+        self._counted: dict[Path, tuple[float, int]] = {}  # by task: when, and how much had passed
         self._unkept = False
         allowed = conditions.max_written_bytes_per_day
         self._wear = Allowance(allowed, float(allowed), time.monotonic())
@@ -55,15 +55,29 @@ class Guard:
         if directory not in self._pausable:
             self._pausable.append(directory)
 
-    def look(self) -> bool:
-        """Observe, if that was some seconds ago; whether it was."""
-        if time.monotonic() - self._observed_s < _OBSERVE_S:
-            return False
-        self._observe()
-        return True
+    def look(self) -> None:
+        """Observe, if that was some seconds ago."""
+        if time.monotonic() - self._observed_s >= _OBSERVE_S:
+            self._observe()
 
-    def passed(self, count: int) -> None:
-        """So many bytes have gone over the network."""
+    def accept(self, task: str, size: int, *, begun: bool) -> None:
+        """Take a task of n = `size` parameters; `begun` if the device's files for it are there already.
+
+        Raises:
+            ConfigError: this board lacks what it needs.
+        """
+        if lacks := lacking(size, self.observed, self._wear.bytes_a_day, begun=begun):
+            raise ConfigError(f"task {task} cannot be taken: {lacks}")
+
+    def passed(self, directory: Path, total: int) -> None:
+        """So many bytes have gone over the network for the task of this directory since it began."""
+        # On a clock of its own: of several tasks nearly always the same one finds that `look` has looked.
+        now = time.monotonic()
+        since_s, counted = self._counted.get(directory, (-math.inf, 0))
+        if now - since_s < _OBSERVE_S:
+            return
+        self._counted[directory] = (now, total)
+        count = max(0, total - counted)
         usage = self._usage.on(datetime.now().date())  # noqa: DTZ005 (days are the owner's)
         if self.observed.metered:
             usage = usage.plus(count)
@@ -91,16 +105,15 @@ class Guard:
         here = datetime.now()  # noqa: DTZ005 (quiet hours are the owner's)
         return Moment(time.monotonic(), 60 * here.hour + here.minute)
 
-    def history(self, paused: str, *, link_up: bool) -> History:
-        """What was done; `paused` is a reason that the caller has to do nothing, "" for none."""
-        if not paused and self._paused:
-            paused = "paused by its owner: edgeclient resume lets it go on"
+    def history(self, *, link_up: bool) -> History:
+        """What was done."""
+        paused = "paused by its owner: edgeclient resume lets it go on" if self._paused else ""
         wait_s = self._wear.wait_s(now=time.monotonic())
         return History(self._usage.day_bytes, self._usage.month_bytes, wait_s, paused, link_up)
 
     def no_fetch(self, size: int) -> Hindrance | None:
         """Why a model of so many bytes may not be downloaded, or None."""
-        return policy.no_fetch(self.moment(), self.observed, self.rules, self.history("", link_up=True), size)
+        return policy.no_fetch(self.moment(), self.observed, self.rules, self.history(link_up=True), size)
 
     def training(self, stopping: Callable[[], bool]) -> Callable[[], bool]:
         """A function that says before every step whether training may go on, and keeps the `hindrance`."""

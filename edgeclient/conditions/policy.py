@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from edgeclient.conditions.board import Observed
 from edgeclient.settings import Conditions
@@ -64,6 +64,7 @@ class Train:
 
     because: str = "training"
     doing: str = "training"
+    forbidden: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Send:
     frames: int
     because: str = "sending"
     doing: str = "sending"
+    forbidden: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class Hindrance(NamedTuple):
 
 
 Decision: TypeAlias = Train | Send | Wait
+STARTING: Final = Wait(0.0, "starting", "starting")
 
 
 def decide(  # noqa: PLR0911 (one return a decision)

@@ -43,6 +43,11 @@ class Database:
         """Let go of the file; nothing is pending."""
         self._db.close()
 
+    def unusable(self, error: Exception) -> StoreError:
+        """What to say of damage."""
+        remedy = "edgeclient store check says more; move the folder away to begin a new store"
+        return StoreError(f"{self._path} cannot be used ({error}): {remedy}")
+
     def rows(self, query: str, *values: Any) -> list[Any]:
         """What a query finds, as tuples."""
         with self._errors():
@@ -83,8 +88,7 @@ class Database:
                 raise DiskFull(f"{self._path}: {error}: make room there") from None
             if code & _PRIMARY == sqlite3.SQLITE_BUSY:
                 raise DiskFull(f"{self._path}: {error}: end the program that holds store.db") from None
-            remedy = "edgeclient store check says more; move the folder away to begin a new store"
-            raise StoreError(f"{self._path} cannot be used ({error}): {remedy}") from None
+            raise self.unusable(error) from None
 
 
 def move(db: sqlite3.Connection, event: Event, key: str, values: Sequence[int], *only: State) -> int:

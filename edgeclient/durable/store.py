@@ -6,12 +6,12 @@ named. Both or neither: a frame without its residual would count twice, a residu
 
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,10 @@ from edgeclient.compress.arrays import F32
 from edgeclient.durable.database import Database, move
 from edgeclient.durable.lock import DiskFull, Lock, StoreError
 from edgeclient.durable.slots import Slots, checksum
+from edgeclient.wire.errors import WireError
 from edgeclient.wire.life import Account, Event, Outbox, Row, State
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,17 @@ class Store:
             *wanted,
         )
         return [Stored(id_, State(state), sequence, body) for id_, state, sequence, body in rows]
+
+    def read(self, ids: Sequence[int], decode: Callable[[bytes], T]) -> list[T]:
+        """Frames as their reader sees them.
+
+        Raises:
+            StoreError: `decode` raises WireError, of what was whole when it was committed.
+        """
+        try:
+            return [decode(self.body(id_)) for id_ in ids]
+        except WireError as error:
+            raise self._db.unusable(error) from None
 
     def body(self, id_: int) -> bytes:
         """The bytes of a frame, without identity."""

@@ -1,4 +1,4 @@
 """Announcement in; a verified, activated model out, ready for training.
 
-Collects blob chunks, checks every digest, and switches between two slots. Does no MQTT itself.
+Asks a connection for the chunks that are missing, checks every digest, and switches between two slots.
 """

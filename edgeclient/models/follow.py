@@ -1,25 +1,56 @@
 """From the newest announcement to an active model: which chunks to ask for next, and what came of them."""
 
+import time
+from typing import Final
+
+from edgeclient.link.mqtt import Link, LinkDown
 from edgeclient.models.fetch import Fetch
 from edgeclient.models.slots import Model, Models
+from edgeclient.wire import topics
 from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.errors import WireError
+
+_AGAIN_S: Final = 2.0  # after a blob that was not what it should be
 
 
 class Follower:
     """Follows the announcements of one task: the bundle first, once, then each version's parameters.
 
+    Args:
+        task: its id.
+        models: where versions are kept.
+
     Attributes:
         active: the model to train from, or None until the first is complete.
+        service: names the aggregator's life that announced last, "" before the first.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, task: str, models: Models) -> None:
+        self._task = task
         self._models = models
+        self.service = ""
         self.active: Model | None = models.active()
         self._announced: Announcement | None = None
         self._fetch: Fetch | None = None
+        self._asked: set[str] = set()  # topics of chunks, as subscribed
+        self._ask_after_s = 0.0
 
-    def announce(self, announced: Announcement) -> None:
-        """Aim at this version, unless it is older than what is known: versions only rise."""
+    def announce(self, announced: Announcement) -> bool:
+        """Aim at this version, unless it is older than what is known: versions only rise.
+
+        Returns:
+            Whether it comes from another life of the aggregator than the one before.
+
+        Raises:
+            WireError: "topic", for an announcement of another task.
+        """
+        if announced.task != self._task:
+            raise WireError("topic", f"an announcement of task {announced.task}")
+        self._follow(announced)
+        before, self.service = self.service, announced.service
+        return before != announced.service
+
+    def _follow(self, announced: Announcement) -> None:
         known = [each.version for each in (self._announced, self.active and self.active.announcement) if each]
         if announced.version < max(known, default=0):
             return
@@ -35,12 +66,34 @@ class Follower:
         """Of the blob that is being fetched, at most."""
         return self._fetch.missing_bytes if self._fetch else 0
 
+    def reconnected(self) -> None:
+        """A new connection has no subscriptions."""
+        self._asked.clear()
+
+    def ask(self, link: Link, *, allowed: bool) -> None:
+        """Subscribe to the chunks that are wanted now, and to no others; to none where that is not allowed."""
+        now = allowed and time.monotonic() >= self._ask_after_s
+        wanted = {topics.blob(self._task, *chunk) for chunk in self.wanted()} if now else set()
+        try:
+            link.unsubscribe(*sorted(self._asked - wanted))
+            link.subscribe(*sorted(wanted - self._asked), qos=0)
+        except LinkDown:
+            return
+        self._asked = wanted
+
     def receive(self, digest: str, chunk: int, payload: bytes) -> Model | None:
         """Take in a chunk; the new model once one is active.
 
         Raises:
             WireError: the chunk or the content is not what was announced; the content is asked for again.
         """
+        try:
+            return self._take(digest, chunk, payload)
+        except WireError:
+            self._ask_after_s = time.monotonic() + _AGAIN_S
+            raise
+
+    def _take(self, digest: str, chunk: int, payload: bytes) -> Model | None:
         if self._fetch is None or self._announced is None or digest != self._fetch.blob.digest:
             return None
         content = self._fetch.receive(chunk, payload)

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeclient import failpoint, files
 from edgeclient.bundle import archive
-from edgeclient.bundle.manifest import read_manifest
+from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compress.arrays import F32
 from edgeclient.wire import announcement
 from edgeclient.wire.announcement import Announcement
@@ -33,6 +33,11 @@ class Model:
     announcement: Announcement
     parameters: F32
     bundle_directory: Path
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the bundle."""
+        return read_manifest(self.bundle_directory)
 
 
 class Models:

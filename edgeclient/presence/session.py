@@ -13,29 +13,29 @@ from edgeclient.wire.status import OFFLINE, ONLINE, Status
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
-class Presence:
+class Session:
     """Counters of one session, and the last thing told.
 
     Args:
-        session: random per start.
+        id_: random per start.
         every_s: at least this long between two statuses.
         heartbeat_s: at most this long, whether something has changed or not.
 
     Example:
-        >>> presence = Presence("5e55101d", every_s=1.0, heartbeat_s=900.0)
-        >>> presence.uploaded(120)
-        >>> presence.due(0.0, {"note": "training"}, socket_bytes=(0, 0)).up_bytes
+        >>> session = Session("5e55101d", every_s=1.0, heartbeat_s=900.0)
+        >>> session.uploaded(120)
+        >>> session.due(0.0, {"note": "training"}, socket_bytes=(0, 0)).up_bytes
         120
-        >>> presence.due(0.5, {"note": "sending"}, socket_bytes=(0, 0)) is None
+        >>> session.due(0.5, {"note": "sending"}, socket_bytes=(0, 0)) is None
         True
-        >>> presence.due(901.0, {}, socket_bytes=(0, 0), health={"battery_percent": 80}).battery_percent
+        >>> session.due(901.0, {}, socket_bytes=(0, 0), health={"battery_percent": 80}).battery_percent
         80
     """
 
-    def __init__(self, session: str, *, every_s: float, heartbeat_s: float = math.inf) -> None:
+    def __init__(self, id_: str, *, every_s: float, heartbeat_s: float = math.inf) -> None:
         self._every_s = every_s
         self._heartbeat_s = heartbeat_s
-        self._status = Status(ONLINE, session, note="starting", doing="starting", software=__version__)
+        self._status = Status(ONLINE, id_, note="starting", doing="starting", software=__version__)
         self._told: tuple[float, Status] = (-math.inf, self._status)
 
     @property

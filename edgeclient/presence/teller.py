@@ -1,19 +1,50 @@
-"""Device → people: its status in a file and retained on the broker, and its sensors for Home Assistant."""
+"""Device → people: its status in a file and retained on the broker, its sensors in Home Assistant, and log lines."""
 
 import json
 import logging
+import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from edgeclient.link.mqtt import Link, LinkDown
 from edgeclient.presence.home_assistant import discovery
+from edgeclient.presence.session import Session
 from edgeclient.settings import Device
 from edgeclient.wire import status, topics
+from edgeclient.wire.life import Outbox, State
 from edgeclient.wire.status import Status
 
 _LOG = logging.getLogger(__name__)
 STATUS_FILE: Final = "status.json"
+_UNREACHED_S: Final = 5.0  # before its owner hears of it
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a device stands at one moment, as far as others know it.
+
+    Attributes:
+        doing: what it does or waits for, one of wire.status.DOINGS.
+        note: the same in plain words.
+        forbidden: why conditions or the owner forbid what there is to do, "" if they do not.
+        version: of the active model; None before the first.
+        outbox: what is held; None before there is a model.
+        residual_norm: of what is not sent yet, after the last round.
+        gain: what that round gained on held-out examples, a dataclass; it stays on the device.
+        battery_percent: see Status.
+        temperature_c: see Status.
+    """
+
+    doing: str
+    note: str
+    forbidden: str = ""
+    version: int | None = None
+    outbox: Outbox | None = None
+    residual_norm: float | None = None
+    gain: Any = None
+    battery_percent: int | None = None
+    temperature_c: float | None = None
 
 
 class Teller:
@@ -22,34 +53,97 @@ class Teller:
     Args:
         settings: the device's configuration.
         link: the connection.
+        session: what was told before, and when.
     """
 
-    def __init__(self, settings: Device, link: Link) -> None:
+    def __init__(self, settings: Device, link: Link, session: Session) -> None:
         self._settings = settings
         self._link = link
+        self._session = session
+        self._up_s = time.monotonic()
+        self._waits_for = ""  # as last logged
 
     def introduce(self) -> None:
-        """Tell Home Assistant where its sensors are; again at every connection, since a broker may have forgotten."""
+        """At every connection, since a broker may have forgotten: the status, and Home Assistant's sensors."""
+        self._session.again()
         if (wanted := self._settings.home_assistant) is not None:
-            with suppress(LinkDown):
-                for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
-                    self._link.publish(topic, config, retain=True)
+            for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
+                self._link.publish(topic, config, retain=True)
 
-    def tell(self, said: Status, gain: Any) -> None:
-        """Into status.json for `edgeclient status`, and retained on the broker for everybody.
+    def report(self, standing: Standing, *, now: bool = False) -> None:
+        """Tell how things stand, if there is something to tell or it has to be `now`.
 
-        Args:
-            said: the status.
-            gain: what the last round gained on held-out examples, a dataclass, or None; it stays on the device.
+        A line in the log says when what it waits for changes.
         """
+        if now:
+            self._session.again()
+        self._log_wait(standing)
+        told = self._session.due(
+            time.monotonic(), self.facts(standing), self._link.socket_bytes(), self._health(standing)
+        )
+        if told is not None:
+            self._tell(told, standing.gain)
+
+    def goodbye(self, standing: Standing, why: str) -> None:
+        """The last word of this session."""
+        facts = {**self.facts(standing), "note": why}
+        told = self._session.goodbye(facts, self._link.socket_bytes(), self._health(standing))
+        self._tell(told, standing.gain)
+
+    def facts(self, standing: Standing) -> dict[str, Any]:
+        """Fields of Status that change with what the device does."""
+        note, doing = standing.note, standing.doing
+        if not self._link.connected:
+            note, doing = f"waiting for the broker; {note}", "training" if doing == "training" else "link"
+        if standing.version is None or standing.outbox is None:
+            return {"note": note, "doing": doing}
+        account, counts = standing.outbox.account, standing.outbox.counts()
+        return {
+            "note": note,
+            "doing": doing,
+            "residual_norm": standing.residual_norm,
+            "version": standing.version,
+            "rounds": account.rounds,
+            "queued": counts[State.QUEUED],
+            "sent": counts[State.SENT] + counts[State.WITHDRAWING],
+            "returned": counts[State.RETURNED],
+            "applied": account.applied,
+            "refused": account.refused,
+            "renewals": account.renewals,
+        }
+
+    def _health(self, standing: Standing) -> dict[str, Any]:
+        """Fields of Status that change all the time."""
+        now_s = time.time()
+        return {
+            "time_s": int(now_s),
+            "oldest_s": int(standing.outbox.age_s(now_s)) if standing.outbox else 0,
+            "battery_percent": standing.battery_percent,
+            "temperature_c": standing.temperature_c,
+        }
+
+    def _log_wait(self, standing: Standing) -> None:
+        """One line when what it waits for changes: who looks on would take it for hung."""
+        now, up = time.monotonic(), self._link.connected
+        self._up_s = now if up else self._up_s
+        mqtt = self._settings.mqtt
+        down = f"{mqtt.host} port {mqtt.port} does not answer" if now - self._up_s > _UNREACHED_S else ""
+        why = standing.forbidden if up else down
+        waits_for = (standing.doing if up else "link") if why else ""
+        if why and waits_for != self._waits_for:
+            _LOG.info("waiting: %s", why)
+        self._waits_for = waits_for
+
+    def _tell(self, told: Status, gain: Any) -> None:
+        """Into status.json for `edgeclient status`, and retained on the broker for everybody."""
         # Not synced: it wears the card, and after a power cut nobody misses the last second.
         path = self._settings.directory / STATUS_FILE
         try:
-            text = json.dumps({**asdict(said), "gain": None if gain is None else asdict(gain)})
+            text = json.dumps({**asdict(told), "gain": None if gain is None else asdict(gain)})
             path.with_suffix(".new").write_text(text)
             path.with_suffix(".new").replace(path)
         except OSError as error:
             _LOG.warning("%s cannot be written: %s", path, error)
         with suppress(LinkDown):
             topic = topics.status(self._settings.task, self._settings.device)
-            self._link.publish(topic, status.encode(said), retain=True)
+            self._link.publish(topic, status.encode(told), retain=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.life import Outbox, Row, State
 
 # A link that breaks before so much has passed is a bad one: 16 KiB frames, not 64 KiB, limit what a break costs.
@@ -65,10 +66,11 @@ def superseded(frames: Iterable[Row], *, version: int, max_staleness: int) -> li
     ]
 
 
-def merged(outbox: Outbox, *, version: int, max_staleness: int) -> list[Row]:
-    """Frames whose entries join a new round: what came back, and what never left and is superseded."""
-    old = superseded(outbox.of(State.QUEUED), version=version, max_staleness=max_staleness)
-    return [row for row in outbox.rows if row.state is State.RETURNED or row.id in old]
+def merged(outbox: Outbox, announced: Announcement) -> list[int]:
+    """Ids of frames whose entries join a round of this version: what came back, and what is superseded unsent."""
+    queued, policy = outbox.of(State.QUEUED), announced.policy
+    old = superseded(queued, version=announced.version, max_staleness=policy.max_staleness)
+    return [row.id for row in outbox.rows if row.state is State.RETURNED or row.id in old]
 
 
 def overflow(frames: Sequence[Row], bounds: Bounds, *, now_s: float) -> list[int]:

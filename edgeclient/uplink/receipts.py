@@ -1,24 +1,17 @@
 """What came of the device's frames: receipts → settled frames."""
 
 import logging
-from typing import NamedTuple
 
 from edgeclient.uplink.outbox import Frames
 from edgeclient.uplink.sender import Sender
 from edgeclient.uplink.settle import Settlement, settle
 from edgeclient.wire import frame, messages
+from edgeclient.wire.life import Outbox
 from edgeclient.wire.limits import MAX_RECEIPT_LIST
 
 _LOG = logging.getLogger(__name__)
 _REMEMBERED = 1024  # settled sequences
 _CONFIRM = 1000  # settled sequences, before HELLO says so
-
-
-class Answered(NamedTuple):
-    """What follows from a receipt: a new epoch has begun, and HELLO is due."""
-
-    renewed: bool = False
-    greet: bool = False
 
 
 class Receipts:
@@ -33,12 +26,13 @@ class Receipts:
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self._unconfirmed = 0
 
-    def greeted(self) -> None:
-        """HELLO has told the ledger what is settled."""
+    def greet(self, outbox: Outbox) -> None:
+        """HELLO: it tells the ledger what is settled, and the receipt that answers it settles whatever was missed."""
         self._unconfirmed = 0
+        self._sender.greet(outbox)
 
-    def take(self, frames: Frames, payload: bytes) -> Answered:
-        """Settle what a receipt answers.
+    def take(self, frames: Frames, payload: bytes) -> bool:
+        """Settle what a receipt answers; whether a new epoch has begun.
 
         Raises:
             WireError: it is no receipt.
@@ -61,9 +55,10 @@ class Receipts:
             _LOG.warning("another device uses a copy of this store, or it is an old backup. A new epoch begins")
             frames.renew()
             self._settled.clear()
-            return Answered(renewed=True, greet=True)
+            self.greet(frames.outbox())
+            return True
         if settlement.empty:
-            return Answered()
+            return False
         self._log(settlement, account.epoch)
         refused = [sequence for sequence, _ in settlement.refused]
         settled = [*settlement.applied, *settlement.withdrawn, *refused]
@@ -72,7 +67,9 @@ class Receipts:
         frames.settle(applied=settlement.applied, refused=refused, withdrawn=settlement.withdrawn)
         self._unconfirmed += len(settled)
         # The ledger folds what is confirmed, and tells no refusal twice.
-        return Answered(greet=self._unconfirmed > _CONFIRM or len(receipt.refused) > MAX_RECEIPT_LIST // 2)
+        if self._unconfirmed > _CONFIRM or len(receipt.refused) > MAX_RECEIPT_LIST // 2:
+            self.greet(frames.outbox())
+        return False
 
     def _log(self, settlement: Settlement, epoch: int) -> None:
         for sequence, refusal in settlement.refused:

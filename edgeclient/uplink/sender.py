@@ -1,13 +1,15 @@
-"""The device's sending side: outbox → window → MQTT, HELLO and WITHDRAW; the agent decides when."""
+"""The device's side of the link: outbox → window → MQTT, HELLO and WITHDRAW; the agent decides when."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from edgeclient import failpoint
+from edgeclient.link.events import Connected, Disconnected, Message, SubscriptionRefused
 from edgeclient.link.mqtt import Link, LinkDown
 from edgeclient.logs.fields import identity
 from edgeclient.settings import Device
@@ -21,6 +23,8 @@ from edgeclient.wire.limits import MAX_WITHDRAW_LIST
 _LOG = logging.getLogger(__name__)
 _WITHDRAW_S: Final = 8.0  # before an unanswered WITHDRAW is said again; twice as long each time
 _MAX_WITHDRAW_S: Final = 600.0
+_AT_ONCE: Final = 64  # events in a turn
+_TIDY_S: Final = 5.0  # between two looks at what waits
 
 
 class Sender:
@@ -45,6 +49,7 @@ class Sender:
         self.window = Window(most=settings.upload.window, retry_after_s=settings.upload.retry_after_s)
         self._quality = LinkQuality()
         self._connection_bytes = 0
+        self._tidied_s = -math.inf
         self._withdraw_after = 0.0
         self._withdraw_s = _WITHDRAW_S
 
@@ -53,27 +58,43 @@ class Sender:
         """How large frames should be on this link."""
         return self._quality.frame_bytes(self._upload.max_frame_bytes)
 
-    def patience_s(self, wait_s: float) -> float:
-        """How long to wait for what happens: `wait_s`, or until something may be due again."""
-        resend_s = self.window.next_s()
-        return wait_s if resend_s is None else min(wait_s, max(0.0, resend_s - time.monotonic()))
+    def events(self, wait_s: float) -> Iterator[Connected | Message]:
+        """What happens on the link; waits for it at most so long, and not beyond what may be due again.
 
-    def disconnected(self) -> None:
-        """The connection broke."""
-        if self._connection_bytes:
-            self._quality = self._quality.broken(self._connection_bytes)
-            self._connection_bytes = 0
+        One at a time: when the disk is full, those behind the one that did not fit stay where they are.
+        """
+        resend_s = self.window.next_s()
+        wait_s = wait_s if resend_s is None else min(wait_s, max(0.0, resend_s - time.monotonic()))
+        for _ in range(_AT_ONCE):
+            if not (events := self._link.poll(wait_s, limit=1)):
+                return
+            wait_s = 0.0
+            match events[0]:
+                case Disconnected(why):
+                    _LOG.info("disconnected: %s", why)
+                    if self._connection_bytes:
+                        self._quality = self._quality.broken(self._connection_bytes)
+                        self._connection_bytes = 0
+                case SubscriptionRefused(refused):
+                    _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
+                case event:
+                    yield event
 
     def greet(self, outbox: Outbox) -> None:
-        """HELLO: the receipt that answers it settles whatever was missed."""
+        """Say HELLO."""
         hello = messages.Hello(outbox.account.epoch, outbox.account.next_sequence, outbox.confirmed)
         self.window.restart(now=time.monotonic())
         self._ask_again()
         with suppress(LinkDown):
             self._publish(messages.encode_hello(hello))
 
-    def due(self, outbox: Outbox) -> list[Row]:
-        """Frames that the window would let out now, in order; those without a sequence get theirs when they go."""
+    def due(self, frames: Frames, announced: Announcement) -> list[Row]:
+        """What may go out now, in order, after what is superseded was taken back; see `send`."""
+        self._tidy(frames, announced)
+        if not self._link.connected:
+            return []
+        self.withdraw(frames)
+        outbox = frames.outbox()
         sent = {sequence: row for sequence, row in outbox.numbered.items() if row.state is State.SENT}
         again = self.window.due(now=time.monotonic(), waiting=list(sent))
         if self.window.held(now=time.monotonic()):
@@ -81,7 +102,7 @@ class Sender:
         return [sent[sequence] for sequence in again] + outbox.of(State.QUEUED)[: max(0, self.window.size - len(sent))]
 
     def send(self, frames: Frames, rows: Sequence[Row]) -> None:
-        """Publish these frames, which are due."""
+        """Publish these frames, which are due; those without a sequence get theirs first."""
         ids = {row.id for row in rows}
         fresh = [row.id for row in rows if row.state is State.QUEUED]
         if fresh:
@@ -119,8 +140,11 @@ class Sender:
                 )
                 self._publish(messages.encode_withdraw(messages.Withdraw(epoch, named)))
 
-    def tidy(self, frames: Frames, announced: Announcement) -> None:
-        """Take back what is superseded, too old or too much."""
+    def _tidy(self, frames: Frames, announced: Announcement) -> None:
+        """Now and then, take back what is superseded, too old or too much."""
+        if time.monotonic() - self._tidied_s < _TIDY_S:
+            return
+        self._tidied_s = time.monotonic()
         kept = frames.outbox().of(State.QUEUED, State.SENT)
         bounds = Bounds(self._upload.max_outbox_bytes, self._upload.max_outbox_age_s)
         gone = overflow(kept, bounds, now_s=time.time())

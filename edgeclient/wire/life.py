@@ -110,6 +110,15 @@ class Outbox:
         return [row for row in self.rows if row.state in states]
 
     @property
+    def waiting(self) -> list[Row]:
+        """Frames that are not settled."""
+        return [row for row in self.rows if row.state is not State.RETURNED]
+
+    def age_s(self, now_s: float) -> float:
+        """Age of the oldest frame that is not settled (s), at a Unix time; 0 without one."""
+        return max((now_s - row.created_s for row in self.waiting), default=0.0)
+
+    @property
     def numbered(self) -> dict[int, Row]:
         """Those that have a sequence, by it, in the order of sending."""
         return {row.sequence: row for row in self.rows if row.sequence is not None}

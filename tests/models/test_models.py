@@ -231,7 +231,7 @@ def contents_of(*versions: int) -> dict[str, bytes]:
 
 
 def test_the_bundle_is_fetched_once_and_versions_only_rise(tmp_path: Path) -> None:
-    follower = Follower(Models(tmp_path))
+    follower = Follower("t", Models(tmp_path))
     assert follower.wanted() == []
     follower.announce(announced(1))
     first = feed(follower, contents_of(1))
@@ -243,7 +243,7 @@ def test_the_bundle_is_fetched_once_and_versions_only_rise(tmp_path: Path) -> No
     follower.announce(announced(1))
     assert follower.wanted() == []
     assert follower.active.announcement.version == 2
-    again = Follower(Models(tmp_path))
+    again = Follower("t", Models(tmp_path))
     again.announce(announced(2))
     assert again.wanted() == []
     assert active_version(tmp_path) == 2
@@ -251,7 +251,7 @@ def test_the_bundle_is_fetched_once_and_versions_only_rise(tmp_path: Path) -> No
 
 def test_a_newer_version_takes_over_a_fetch_under_way(tmp_path: Path) -> None:
     installed(tmp_path)
-    follower = Follower(Models(tmp_path))
+    follower = Follower("t", Models(tmp_path))
     follower.announce(announced(1))
     follower.receive(announced(1).parameters.digest, 0, parameters(1)[:16])
     follower.announce(announced(2))
@@ -262,7 +262,7 @@ def test_a_newer_version_takes_over_a_fetch_under_way(tmp_path: Path) -> None:
 
 def test_wrong_content_is_asked_for_again(tmp_path: Path) -> None:
     installed(tmp_path)
-    follower = Follower(Models(tmp_path))
+    follower = Follower("t", Models(tmp_path))
     follower.announce(announced(1))
     digest = announced(1).parameters.digest
     follower.receive(digest, 0, b"x" * 16)

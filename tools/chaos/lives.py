@@ -17,22 +17,21 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.service import Service, add_task
 from broker.settings import Aggregator, Embedded, Task
-from edgeclient import agent as agent_module
-from edgeclient.agent import Agent
+from edgeclient import agent
 from edgeclient.bundle.manifest import Manifest
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate
-from edgeclient.conditions import guard as guard_module
+from edgeclient.conditions import guard, pauses
 from edgeclient.conditions.board import Board, Observed
-from edgeclient.conditions.guard import Guard
 from edgeclient.link.events import Event
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
+from edgeclient.models import follow
+from edgeclient.presence import teller
 from edgeclient.settings import Device, structure
-from edgeclient.train import learner as learner_module
 from edgeclient.train.learner import Learner
 from edgeclient.train.local import Local
 from edgeclient.train.trainer import LocalRound
-from edgeclient.uplink import sender as sender_module
+from edgeclient.uplink import sender
 from edgeclient.wire import frame, topics
 from tools.chaos import task
 
@@ -184,15 +183,14 @@ def _open(*_: Path | Manifest | Device) -> tuple[Any, Any]:
 def learn(settings: Device, link: Scripted, clock: Clock) -> None:
     """A device's life."""
     with ExitStack() as stack:
-        for module in (agent_module, guard_module, learner_module, sender_module):
+        for module in (agent, guard, pauses, follow, teller, sender):
             stack.enter_context(mock.patch.object(module, "time", clock))
-        agent = Agent(
-            settings, link, Learner(settings, _open), Guard(settings.conditions, settings.directory, Silent())
-        )
-        agent.start()
+        granted = guard.Guard(settings.conditions, settings.directory, Silent())
+        device = agent.Agent(settings, link, Learner(settings, _open), granted)
+        device.start()
         turns = 0
         while link.busy or turns < _TURNS:
-            agent.turn()
+            device.turn()
             turns += 1
 
 

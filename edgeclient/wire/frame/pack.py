@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from edgeclient.compress.feedback import Compressed, fewer
-from edgeclient.compress.pace import within_budget
+from edgeclient.compress.pace import Pace, Target, learnt, within_budget
 from edgeclient.compress.quantise import Quantiser
 from edgeclient.wire.frame.codec import Coding, Origin, encode_layers
 
@@ -29,6 +29,11 @@ class Packed:
     def frame_bytes(self) -> int:
         """Of all frames together."""
         return sum(len(frame) for layer in self.layers for frame in layer)
+
+    def pace(self, before: Pace, aim: Target) -> Pace:
+        """What this round teaches the next; `aim` is what it was compressed for."""
+        values = self.compressed.selection.values
+        return learnt(before, aim, values, entries=self.entries, frame_bytes=self.frame_bytes)
 
 
 def pack(

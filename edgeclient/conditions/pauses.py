@@ -1,0 +1,146 @@
+"""What keeps one task of a device from its work, conditions apart, and what there is left to decide."""
+
+import errno
+import logging
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+from edgeclient.compress.feedback import NotFinite
+from edgeclient.conditions import policy
+from edgeclient.conditions.guard import Guard
+from edgeclient.conditions.policy import Decision, Hindrance, Queue, Wait
+from edgeclient.wire.life import Outbox, Row
+
+_LOG = logging.getLogger(__name__)
+_DISK_S: Final = 30.0  # before a full disk is tried again
+_STARVED_S: Final = 30.0  # before a source without examples is asked again
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Pauses:
+    """A full disk, a version that cannot be trained on, a source without examples, a model that may not be fetched.
+
+    Args:
+        guard: what the owner grants.
+
+    Attributes:
+        once: train one round at most, though the fleet makes new versions meanwhile.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self.once = False
+        self._guard = guard
+        self._full: tuple[float, str] = (-math.inf, "")
+        self._failed: tuple[int, str] = (-1, "")  # the version that could not be trained on, and why
+        self._starved_until_s = -math.inf
+        self._unfetched: Hindrance | None = None
+        self._rounds = 0
+
+    # What happens
+
+    def full(self, error: Exception, directory: Path) -> Wait:
+        """The disk has no room: nothing is lost and nothing half done; what could not be kept comes again.
+
+        Args:
+            error: what could not be done. An OSError of another kind is raised again.
+            directory: of the device.
+        """
+        why = str(error)
+        if isinstance(error, OSError):
+            if error.errno not in _FULL:
+                raise error
+            why = f"disk full: {error.filename or directory}: make room there"
+        self._full = (time.monotonic() + _DISK_S, f"training and sending pause: {why}")
+        _LOG.warning("%s", self._full[1])
+        return self._disk_wait
+
+    def trained(self) -> None:
+        """A round is committed."""
+        if self._guard.hindrance:
+            _LOG.info("training stopped early, %s: what was learnt is kept", self._guard.hindrance)
+        self._rounds += 1
+
+    @contextmanager
+    def training(self, version: int) -> Iterator[None]:
+        """Around a round: a version that leads beyond what numbers can hold cannot be trained on."""
+        try:
+            yield
+        except NotFinite as error:
+            self.untrained(version, "failed", str(error))
+
+    def untrained(self, version: int, cause: Literal["interrupted", "starved", "failed"], why: str) -> None:
+        """Nothing was learnt from this version: conditions ended, there was no example, or it cannot be trained on."""
+        if cause == "interrupted":
+            _LOG.info("version %d is not trained on yet: %s", version, self._guard.hindrance)
+        elif cause == "starved":
+            _LOG.info("nothing to train on: %s", why)
+            self._starved_until_s = time.monotonic() + _STARVED_S
+        else:
+            _LOG.error("version %d was not trained: %s", version, why)
+            self._failed = version, f"cannot train on version {version}: {why}"
+
+    def may_fetch(self, missing_bytes: int) -> bool:
+        """Whether so much of a model may be asked for now; 0 when it is all there."""
+        self._unfetched = self._guard.no_fetch(missing_bytes) if missing_bytes else None
+        return not (self._unfetched or self.disk)
+
+    # What follows
+
+    @property
+    def disk(self) -> str:
+        """Why nothing is written now, "" when the disk has room."""
+        return self._full[1] if time.monotonic() < self._full[0] else ""
+
+    def idle(self, outbox: Outbox, version: int) -> bool:
+        """Whether this version was trained on, and every frame is settled."""
+        queue = self._queue(outbox, version, [])
+        return not (queue.new_version or queue.waiting or self._failed[0] == version)
+
+    def decide(self, outbox: Outbox, version: int, due: Sequence[Row], *, link_up: bool) -> Decision:
+        """What to do now.
+
+        Args:
+            outbox: what is held.
+            version: of the active model.
+            due: frames that the window would let out, in order.
+            link_up: whether the broker is connected.
+        """
+        if self.disk:
+            return self._disk_wait
+        queue = self._queue(outbox, version, due)
+        if not (queue.waiting or queue.new_version):
+            if self._failed[0] == version:
+                return Wait(math.inf, self._failed[1], "failed", forbidden=True)
+            if self._unfetched is not None:
+                return self._fetch_wait()
+        draw = random.random()  # noqa: S311 (jitter)
+        guard, history = self._guard, self._guard.history(link_up=link_up)
+        return policy.decide(guard.moment(), guard.observed, guard.rules, queue, history, draw)
+
+    def without_model(self) -> Wait:
+        """What is waited for before there is a model."""
+        return self._disk_wait if self.disk else self._fetch_wait()
+
+    @property
+    def _disk_wait(self) -> Wait:
+        return Wait(self._full[0], self._full[1], "disk", forbidden=True)
+
+    def _fetch_wait(self) -> Wait:
+        if self._unfetched is None:
+            return Wait(math.inf, "waiting for the model", "model")
+        return Wait(math.inf, self._unfetched.because, self._unfetched.doing, forbidden=True)
+
+    def _queue(self, outbox: Outbox, version: int, due: Sequence[Row]) -> Queue:
+        trained = outbox.account.trained_version
+        new_version = (
+            (trained is None or trained < version)
+            and self._failed[0] != version
+            and time.monotonic() >= self._starved_until_s
+            and not (self.once and self._rounds)
+        )
+        return Queue(new_version, [row.size for row in due], len(outbox.waiting), outbox.age_s(time.time()))
