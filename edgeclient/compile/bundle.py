@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from typing import Final
 
 import numpy as np
@@ -13,7 +12,7 @@ from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 from edgeclient.bundle import archive, safetensors
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Buffer, Manifest, Tensor
-from edgeclient.compile import skeleton
+from edgeclient.compile import weights
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.walk import lower
@@ -70,7 +69,7 @@ class Compiled:
     def skeleton(self) -> onnx.ModelProto | None:
         """The user's model without what training moves; None when nothing was given, or it was rewritten too far."""
         shapes = {name: value.shape for name, value in self.parameters.items()}
-        return None if self.given is None else skeleton.without(self.given, shapes)
+        return None if self.given is None else weights.without(self.given, shapes)
 
     def packed(self) -> bytes:
         """The bundle; the same artifacts give the same bytes."""
@@ -78,14 +77,14 @@ class Compiled:
         models = {archive.TRAINING: self.training, archive.EVAL: self.evaluation}
         if self.skeleton is not None:
             models[archive.FORWARD] = self.skeleton
-        graphs = {name: _externalised(model, frozen) for name, model in models.items()}
+        graphs = {name: weights.externalised(model, frozen) for name, model in models.items()}
         files = {archive.PARAMETERS: safetensors.encode(self.parameters)}
         if frozen:
             content = safetensors.encode(dict(sorted(frozen.items())))
             files[archive.FROZEN] = content
             places = safetensors.places(content)
             for graph in graphs.values():
-                _place(graph, places)
+                weights.place(graph, places)
         files |= {name: graph.SerializeToString(deterministic=True) for name, graph in graphs.items()}
         if self.native:
             files |= {f"native/{name}": content for name, content in self.artifacts.items()}
@@ -266,31 +265,3 @@ def _check(model: onnx.ModelProto) -> None:
         raise CompileError(
             f"the lowered graph is not valid, please report this: {str(error).splitlines()[0]}"
         ) from None
-
-
-def _externalised(model: onnx.ModelProto, frozen: dict[str, F32]) -> onnx.ModelProto:
-    """Large float32 constants of all graphs go, once, into a file of their own."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    for tensor in made.graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        if value.dtype != np.float32 or value.nbytes < skeleton.EXTERNAL_BYTES or not np.isfinite(value).all():
-            continue
-        name = sha256(value.tobytes() + repr(value.shape).encode()).hexdigest()[:16]
-        frozen[name] = value
-        dims, own = list(tensor.dims), tensor.name
-        tensor.Clear()
-        tensor.name, tensor.data_type = own, TensorProto.FLOAT
-        tensor.dims.extend(dims)
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=name)
-    return made
-
-
-def _place(model: onnx.ModelProto, places: Mapping[str, tuple[int, int]]) -> None:
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            offset, length = places[tensor.external_data[0].value]
-            del tensor.external_data[:]
-            for key, value in (("location", archive.FROZEN), ("offset", offset), ("length", length)):
-                tensor.external_data.add(key=key, value=str(value))

@@ -13,7 +13,7 @@ from broker.demo import data as demo_data
 from edgeclient.bundle import archive, safetensors
 from edgeclient.bundle.archive import FORWARD, FROZEN
 from edgeclient.bundle.forward import with_parameters
-from edgeclient.compile import bundle, skeleton
+from edgeclient.compile import weights
 from edgeclient.compress.arrays import F32
 from edgeclient.train import runtime
 from edgeclient.wire.errors import WireError
@@ -34,17 +34,17 @@ def scores(model: bytes, x: F32) -> F32:
     return made  # type: ignore[no-any-return]
 
 
-def given_model(weights: dict[str, F32]) -> onnx.ModelProto:
+def given_model(trained: dict[str, F32]) -> onnx.ModelProto:
     """A frozen layer of 2 KiB, a small one, and trained parameters: one a Constant node, one a lone number."""
     rng = np.random.default_rng(6)
     inside = {
         "large": rng.normal(size=(32, 16)).astype(np.float32),
         "small": rng.normal(size=16).astype(np.float32),
-        **{name: value for name, value in weights.items() if name != "b"},
+        **{name: value for name, value in trained.items() if name != "b"},
     }
     graph = helper.make_graph(
         [
-            helper.make_node("Constant", [], ["b"], value=numpy_helper.from_array(weights["b"])),
+            helper.make_node("Constant", [], ["b"], value=numpy_helper.from_array(trained["b"])),
             helper.make_node("Gemm", ["x", "large", "small"], ["hidden"]),
             helper.make_node("Relu", ["hidden"], ["active"]),
             helper.make_node("Gemm", ["active", "w", "b"], ["raw"]),
@@ -61,12 +61,12 @@ def given_model(weights: dict[str, F32]) -> onnx.ModelProto:
 
 def packed(model: onnx.ModelProto) -> tuple[bytes, bytes]:
     """forward.onnx and frozen.safetensors, as the compiler makes them."""
-    made = skeleton.without(model, {name: value.shape for name, value in WEIGHTS.items()})
+    made = weights.without(model, {name: value.shape for name, value in WEIGHTS.items()})
     assert made is not None
     frozen: dict[str, F32] = {}
-    placed = bundle._externalised(made, frozen)
+    placed = weights.externalised(made, frozen)
     content = safetensors.encode(frozen)
-    bundle._place(placed, safetensors.places(content))
+    weights.place(placed, safetensors.places(content))
     return placed.SerializeToString(), content
 
 
@@ -128,8 +128,8 @@ def test_the_starter_project_can_be_exported() -> None:
 
 
 def test_a_model_that_the_compiler_had_to_rewrite_gives_no_graph() -> None:
-    assert skeleton.without(GIVEN, {"w": (4, 16)}) is None
-    assert skeleton.without(GIVEN, {"w/unrolled": (16, 4)}) is None
+    assert weights.without(GIVEN, {"w": (4, 16)}) is None
+    assert weights.without(GIVEN, {"w/unrolled": (16, 4)}) is None
 
 
 @pytest.mark.parametrize("frozen", [b"", FROZEN_WEIGHTS[:-4]])
