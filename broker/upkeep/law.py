@@ -10,7 +10,7 @@ from edgeclient.compress.update import SparseUpdate
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Balance:
     """Whether the law holds for one account: the worst error in units of what float32 rounding explains."""
 
     holds: bool
@@ -18,7 +18,7 @@ class Finding:
     coordinate: int
 
 
-def check(trained: F64, absolute: F64, rounds: int, residual: F32, elsewhere: Iterable[SparseUpdate]) -> Finding:
+def check(trained: F64, absolute: F64, rounds: int, residual: F32, elsewhere: Iterable[SparseUpdate]) -> Balance:
     """Compare both sides of the account, coordinate by coordinate.
 
     Every round adds and subtracts once in float32, and no intermediate magnitude exceeds the sum of |delta|,
@@ -45,4 +45,4 @@ def check(trained: F64, absolute: F64, rounds: int, residual: F32, elsewhere: It
     allowed = (rounds + 1) * 2.0**-23 * absolute + 1e-30
     excess = np.abs(trained - accounted) / allowed
     worst = int(excess.argmax())
-    return Finding(bool(excess[worst] <= 1), float(excess[worst]), worst)
+    return Balance(bool(excess[worst] <= 1), float(excess[worst]), worst)

@@ -31,7 +31,7 @@ _ALL: Final = "all parameters"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Verification:
     """How well a bundle agrees with what knows better; errors are relative to the norm of the whole.
 
     Attributes:
@@ -60,7 +60,7 @@ class Report:
         return said
 
 
-def verify(made: Compiled, seed: int = 0) -> Report:
+def verify(made: Compiled, seed: int = 0) -> Verification:
     """Compare on random input.
 
     Args:
@@ -86,7 +86,7 @@ def verify(made: Compiled, seed: int = 0) -> Report:
     _judge(error.relative, f"finite differences (most for {error.worst})")
     # Differences decide; where the native runtime disagrees with them it is wrong, as it is for several operators.
     native_error = None if training != made.training else _native_error(made, batch, gradients)
-    return Report(error.relative, native_error, _score_error(made, feeds), error.unchecked)
+    return Verification(error.relative, native_error, _score_error(made, feeds), error.unchecked)
 
 
 def _differences(

@@ -14,7 +14,7 @@ from edgeclient.settings import Data
 from edgeclient.train.batches import Batch, DataError, Dataset, Growing, NoExamplesError
 from edgeclient.train.data import open_source
 from edgeclient.train.holdout import Examples
-from edgeclient.train.replay.buffer import Bounds, Buffer
+from edgeclient.train.replay.buffer import Capacity, Replay
 from edgeclient.train.sources.functions import Stream
 from edgeclient.train.sources.query import Query
 from edgeclient.train.trainer import LocalRound, Trainer
@@ -106,11 +106,11 @@ def open_local(data: Data, manifest: Manifest, *, directory: Path, device: str) 
             ' a function that yields what is new, or a SQLite query with since = "rowid" in [data.options]'
         )
     growing: Growing = source
-    buffer = _buffer(data, manifest, directory, device)
+    replay = _replay(data, manifest, directory, device)
     return Local(
-        buffer.side("train"),
-        buffer.side("holdout") if data.holdout else None,
-        lambda proceed: buffer.take(growing, proceed=proceed),
+        replay.side("train"),
+        replay.side("holdout") if data.holdout else None,
+        lambda proceed: replay.take(growing, proceed=proceed),
     )
 
 
@@ -121,7 +121,7 @@ def open_measured(data: Data, manifest: Manifest, *, directory: Path, device: st
         DataError: see `open_local`.
     """
     if data.replay_examples:
-        return _buffer(data, manifest, directory, device).side("holdout" if data.holdout else "train")
+        return _replay(data, manifest, directory, device).side("holdout" if data.holdout else "train")
     local = open_local(data, manifest, directory=directory, device=device)
     return local if local.holdout is None else local.holdout
 
@@ -187,11 +187,11 @@ class _Some:
                 return
 
 
-def _buffer(data: Data, manifest: Manifest, directory: Path, device: str) -> Buffer:
-    return Buffer(
+def _replay(data: Data, manifest: Manifest, directory: Path, device: str) -> Replay:
+    return Replay(
         directory / REPLAY,
         manifest,
-        Bounds(data.replay_examples, data.holdout),
+        Capacity(data.replay_examples, data.holdout),
         seed=zlib.crc32(device.encode()),
         about={"source": data.source, "options": data.options},
         name=data.source,

@@ -12,7 +12,7 @@ import pytest
 
 from edgeclient.commands.install import systemd, termux
 from edgeclient.commands.install.sealed import SealedFile
-from edgeclient.commands.install.service import Job, Service
+from edgeclient.commands.install.service import Installation, Job
 from edgeclient.settings import ConfigError, Device, load
 
 SERVICES = Path(str(files("firmware_configs"))) / "services"
@@ -345,7 +345,7 @@ def test_both_units_have_one_sandbox() -> None:
 # The phone's scripts.
 
 
-def run_script(service: Service, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_script(service: Installation, folder: Path) -> subprocess.CompletedProcess[str]:
     (file,) = service.files
     file.write()
     tools = folder / "tools"

@@ -19,7 +19,7 @@ from broker.intake.admissible import Terms, refusal
 from broker.intake.decode import FrameIn, HelloIn, decode
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry
-from broker.upkeep.law import Finding, check
+from broker.upkeep.law import Balance, check
 from edgeclient import failpoint
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.durable.store import Store, Stored
@@ -186,7 +186,7 @@ class World:
 
     # The account
 
-    def law(self) -> Finding:
+    def law(self) -> Balance:
         applied = self.ledger.by_device("t", "d", self.store.account().epoch)
         known = {each.sequence for each in applied}
         waiting = [each for each in self.store.frames() if each.sequence is None or each.sequence not in known]
@@ -261,7 +261,7 @@ def test_nothing_is_lost_and_nothing_counts_twice(steps: list[tuple]) -> None:  
         assert world.ledger.frame_counts("t").get("d", (0, 0, 0))[2] == 0
 
 
-def whole_run(folder: Path) -> Finding:
+def whole_run(folder: Path) -> Balance:
     """Eight rounds over a network that delivers everything twice, with refusals and restarts."""
     with World(folder) as world:
         for number in range(8):

@@ -28,7 +28,7 @@ from edgeclient.settings import Data, Source
 from edgeclient.train.batches import Batch, Cursor, DataError, Dataset, NoExamplesError
 from edgeclient.train.holdout import held_out
 from edgeclient.train.local import Local, gain, open_local, open_measured
-from edgeclient.train.replay.buffer import Bounds, Buffer
+from edgeclient.train.replay.buffer import Capacity, Replay
 from edgeclient.train.replay.records import Records
 from edgeclient.train.replay.reservoir import places
 from edgeclient.train.statistics import Statistics
@@ -61,8 +61,8 @@ class Counting:
             done += count
 
 
-def buffer(folder: Path, bounds: Bounds = Bounds(20, 0.25), **about: Any) -> Buffer:  # noqa: B008 (frozen)
-    return Buffer(folder / "replay", MANIFEST, bounds, seed=5, about=about, name="numbers")
+def buffer(folder: Path, bounds: Capacity = Capacity(20, 0.25), **about: Any) -> Replay:  # noqa: B008 (frozen)
+    return Replay(folder / "replay", MANIFEST, bounds, seed=5, about=about, name="numbers")
 
 
 def numbers(dataset: Dataset) -> list[int]:
@@ -104,7 +104,7 @@ def test_what_is_kept(
     tmp_path_factory: pytest.TempPathFactory, capacity: int, holdout: float, grown: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("buffer")
-    kept, total = buffer(folder, Bounds(capacity, holdout)), 0
+    kept, total = buffer(folder, Capacity(capacity, holdout)), 0
     for more in grown:
         total += min(more, 10 * capacity)
         assert kept.take(Counting(total, block=1)) == min(more, 10 * capacity)
@@ -117,9 +117,9 @@ def test_what_is_kept(
         assert set(trained[-capacity:]) <= set(found)
         assert len(found) >= min(len(trained), capacity)
     if len(held):
-        assert len(numbers(kept.side("holdout"))) == min(len(held), Bounds(capacity, holdout).held)
+        assert len(numbers(kept.side("holdout"))) == min(len(held), Capacity(capacity, holdout).held)
         assert set(numbers(kept.side("holdout"))) <= set(held)
-    assert (folder / "replay" / "examples").stat().st_size == 28 * Bounds(capacity, holdout).total
+    assert (folder / "replay" / "examples").stat().st_size == 28 * Capacity(capacity, holdout).total
 
 
 CRASH = """

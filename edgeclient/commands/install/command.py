@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from edgeclient.commands.install import systemd, termux
-from edgeclient.commands.install.service import Command, Job, Service
+from edgeclient.commands.install.service import Command, Installation, Job
 from edgeclient.commands.options import FILE
 from edgeclient.settings import ConfigError, Device, load
 
@@ -121,13 +121,13 @@ def _job(config: Path, *, once: bool) -> Job:
     return Job(load(config, Device), config, program, once, importlib.util.find_spec("numba") is not None)
 
 
-def _systemd(job: Job, *, for_machine: bool) -> Service:
+def _systemd(job: Job, *, for_machine: bool) -> Installation:
     if for_machine:
         return systemd.system(job)
     return systemd.user(job, Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"))
 
 
-def _installed(config: Path) -> list[Service]:
+def _installed(config: Path) -> list[Installation]:
     """Every service of this configuration's task that is there."""
     found = []
     for once in (False, True):
@@ -137,7 +137,7 @@ def _installed(config: Path) -> list[Service]:
     return found
 
 
-def _write(service: Service, *, dry_run: bool) -> None:
+def _write(service: Installation, *, dry_run: bool) -> None:
     wanted = [(file, file.state()) for file in service.shared + service.files]
     for file, state in wanted:
         if state == "changed":

@@ -35,7 +35,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class Installation:
     """What makes a system run a job.
 
     Attributes:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeclient.commands.install.sealed import SealedFile
-from edgeclient.commands.install.service import Command, Job, Service, shipped
+from edgeclient.commands.install.service import Command, Installation, Job, shipped
 from edgeclient.settings import ConfigError
 
 ETC: Final = Path("/etc")
@@ -15,7 +15,7 @@ _HIDDEN: Final = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/t
 _SPECIAL: Final = frozenset("\"'\\$%")
 
 
-def system(job: Job, etc: Path = ETC) -> Service:
+def system(job: Job, etc: Path = ETC) -> Installation:
     """A service of the machine, as the user edgeclient."""
     account = SealedFile(etc / "sysusers.d" / "edgeclient.conf", shipped("systemd-system/edgeclient.sysusers"))
     secrets = [path for path in (job.settings.mqtt.password_file, job.settings.mqtt.key_file) if path is not None]
@@ -30,7 +30,7 @@ def system(job: Job, etc: Path = ETC) -> Service:
     )
 
 
-def user(job: Job, folder: Path) -> Service:
+def user(job: Job, folder: Path) -> Installation:
     """A service of the user who calls; `folder` is ~/.config."""
     return _service(
         job,
@@ -84,12 +84,12 @@ def _service(
     logs: str,
     account: tuple[SealedFile, ...] = (),
     notes: tuple[str, ...],
-) -> Service:
+) -> Installation:
     name = "edgeclient-once@" if job.once else "edgeclient@"
     suffixes = ("service", "timer") if job.once else ("service",)
     active = f"{name}{job.task}.{suffixes[-1]}"
     reload = (*systemctl, "daemon-reload")
-    return Service(
+    return Installation(
         f"{active} of {'systemd' if account else 'your systemd'}",
         files=(SealedFile(units / f"{name}{job.task}.service.d" / "edgeclient.conf", drop_in(job)),),
         shared=account

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from edgeclient.commands.install.sealed import SealedFile
-from edgeclient.commands.install.service import Job, Service, shipped
+from edgeclient.commands.install.service import Installation, Job, shipped
 
 _PERIOD_MS: Final = 6 * 3600 * 1000  # Android's least is 15 minutes
 
 
-def service(job: Job, home: Path) -> Service:
+def service(job: Job, home: Path) -> Installation:
     """What starts a job on a phone; `home` is Termux's."""
     log = job.settings.directory / "edgeclient.log"
     logs = ("tail", str(log))
@@ -20,12 +20,12 @@ def service(job: Job, home: Path) -> Service:
         script = SealedFile(home / ".termux" / "boot" / name, _filled("termux/boot", job, log), 0o700)
         now = f"{shlex.quote(str(script.path))} &"
         notes = (f"it starts with the phone, once you have opened the app Termux:Boot; to start it now: {now}",)
-        return Service("a script of Termux:Boot", (script,), logs=logs, notes=notes)
+        return Installation("a script of Termux:Boot", (script,), logs=logs, notes=notes)
     script = SealedFile(home / ".termux" / "edgeclient" / name, _filled("termux/job", job, log), 0o700)
     # Jobs have numbers; the same task always gets the same one.
     scheduler = ("termux-job-scheduler", "--job-id", str(zlib.crc32(name.encode()) & 0x7FFF_FFFF))
     conditions = ("--period-ms", str(_PERIOD_MS), "--network", "unmetered", "--charging", "true", "--persisted", "true")
-    return Service(
+    return Installation(
         "a job of Termux:API",
         (script,),
         start=((*scheduler, "--script", str(script.path), *conditions),),

@@ -33,34 +33,34 @@ _MOST_NEW: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Capacity:
     """How large a buffer is.
 
     Attributes:
-        capacity: examples drawn from all that came, and as many newest ones.
+        examples: drawn from all that came, and as many newest ones.
         holdout: fraction of the examples that training never sees.
 
     Example:
-        >>> Bounds(1000, 0.1).held, Bounds(1000, 0.1).total
+        >>> Capacity(1000, 0.1).held, Capacity(1000, 0.1).total
         (100, 2100)
     """
 
-    capacity: int
+    examples: int
     holdout: float = 0.0
 
     @property
     def held(self) -> int:
         """Places of the holdout."""
-        return math.ceil(self.capacity * self.holdout)
+        return math.ceil(self.examples * self.holdout)
 
     @property
     def total(self) -> int:
         """Places of the file."""
-        return 2 * self.capacity + self.held
+        return 2 * self.examples + self.held
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Progress:
     """What the buffer has behind it.
 
     Attributes:
@@ -76,27 +76,27 @@ class State:
     cursor: Cursor = None
 
 
-class Buffer:
+class Replay:
     """See the module.
 
     Args:
         directory: of its files.
         manifest: of the model that learns from it.
-        bounds: how large it is.
+        capacity: how large it is.
         seed: of the sampling.
         about: what determines the examples, beside the model.
         name: of the source, for errors.
     """
 
     def __init__(
-        self, directory: Path, manifest: Manifest, bounds: Bounds, *, seed: int, about: Mapping[str, Any], name: str
+        self, directory: Path, manifest: Manifest, capacity: Capacity, *, seed: int, about: Mapping[str, Any], name: str
     ) -> None:
         self._directory = directory
-        self._bounds = bounds
+        self._capacity = capacity
         self._seed = seed
-        self._records = Records(directory / _RECORDS, manifest, bounds.total)
+        self._records = Records(directory / _RECORDS, manifest, capacity.total)
         shapes = [(each.name, each.dtype, each.shape) for each in (*manifest.inputs, manifest.labels)]
-        described = {**about, "seed": seed, "bounds": (bounds.capacity, bounds.holdout), "arrays": shapes}
+        described = {**about, "seed": seed, "capacity": (capacity.examples, capacity.holdout), "arrays": shapes}
         self._about = json.dumps(described, sort_keys=True, default=str)
         self._name = name
 
@@ -115,7 +115,7 @@ class Buffer:
             OSError: the disk is full; nothing was lost.
         """
         state = before = self._begin()
-        most = before.trained + before.held + _MOST_NEW * self._bounds.capacity
+        most = before.trained + before.held + _MOST_NEW * self._capacity.examples
         try:
             for batch, cursor in source.since(state.cursor):
                 state = self._add(state, batch, cursor)
@@ -132,9 +132,9 @@ class Buffer:
         """What training, or the holdout, has whenever a pass begins."""
         return Kept(self._records, lambda: self._live(side), nothing(self._name, side))
 
-    def _add(self, state: State, batch: Batch, cursor: Cursor) -> State:
-        capacity, held_places = self._bounds.capacity, self._bounds.held
-        mask = held_out(batch, self._bounds.holdout)
+    def _add(self, state: Progress, batch: Batch, cursor: Cursor) -> Progress:
+        capacity, held_places = self._capacity.examples, self._capacity.held
+        mask = held_out(batch, self._capacity.holdout)
         learnt, held = (tuple(array[chosen] for array in batch) for chosen in (~mask, mask))
         numbers = np.arange(state.trained, state.trained + len(learnt[-1]))
         self._put(places(self._seed, state.trained, len(numbers), capacity), numbers, learnt)
@@ -143,7 +143,7 @@ class Buffer:
         held_numbers = np.arange(state.held, state.held + len(held[-1]))
         chosen = places(self._seed + 1, state.held, len(held_numbers), held_places)
         self._put(np.where(chosen < 0, -1, 2 * capacity + chosen), held_numbers, held)
-        return State(state.about, state.trained + len(numbers), state.held + len(held_numbers), cursor)
+        return Progress(state.about, state.trained + len(numbers), state.held + len(held_numbers), cursor)
 
     def _put(self, where: I64, numbers: I64, batch: Batch) -> None:
         kept = np.flatnonzero(where >= 0)
@@ -152,7 +152,7 @@ class Buffer:
 
     def _live(self, side: Side) -> I64:
         """The places with an example of this side, each example once."""
-        capacity = self._bounds.capacity
+        capacity = self._capacity.examples
         state = self._load()
         if state is None or state.about != self._about:
             return np.empty(0, np.int64)
@@ -164,7 +164,7 @@ class Buffer:
         drawn = there[there < capacity]
         return np.concatenate([drawn[~np.isin(numbers[drawn], numbers[newest])], newest])
 
-    def _begin(self) -> State:
+    def _begin(self) -> Progress:
         state = self._load()
         if state is not None and state.about == self._about and self._records.whole:
             return state
@@ -174,25 +174,25 @@ class Buffer:
             )
         (self._directory / _STATE).unlink(missing_ok=True)
         self._records.create()
-        return State(self._about)
+        return Progress(self._about)
 
-    def _load(self) -> State | None:
+    def _load(self) -> Progress | None:
         path = self._directory / _STATE
         try:
             values = json.loads(path.read_text())
             version = values.pop("format")
             if version <= _FORMAT:
-                return State(**values)
+                return Progress(**values)
         except (FileNotFoundError, ValueError, TypeError, AttributeError, KeyError):
             return None  # a buffer is no account: it fills again
         raise DataError(f"{path} is of a newer edgeclient: update this one, or delete {self._directory}")
 
-    def _save(self, state: State) -> None:
+    def _save(self, state: Progress) -> None:
         files.replace(self._directory / _STATE, json.dumps({"format": _FORMAT, **asdict(state)}).encode())
 
 
 class Kept:
-    """Examples of a buffer as a Dataset; see `Buffer.side`."""
+    """Examples of a buffer as a Dataset; see `Replay.side`."""
 
     def __init__(self, records: Records, live: Callable[[], I64], otherwise: str) -> None:
         self._records = records
