@@ -24,7 +24,7 @@ from edgeclient.compress.quantise import Mode, quantise
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire import frame
 from edgeclient.wire.errors import REASONS, WireError
-from edgeclient.wire.frame import body as frame2
+from edgeclient.wire.frame.header import HEADER
 from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES, MAX_SIZE
 from edgeclient.wire.reader import sealed, unsealed, varint
@@ -90,7 +90,7 @@ def _forge_varint(random: Random, body: bytearray) -> None:
     """Another number in the place of one of the varints behind the header."""
     if len(body) < 40:
         return
-    at = frame2.HEADER.size
+    at = HEADER.size
     for _ in range(random.randrange(12)):
         while at < len(body) - 1 and body[at] & 0x80:
             at += 1

@@ -17,7 +17,7 @@ from edgeclient.bundle.manifest import MANIFEST
 from edgeclient.compress.update import StepValues
 from edgeclient.wire import announcement, fields, frame, limits, messages, reader, status
 from edgeclient.wire.errors import REASONS
-from edgeclient.wire.frame import body, codes, positions, write_values
+from edgeclient.wire.frame import body, codes, header, positions, write_values
 
 TEXT = (Path(wire.__file__).parent / "FORMAT.md").read_text()
 
@@ -67,7 +67,7 @@ def annotated(name: str) -> list[tuple[str, str]]:
     ("title", "form", "checksum"),
     [
         ("2. Topics", messages._PREFIX.format, False),
-        ("3.1 Header", body.HEADER.format, False),
+        ("3.1 Header", header.HEADER.format, False),
         ("4. HELLO", messages._HELLO.format, True),
         ("4.1 WITHDRAW", messages._WITHDRAW.format, False),
         ("5. RECEIPT", messages._RECEIPT.format, False),
@@ -84,8 +84,8 @@ def test_layout_tables_are_the_structs(title: str, form: str, checksum: bool) ->
 def test_offsets_that_the_prose_and_the_code_name() -> None:
     (rows,) = tables(section("3.1 Header"), "offset")
     at = {row[2]: int(row[0]) for row in rows}
-    assert (at["epoch"], at["sequence"]) == (body.IDENTITY_AT, body.IDENTITY_AT + 8)
-    assert f"These {body.HEADER.size} bytes are followed by varints" in section("3.1 Header")
+    assert (at["epoch"], at["sequence"]) == (header.IDENTITY_AT, header.IDENTITY_AT + 8)
+    assert f"These {header.HEADER.size} bytes are followed by varints" in section("3.1 Header")
     assert f"The header has {messages._RECEIPT.size} bytes" in section("5. RECEIPT")
 
 
@@ -115,9 +115,9 @@ def test_message_kinds_and_modes() -> None:
     (rows,) = tables(section("3.2 Segments"), "position mode")
     numbers = {"Rice": positions.RICE, "context": positions.CONTEXT, "dense": positions.DENSE}
     assert {row[1]: int(row[0]) for row in rows} == numbers
-    (header,) = tables(section("3.1 Header"), "offset")
-    said = next(row[3] for row in header if row[2] == "flags")
-    for name, bit in [("signed", body.SIGNED), ("part", body.PART), ("tensors", body.TENSORS)]:
+    (rows,) = tables(section("3.1 Header"), "offset")
+    said = next(row[3] for row in rows if row[2] == "flags")
+    for name, bit in [("signed", header.SIGNED), ("part", header.PART), ("tensors", header.TENSORS)]:
         assert f"bit {bit.bit_length() - 1}: {name}" in said
     assert f"at most {body.ENTRIES_PER_BYTE} × (its bytes" in " ".join(section("3.2").split()).replace(
         "has at most", "at most"

@@ -18,8 +18,9 @@ from edgeclient.compress.quantise import Mode, Quantiser, quantise
 from edgeclient.compress.update import SparseUpdate, StepValues
 from edgeclient.wire import frame
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.frame import Origin, codes, context, matrix, positions, rice, write_values
-from edgeclient.wire.frame import body as frame2
+from edgeclient.wire.frame import Origin, codes, context, matrix, positions, rice, split, write_values
+from edgeclient.wire.frame.body import Body, encode_body
+from edgeclient.wire.frame.header import HEADER, PART, TENSORS, Header, encode_header, read_header
 from edgeclient.wire.frame.positions import Range, Tensors
 from edgeclient.wire.limits import FRAME_VERSION, MAX_CONTEXT_POSITIONS, MAX_FRAME_BYTES, MAX_SIZE
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed, varint
@@ -103,8 +104,8 @@ def test_a_frame_by_tensor_is_never_larger() -> None:
 
 def test_a_typical_header_takes_forty_bytes() -> None:
     update = SparseUpdate(10**6, np.array([7]), quantise(np.ones(1, np.float32), 16.0))
-    body = frame2.encode_body(update, 0, 10**6, None, "auto")
-    assert len(frame2.encode_header(body, Origin("t", "d", bytes(8), 100, 100, 500), 10**6, 0, 1)) + 4 <= 36
+    header = Header.of(Origin("t", "d", bytes(8), 100, 100, 500), update.size, write_values.STEP << 4)
+    assert len(encode_header(header)) + 4 <= 36
 
 
 def test_traced_fields_are_the_documented_ones() -> None:
@@ -149,15 +150,14 @@ def test_a_large_update_is_split_in_linear_time() -> None:
     indices = np.flatnonzero(rng.random(n) < 0.05)
     update = SparseUpdate(n, indices, quantise(np.ones(indices.size, np.float32), 16.0))
     encoded = 0
-    whole = frame2.encode_body
 
-    def counted(piece: SparseUpdate, *rest: Any) -> frame2.Body:
+    def counted(piece: SparseUpdate, *rest: Any) -> Body:
         nonlocal encoded
         encoded += piece.indices.size
-        return whole(piece, *rest)
+        return encode_body(piece, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frame2, "encode_body", counted)
+        patch.setattr(split, "encode_body", counted)
         made = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES)
     assert len(made) >= 5
     assert encoded <= 2 * indices.size
@@ -251,7 +251,7 @@ def test_that_frame_uses_every_position_mode() -> None:
     update, tensors = by_tensor()
     (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, tensors=tensors)
     reader = Reader(unsealed(data))
-    frame2.read_header(reader)
+    read_header(reader)
     segments = positions.read_head(reader, positions.touched(0, 1300, tensors), 10**4)
     assert [each.mode for each in segments] == [positions.CONTEXT, positions.DENSE, positions.RICE]
 
@@ -279,7 +279,7 @@ def test_every_prefix_flip_and_forged_byte_gives_a_sound_frame_or_a_wire_error(a
 
 
 def forged(flags: int, body: bytes, *, size: int = 10, part: bytes = b"") -> bytes:
-    header = frame2.HEADER.pack(b"EC", FRAME_VERSION, 1, flags, 0, b"tag4", 0, 0)
+    header = HEADER.pack(b"EC", FRAME_VERSION, 1, flags, 0, b"tag4", 0, 0)
     return sealed(header + varint(1) + varint(1) + varint(1) + varint(size) + part + body)
 
 
@@ -291,8 +291,6 @@ def test_a_frame_by_hand() -> None:
     assert (made.update.indices.tolist(), made.update.values.decoded().tolist()) == ([3], [1.0])
 
 
-PART = frame2.PART
-TENSORS = frame2.TENSORS
 STEP = write_values.STEP << 4
 
 

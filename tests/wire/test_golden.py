@@ -15,8 +15,9 @@ from edgeclient.bundle import archive
 from edgeclient.bundle.manifest import MANIFEST
 from edgeclient.compress.accel import Accel
 from edgeclient.wire import announcement, frame, messages, status
-from edgeclient.wire.frame import body as frame2
 from edgeclient.wire.frame import context, positions, write_values
+from edgeclient.wire.frame.body import encode_body
+from edgeclient.wire.frame.header import PART, TENSORS, Header, encode_header, read_header
 from edgeclient.wire.frame.positions import Segment, Tensors
 from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, WIRE_VERSION
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
@@ -68,18 +69,19 @@ def encoded(made: frame.Frame, origin: frame.Origin, tensors: Tensors | None, ac
     """One part, written again."""
     first, last = int(made.update.indices[0]), int(made.update.indices[-1])
     first, span = (first, last - first + 1) if made.parts > 1 else (0, made.update.size)
-    body = frame2.encode_body(made.update, first, span, tensors, accel)
-    return sealed(frame2.encode_header(body, origin, made.update.size, made.part, made.parts) + body.content)
+    body = encode_body(made.update, first, span, tensors, accel)
+    part = (made.part, made.parts, first, span) if made.parts > 1 else None
+    return sealed(encode_header(Header.of(origin, made.update.size, body.flags, part=part)) + body.content)
 
 
 def test_the_vectors_use_what_they_are_named_after() -> None:
     flags = {name: {data[4] for data in load(f"v1-frame-{name}")[0]} for name in FRAMES}
-    by_tensor = {name for name, each in flags.items() if all(one & frame2.TENSORS for one in each)}
+    by_tensor = {name for name, each in flags.items() if all(one & TENSORS for one in each)}
     assert by_tensor == {
         "activity", "context", "context-float", "context-int8", "context-sign", "dense", "mixed", "part-tensors",
         "runs", "tensors",
     }  # fmt: skip
-    assert {name for name, each in flags.items() if min(each) & frame2.PART} == {"parts", "part-tensors"}
+    assert {name for name, each in flags.items() if min(each) & PART} == {"parts", "part-tensors"}
     assert {one >> 4 for each in flags.values() for one in each} == set(range(6))
     rice, mixing, dense = positions.RICE, positions.CONTEXT, positions.DENSE
     assert {name: [each.mode for each in segments(name)] for name in by_tensor} == {
@@ -109,7 +111,7 @@ def segments(name: str) -> list[Segment]:
     """Of the last frame of a vector."""
     data, meanings = load(f"v1-frame-{name}")
     reader = Reader(unsealed(data[-1]))
-    header = frame2.read_header(reader)
+    header = read_header(reader)
     tensors = meanings[-1].get("tensors")
     ranges = [positions.Range(header.first, header.span)]
     if tensors:

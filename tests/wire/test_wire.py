@@ -21,7 +21,7 @@ from edgeclient.wire import announcement, frame, messages, status, topics
 from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.errors import REASONS, WireError
 from edgeclient.wire.fields import of as keys_of
-from edgeclient.wire.frame import Origin, body
+from edgeclient.wire.frame import Origin, header
 from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, MAX_RECEIPT_LIST, MAX_SIZE, MAX_STATUS_BYTES
 from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.reader import Reader, sealed, unsealed, varint
@@ -361,12 +361,12 @@ VARINTS = ["number", "base", "examples", "size", "part", "parts", "first", "span
 def forged_frame(data: bytes, **fields: Any) -> bytes:
     """Some fields of the header replaced; those of a part only stand there with their flag, or if they are given."""
     read = Reader(unsealed(data))
-    values: dict[str, Any] = dict(zip(FIXED, read.unpack(body.HEADER.format), strict=True))
-    values |= {name: read.varint(limit=2**63) for name in VARINTS[: 8 if values["flags"] & body.PART else 4]}
+    values: dict[str, Any] = dict(zip(FIXED, read.unpack(header.HEADER.format), strict=True))
+    values |= {name: read.varint(limit=2**63) for name in VARINTS[: 8 if values["flags"] & header.PART else 4]}
     rest = read.take(read.left)
     values |= fields
     told = [varint(values[name]) for name in VARINTS if name in values]
-    return sealed(body.HEADER.pack(*(values[name] for name in FIXED)) + b"".join(told) + rest)
+    return sealed(header.HEADER.pack(*(values[name] for name in FIXED)) + b"".join(told) + rest)
 
 
 def part_frame(*, floats: bool = False) -> bytes:
@@ -405,7 +405,7 @@ def test_forged_header_fields(floats: bool, data: st.DataObject) -> None:
         ({"flags": 8}, "flags"),
         ({"flags": 6 << 4}, "kind"),
         ({"flags": 15 << 4}, "kind"),
-        ({"flags": body.TENSORS}, "layout"),
+        ({"flags": header.TENSORS}, "layout"),
         ({"size": 0}, "range"),
         ({"size": MAX_SIZE + 1}, "range"),
         ({"size": 130}, "range"),
@@ -454,10 +454,10 @@ def test_values_that_are_no_numbers_are_refused(bad: float) -> None:
 
 def one_entry(step: int, centroid: int) -> bytes:
     """A frame with an entry at coordinate 3 of 10, on a step grid."""
-    header = body.HEADER.pack(b"EC", FRAME_VERSION, 1, 1 << 4, 0, b"tag4", 0, 0)
+    begin = header.HEADER.pack(b"EC", FRAME_VERSION, 1, 1 << 4, 0, b"tag4", 0, 0)
     grid = struct.pack("<H", step) + b"\x00\x00"
     rest = b"\x02\x01" + grid + b"\x01\x03\x00" + b"\x00" + struct.pack("<H", centroid)
-    return sealed(header + varint(0) + varint(0) + varint(1) + varint(10) + rest)
+    return sealed(begin + varint(0) + varint(0) + varint(1) + varint(10) + rest)
 
 
 @pytest.mark.parametrize("step", [0x0000, 0x8000, 0x7F80, 0x7FC0, 0xFF80, 0xBF80, 0x0480, 0x0001])
@@ -480,12 +480,11 @@ def test_a_small_frame_takes_little_memory(size: int, count: int, code: int) -> 
     update = SparseUpdate(size, np.array([0, 9]), quantise(np.array([1, 2], np.float32), 16.0))
     (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES)
     read = Reader(unsealed(data))
-    body.read_header(read)
-    header = unsealed(data)[: -read.left]
+    header.read_header(read)
+    begin = unsealed(data)[: -read.left]
     grid = b"\x80\x3f\x00\x00"
     lies = [
-        sealed(header + bytes([code]) + varint(count) + grid + varint(quotients) + bytes(16))
-        for quotients in (2**37, 8)
+        sealed(begin + bytes([code]) + varint(count) + grid + varint(quotients) + bytes(16)) for quotients in (2**37, 8)
     ]
     assert max(map(len, lies)) <= 100
     tracemalloc.start()

@@ -1,6 +1,5 @@
-"""A compact header, and a body that is coded tensor by tensor (FORMAT.md, section 3)."""
+"""The entries of a frame, coded tensor by tensor (FORMAT.md, sections 3.2 to 3.4)."""
 
-import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,51 +11,13 @@ from edgeclient.compress.update import SparseUpdate, Values
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import codes, context, positions, read_values, rice, write_values
 from edgeclient.wire.frame.budget import Budget, level_bits
+from edgeclient.wire.frame.header import TENSORS, Frame, Header, read_header
 from edgeclient.wire.frame.matrix import Entries, coordinates, laid_out
-from edgeclient.wire.frame.origin import MAX_U32, Frame, Origin, address
 from edgeclient.wire.frame.positions import CONTEXT, Range, Segment, Tensors
-from edgeclient.wire.limits import FRAME_VERSION, MAX_SIZE
-from edgeclient.wire.messages import FRAME, MAGIC
-from edgeclient.wire.reader import Reader, varint
+from edgeclient.wire.reader import Reader
 
-# magic · version · kind · flags and value mode · address · layout · epoch · sequence
-HEADER: Final = struct.Struct("<2sBBBI4sQI")
-IDENTITY_AT: Final = 13
-MAX_PARTS: Final = 0xFFFF
-# Flags; the high four bits are the value mode.
-SIGNED: Final = 1  # reserved
-PART: Final = 2
-TENSORS: Final = 4
-_RESERVED: Final = 8
-_FIELDS: Final = ("magic", "version", "kind", "flags", "address", "layout tag", "epoch", "sequence")
 # An entry takes at least a bit or two, wherever it is not almost certain: bounds what a reader allocates.
 ENTRIES_PER_BYTE: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """Everything before the body; `first` and `span` are the range of the part."""
-
-    flags: int
-    address: int
-    layout_tag: bytes
-    epoch: int
-    sequence: int
-    number: int
-    base_version: int
-    num_examples: int
-    size: int
-    part: int
-    parts: int
-    first: int
-    span: int
-
-    def frame(self, update: SparseUpdate) -> Frame:
-        """With its entries."""
-        return Frame(
-            FRAME_VERSION, self.address, self.layout_tag, self.epoch, self.sequence, self.number, self.part, self.parts,
-            self.base_version, self.num_examples, update,
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,47 +28,6 @@ class Body:
     first: int
     span: int
     content: bytes
-
-
-def encode_header(body: Body, origin: Origin, size: int, part: int, parts: int) -> bytes:
-    """The header without identity; bodies of an only part cover everything."""
-    flags = body.flags | (PART if parts > 1 else 0)
-    address_ = address(origin.task, origin.device)
-    fixed = HEADER.pack(MAGIC, FRAME_VERSION, FRAME, flags, address_, origin.layout_tag[:4], 0, 0)
-    fields = [origin.number, origin.base_version, min(origin.num_examples, MAX_U32), size]
-    if parts > 1:
-        fields += [part, parts, body.first, body.span]
-    return fixed + b"".join(map(varint, fields))
-
-
-def read_header(reader: Reader) -> Header:
-    """The header; WireError for what FORMAT.md does not allow."""
-    _, _, _, flags, address_, layout_tag, epoch, sequence = reader.unpack(HEADER.format, _FIELDS)
-    if flags & (SIGNED | _RESERVED):
-        raise WireError("flags", f"reserved bits are set: {flags:#04x}")
-    number = _varint(reader, "number", MAX_U32)
-    base_version = _varint(reader, "base version", MAX_U32)
-    num_examples = _varint(reader, "examples", MAX_U32)
-    size = _varint(reader, "size", MAX_SIZE)
-    if num_examples < 1 or size < 1:
-        raise WireError("range", f"an update of {num_examples} examples and {size} parameters")
-    part, parts, first, span = 0, 1, 0, size
-    if flags & PART:
-        part, parts = _varint(reader, "part", MAX_PARTS - 1), _varint(reader, "parts", MAX_PARTS)
-        first = _varint(reader, "first", size - 1)
-        span = _varint(reader, "span", size - first)
-        if not part < parts or parts < 2 or span < 1:
-            raise WireError("range", f"part {part} of {parts} with {span} coordinates")
-    return Header(
-        flags, address_, layout_tag, epoch, sequence, number, base_version, num_examples, size,
-        part, parts, first, span,
-    )  # fmt: skip
-
-
-def _varint(reader: Reader, name: str, limit: int) -> int:
-    value = reader.varint(limit=limit)
-    reader.mark(name)
-    return value
 
 
 def encode_body(update: SparseUpdate, first: int, span: int, tensors: Tensors | None, accel: Accel) -> Body:
@@ -188,7 +108,7 @@ def _nothing(count: int) -> tuple[Bools, U8]:
     return np.zeros(count, np.bool_), np.zeros(count, np.uint8)
 
 
-def decode(reader: Reader, tensors: Tensors | None, accel: Accel) -> Frame:
+def decode_body(reader: Reader, tensors: Tensors | None, accel: Accel) -> Frame:
     """The frame before the checksum.
 
     Raises:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from edgeclient.compress.feedback import Compressed, fewer
 from edgeclient.compress.pace import Pace, Target, learnt, within_budget
 from edgeclient.compress.quantise import Quantiser
-from edgeclient.wire.frame.codec import Coding, Origin, encode_layers
+from edgeclient.wire.frame.header import Origin
+from edgeclient.wire.frame.split import Coding, encode_layers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
