@@ -1,37 +1,44 @@
 """The server's optimiser: how the mean update moves the model."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgeclient.compress.arrays import F32, I64
+from edgeclient.compress.arrays import F32, F64
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an optimiser keeps from version to version.
+
+    Attributes:
+        numbers: by name; recorded beside the version.
+        content: arrays as bytes, kept in the registry; b"" for none.
+    """
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    content: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Sgd:
-    """new = old + learning_rate · mean (FedAvg with learning rate 1, 1602.05629)."""
+    """new = old + learning_rate · mean (FedAvg with learning rate 1, 1602.05629); keeps nothing."""
 
     learning_rate: float = 1.0
 
-    def step(self, parameters: F32, total: I64, total_weight: int, scale_bits: int) -> F32:
-        """New parameters, float32 (n,).
+    def step(self, parameters: F32, mean: F64, state: State) -> tuple[F32, State]:
+        """New parameters, float32 (n,), and the next state.
 
         Args:
             parameters: current version (n,).
-            total: weighted sum in units of 2^-scale_bits (n,).
-            total_weight: sum of the weights of the updates in the batch, at least 1.
-            scale_bits: s.
-
-        Raises:
-            ValueError: a batch in which no update begins has no mean.
+            mean: of the batch's updates by their weights (n,).
+            state: after the current version.
 
         Example:
-            >>> Sgd().step(np.zeros(1, np.float32), np.array([3 << 26]), total_weight=2, scale_bits=26)
+            >>> Sgd().step(np.zeros(1, np.float32), np.array([1.5]), State())[0]
             array([1.5], dtype=float32)
         """
-        if total_weight < 1:
-            raise ValueError(f"total weight {total_weight}: no update begins in this batch")
-        mean = np.ldexp(total.astype(np.float64), -scale_bits) / total_weight
         stepped = parameters.astype(np.float64) + self.learning_rate * mean
         largest = float(np.finfo(np.float32).max)
-        return np.clip(stepped, -largest, largest).astype(np.float32)
+        return np.clip(stepped, -largest, largest).astype(np.float32), state

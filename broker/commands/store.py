@@ -1,4 +1,4 @@
-"""`edgebroker backup`, `restore` and `ledger`: see upkeep."""
+"""`edgebroker backup`, `restore` and `ledger`."""
 
 import json
 import sys
@@ -7,19 +7,16 @@ from pathlib import Path
 
 import click
 
+from broker.commands.options import CONFIG_OPTION, JSON
 from broker.ledger.protocol import LedgerError
 from broker.settings import Aggregator
-from broker.upkeep import backup as upkeep
+from broker.upkeep import backup as copies
+from broker.upkeep import examine
 from edgeclient.settings import load
-
-_CONFIG = click.option(
-    "--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The aggregator's file."
-)
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
 @click.command()
-@_CONFIG
+@CONFIG_OPTION
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def backup(config: Path, folder: Path) -> None:
     """Copy ledger and models into a new FOLDER, while `serve` runs or not.
@@ -31,12 +28,12 @@ def backup(config: Path, folder: Path) -> None:
       edgebroker backup --config broker.toml /backups/2026-11-25
     """
     settings = _there(config)
-    written = upkeep.backup(settings, folder)
+    written = copies.backup(settings, folder)
     click.echo(f"{written / 1e6:.1f} MB in {folder}; back up {config} with it")
 
 
 @click.command()
-@_CONFIG
+@CONFIG_OPTION
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def restore(config: Path, folder: Path) -> None:
     """Make the backup in FOLDER the store of the aggregator, which must not run and must have none.
@@ -50,7 +47,7 @@ def restore(config: Path, folder: Path) -> None:
       edgebroker restore --config broker.toml /backups/2026-11-25
       edgebroker serve broker.toml
     """
-    continued = upkeep.restore(load(config, Aggregator), folder)
+    continued = copies.restore(load(config, Aggregator), folder)
     for task, version in continued.items():
         click.echo(f"task {task} continues as version {version}")
     click.echo("restored: once the devices have connected, edgebroker status says what the gap cost")
@@ -67,8 +64,8 @@ def ledger() -> None:
 
 
 @ledger.command("check")
-@_CONFIG
-@_JSON
+@CONFIG_OPTION
+@JSON
 def check(config: Path, *, as_json: bool) -> None:
     """Check every promise of the ledger, and the models that it names; works while `serve` runs.
 
@@ -79,7 +76,7 @@ def check(config: Path, *, as_json: bool) -> None:
     Example:
       edgebroker ledger check --config broker.toml --json
     """
-    found, remade = upkeep.examine(_there(config))
+    found, remade = examine.examine(_there(config))
     if as_json:
         click.echo(json.dumps({"findings": [asdict(each) for each in found], "versions_remade": remade}))
     else:
@@ -91,8 +88,8 @@ def check(config: Path, *, as_json: bool) -> None:
 
 
 @ledger.command("size")
-@_CONFIG
-@_JSON
+@CONFIG_OPTION
+@JSON
 def size(config: Path, *, as_json: bool) -> None:
     """Say how large ledger and models are; works while `serve` runs.
 
@@ -100,7 +97,7 @@ def size(config: Path, *, as_json: bool) -> None:
     Example:
       edgebroker ledger size --config broker.toml --json
     """
-    measured = upkeep.size(_there(config))
+    measured = examine.size(_there(config))
     if as_json:
         click.echo(json.dumps(measured))
         return

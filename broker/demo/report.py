@@ -13,7 +13,7 @@ from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Version
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator
-from broker.upkeep import accounts
+from broker.upkeep import accounts, remake
 from edgeclient.bundle import archive
 
 _ALL: Final = 1 << 30
@@ -45,7 +45,7 @@ def make(
         updates = sum(version.updates for version in versions) + ledger.pending(TASK).updates
         trained_from = _trained_from(ledger, versions)
         (task,) = (task for task in ledger.tasks() if task.name == TASK)
-        remade = accounts.remade(ledger, Blobs(settings.registry), TASK, task.settings["learning_rate"])
+        remade = sum(same for _, same in remake.remade(ledger, Blobs(settings.registry), task))
     last = observer.now
     # The end may come before the last version is evaluated.
     evaluated = [version.metrics for version in versions if version.metrics] or [versions[0].metrics]

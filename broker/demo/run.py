@@ -21,8 +21,8 @@ from broker.demo.supervisor import Supervisor
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.processes.embedded import EmbeddedBroker
-from broker.service import add_task
 from broker.settings import Aggregator
+from broker.task.new import add_task
 from edgeclient.settings import load
 
 _KILL_DEVICE_AT: Final = 0.4  # of the run

@@ -1,7 +1,11 @@
 """What goes wrong many times a second becomes a log line twice a minute, in bounded memory."""
 
+import logging
+import time
 from dataclasses import dataclass, field
 from typing import Final
+
+_LOG = logging.getLogger(__name__)
 
 EVERY_S: Final = 30.0
 # Who publishes chooses the device's name, so that names must not take memory without end.
@@ -54,6 +58,12 @@ class Complaints:
         often = "" if told.last_s is None else f" ({told.since} times in {now - told.last_s:.0f} s, reason {reason})"
         told.since, told.last_s = 0, now
         return f"{device or 'somebody'}: {detail}{often}"
+
+    def tell(self, device: str, reason: str, detail: str) -> None:
+        """Log the line that is due, if one is; see `note`."""
+        line = self.note(device, reason, detail, now=time.monotonic())
+        if line is not None:
+            _LOG.warning("%s", line, extra={"device": device, "reason": reason})
 
     def count(self, device: str, reason: str) -> int:
         """How often since the start."""

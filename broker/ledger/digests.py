@@ -90,18 +90,3 @@ def _short(digest: bytes) -> bytes:
     """Zeros mean unknown, so that a digest which begins with four of them stands one beside."""
     short = digest[:_SHORT].ljust(_SHORT, b"\0")
     return b"\1\0\0\0" if short == _UNKNOWN else short
-
-
-def kept(number: int, newest: int, keep: int) -> bool:
-    """Whether a version stays: all of the newest `keep`, of older ones ever fewer, at multiples of a power of two.
-
-    So about keep · (1 + log2(newest / keep) / 2) versions stay, and one that has gone is never asked for again.
-
-    Example:
-        >>> [number for number in range(33) if kept(number, newest=32, keep=4)]
-        [0, 8, 16, 20, 24, 26, 28, 29, 30, 31, 32]
-    """
-    age, step = newest - number, 1
-    while age > keep * step:
-        step *= 2
-    return number % step == 0

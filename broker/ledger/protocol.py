@@ -83,20 +83,23 @@ class Ledger(Protocol):
         """What waits for the next batch."""
 
     @abstractmethod
-    def open_contributions(self, task: str, limit: int) -> list[Contribution]:
-        """The oldest contributions that are in no batch yet; those that lead an update first, since they weigh."""
+    def open_contributions(self, task: str, limit: int, after: int = 0) -> list[Contribution]:
+        """Contributions that are in no batch yet: those that lead an update first, then the oldest.
+
+        Args:
+            task: task id.
+            limit: so many at most.
+            after: only those whose id is larger.
+        """
 
     @abstractmethod
-    def close_batch(
-        self, task: str, members: Sequence[Contribution], version: Version, terms: Mapping[str, float] | None = None
-    ) -> None:
+    def close_batch(self, task: str, members: Sequence[Contribution], version: Version) -> None:
         """The closing transaction: members leave the queue, the record and the new version exist; or nothing of it.
 
         Args:
             task: task id.
             members: contributions that are in no batch yet.
             version: made of them.
-            terms: what else the sum depended on, for the record.
         """
 
     @abstractmethod
@@ -112,12 +115,12 @@ class Ledger(Protocol):
         """The versions that are kept, oldest first, or the last few of them."""
 
     @abstractmethod
-    def add_metrics(self, task: str, number: int, metrics: dict[str, float]) -> None:
+    def add_metrics(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
         """Attach an evaluation to a version."""
 
     @abstractmethod
     def digests(self) -> set[str]:
-        """Every content of the registry that a task or a version names."""
+        """Every content of the registry that a task or a version names: bundles, parameters, states."""
 
     @abstractmethod
     def jump(self, now: float, only: str = "") -> None:
@@ -144,14 +147,8 @@ class Ledger(Protocol):
         """
 
     @abstractmethod
-    def forget_versions(self, task: str, keep: int, served: Iterable[str]) -> list[str]:
-        """Drop old versions, some at a time; returns digests that nothing names any more.
-
-        Args:
-            task: task id.
-            keep: so many newest stay, and of older ones ever fewer, see `digests.kept`.
-            served: digests that devices may still fetch; they stay.
-        """
+    def forget_versions(self, task: str, numbers: Iterable[int]) -> list[str]:
+        """Drop these versions; returns digests that nothing names any more."""
 
     # The account
 

@@ -1,4 +1,4 @@
-"""The closing record of a batch: who was in it and under which terms, as compressed JSON.
+"""The closing record of a batch: who was in it, as compressed JSON.
 
 It is written in the closing transaction and outlives the contributions, so that what a version was made of can be told
 as long as the version is kept.
@@ -7,7 +7,7 @@ as long as the version is kept.
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,45 +16,43 @@ class Member:
 
     Attributes:
         device: device id.
-        epoch: of the device's store, signed as in the ledger.
+        epoch: of the device's store.
         sequence: within the epoch.
+        number: of its update.
         base_version: that its update was trained from.
         weight: of its update.
         leads: whether it is the update's first admitted frame.
+        terms: what else was fixed then.
     """
 
     device: str
     epoch: int
     sequence: int
+    number: int
     base_version: int
     weight: int
     leads: bool
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
-def encode(members: Iterable[Member], terms: Mapping[str, float]) -> bytes:
-    """The record.
-
-    Args:
-        members: in the order of their admission.
-        terms: what else the sum depended on (scale, value limit, learning rate), and frame_bytes, what its frames took.
+def encode(members: Iterable[Member]) -> bytes:
+    """The record of these members.
 
     Example:
-        >>> made = encode([Member("pi-7", -3, 0, 4, 25600, True)], {"scale_bits": 26})
-        >>> decode(made)
-        ([Member(device='pi-7', epoch=-3, sequence=0, base_version=4, weight=25600, leads=True)], {'scale_bits': 26})
+        >>> made = encode([Member("pi-7", 2**64 - 3, 0, 0, 4, 25600, True)])
+        >>> decode(made)[0].weight
+        25600
     """
-    content = {"members": [astuple(member) for member in members], "terms": dict(terms)}
-    return zlib.compress(json.dumps(content, separators=(",", ":")).encode())
+    return zlib.compress(json.dumps([astuple(member) for member in members], separators=(",", ":")).encode())
 
 
-def decode(written: bytes) -> tuple[list[Member], dict[str, float]]:
-    """Members and terms.
+def decode(written: bytes) -> list[Member]:
+    """The members.
 
     Raises:
         ValueError: these bytes are no record.
     """
     try:
-        content = json.loads(zlib.decompress(written))
-        return [Member(*values) for values in content["members"]], content["terms"]
-    except (zlib.error, KeyError, TypeError) as error:
+        return [Member(*values) for values in json.loads(zlib.decompress(written))]
+    except (zlib.error, TypeError) as error:
         raise ValueError(f"not a closing record: {error}") from None

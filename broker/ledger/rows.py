@@ -1,6 +1,7 @@
 """What goes into the ledger and comes out, as values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ class Entry:
         weight: what the update weighs if this is its first frame.
         refusal: why it may not count, as judged at the door.
         body: the frame's bytes.
+        terms: what else the update brings, as numbers, if this is its first frame.
     """
 
     task: str
@@ -57,6 +59,7 @@ class Entry:
     weight: int
     refusal: Refusal | None
     body: bytes
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +96,62 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contribution:
-    """An applied frame, as a batch member."""
+    """An applied frame, as a batch member.
+
+    Attributes:
+        id: rises in order of admission.
+        device: device id.
+        epoch: of the device's store.
+        sequence: within the epoch.
+        number: of its update.
+        leads: whether it is the first frame of its update: it counts for triggers.
+        weight: of its update, fixed at the first frame.
+        terms: what else was fixed then.
+        base_version: that it was trained from.
+        body: the frame's bytes.
+    """
 
     id: int
     device: str
     epoch: int
     sequence: int
-    number: int  # of its update
-    leads: bool  # first frame of its update: counts for triggers
+    number: int
+    leads: bool
     weight: int
+    terms: Mapping[str, float]
     base_version: int
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A model version; `batch` is None for the initial one."""
+    """A model version.
+
+    Attributes:
+        number: rises.
+        digest: of its parameters in the registry.
+        batch: that it was made of; None for one that no batch made.
+        created_s: Unix seconds.
+        updates: that the batch counted.
+        frames: in the batch.
+        total_weight: of all updates that had frames in it.
+        metrics: what it is worth; empty until it is evaluated.
+        terms: numbers that it depended on besides its members, as `aggregate.batch.finish` says them.
+        state: of the server's optimiser after it, as numbers.
+        state_digest: of the rest of that state in the registry; "" for none.
+    """
 
     number: int
     digest: str
     batch: int | None
     created_s: float
-    updates: int
-    frames: int
-    total_weight: int
-    metrics: dict[str, float]
+    updates: int = 0
+    frames: int = 0
+    total_weight: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    terms: Mapping[str, float] = field(default_factory=dict)
+    state: Mapping[str, float] = field(default_factory=dict)
+    state_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from edgeclient import failpoint, files
+from edgeclient.compress.arrays import F32
 
 POINTS: Final = ("registry.before-put", "registry.after-put", "registry.before-remove", "registry.after-remove")
 
@@ -67,6 +70,14 @@ class Blobs:
             raise RegistryError(f"{path} is damaged (its SHA-256 is another): restore it from a backup")
         return content
 
+    def put_parameters(self, parameters: F32) -> str:
+        """Store all parameters of a model, float32 (n,), as `put` does."""
+        return self.put(parameters.astype("<f4").tobytes())
+
+    def parameters(self, digest: str) -> F32:
+        """The parameters, float32 (n,), as `get` does."""
+        return np.frombuffer(self.get(digest), "<f4").astype(np.float32)
+
     def path(self, digest: str) -> Path:
         """Where the content of this digest is or would be."""
         return self._directory / digest
@@ -82,10 +93,12 @@ class Blobs:
         sizes = [found.st_size for _, found in self._files()]
         return len(sizes), sum(sizes)
 
-    def strays(self, named: set[str]) -> list[Path]:
-        """Files that nothing names, an hour old or more: a kill came between registry and ledger."""
+    def remove_strays(self, named: set[str]) -> None:
+        """Forget files that nothing names, an hour old or more: a kill came between registry and ledger."""
         now = time.time()
-        return [path for path, found in self._files() if path.name not in named and now - found.st_mtime >= _YOUNG_S]
+        for path, found in self._files():
+            if path.name not in named and now - found.st_mtime >= _YOUNG_S:
+                path.unlink(missing_ok=True)
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         for path in sorted(self._directory.iterdir()):

@@ -8,21 +8,15 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from broker.aggregate.fixed import weighted_sum
-from broker.aggregate.optimisers import Sgd
 from broker.ledger.protocol import Ledger
-from broker.registry.blobs import Blobs
 from broker.upkeep import law
-from edgeclient.bundle import archive
 from edgeclient.compress.arrays import Array
 from edgeclient.wire import frame
-from edgeclient.wire.announcement import SCALE_BITS
 
 
 class AccountError(Exception):
@@ -68,7 +62,7 @@ def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
     waiting = [
         frame.decode(body, tensors).update for sequence, body in held if settled.get(sequence, "unknown") is not None
     ]
-    finding = law.check(
+    balance = law.check(
         exported["trained"], exported["absolute"], told["rounds"], exported["residual"], [*applied, *waiting]
     )
     known = settled.keys() | {sequence for sequence, _ in held}
@@ -77,30 +71,10 @@ def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
         rounds=told["rounds"],
         waiting=len(waiting),
         lost=sum(sequence not in known for sequence in range(told["next_sequence"])),
-        law_holds=finding.holds,
-        worst_error=finding.worst,
+        law_holds=balance.holds,
+        worst_error=balance.worst,
         renewals=told["renewals"],
     )
-
-
-def remade(ledger: Ledger, blobs: Blobs, task: str, learning_rate: float) -> int:
-    """How many versions come out bit for bit when made again from their recorded batches.
-
-    Needs the frames of all versions in the ledger, and all versions in the registry.
-    """
-    same = 0
-    (content,) = (blobs.get(digest) for name, digest, _ in ledger.tasks() if name == task)
-    tensors = archive.decode(content).manifest.layout.tensors
-    for before, after in pairwise(ledger.versions(task)):
-        if after.batch is None:  # an older ledger went on above what the fleet knew, with the same parameters
-            same += after.digest == before.digest
-            continue
-        parameters = np.frombuffer(blobs.get(before.digest), "<f4").astype(np.float32)
-        members = [(frame.decode(each.body, tensors).update, each.weight) for each in ledger.batch(task, after.batch)]
-        total = weighted_sum(members, parameters.size, SCALE_BITS)
-        again = Sgd(learning_rate).step(parameters, total, after.total_weight, SCALE_BITS)
-        same += again.astype("<f4").tobytes() == blobs.get(after.digest)
-    return same
 
 
 def _export(config: Path, out: Path) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -1,31 +1,15 @@
-"""Keeping the aggregator's store: back it up while it runs, restore it, check it, measure it.
-
-A root of its own beside the service: ledger, registry and the sums of batches meet here, and nothing else.
-"""
+"""The aggregator's store, ledger and registry together: backed up while it runs, and restored."""
 
 import shutil
 import time
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-
-from broker.aggregate.fixed import weighted_sum
-from broker.aggregate.optimisers import Sgd
 from broker.ledger.lock import Lock
 from broker.ledger.opening import open_ledger
-from broker.ledger.protocol import Ledger
-from broker.ledger.views import REPORT, Breach
 from broker.registry.blobs import Blobs, RegistryError
-from broker.settings import Aggregator, Task
+from broker.settings import Aggregator
 from edgeclient import files
-from edgeclient.bundle import archive
-from edgeclient.settings import structure
-from edgeclient.wire import frame
-from edgeclient.wire.announcement import SCALE_BITS
-from edgeclient.wire.errors import WireError
 
 _LEDGER: Final = "ledger.db"
 _REGISTRY: Final = "registry"
@@ -115,61 +99,7 @@ def restore(settings: Aggregator, source: Path) -> dict[str, int]:
     return continued
 
 
-def examine(settings: Aggregator) -> tuple[list[Breach], int]:
-    """Everything that is wrong with ledger and registry, and how many versions came out bit for bit when made again."""
-    with open_ledger(settings.ledger, read_only=True) as ledger:
-        found = ledger.check()
-    if any(each.where == str(settings.ledger) for each in found):
-        return found, 0
-    blobs, remade = Blobs(settings.registry), 0
-    with open_ledger(settings.ledger, read_only=True) as ledger:
-        for digest in sorted(ledger.digests()):
-            try:
-                blobs.get(digest)
-            except RegistryError as error:
-                if digest in ledger.digests():  # else the aggregator has dropped the version meanwhile
-                    path = blobs.path(digest)
-                    what = str(error).removeprefix(str(path)).lstrip(": ")
-                    found.append(Breach(str(path), what, "copy it from a backup's registry"))
-        for name, digest, values in ledger.tasks():
-            task = structure(values, Task, where=f"settings of task {name}")
-            try:
-                for version, same in _remade(ledger, blobs, name, digest, task.learning_rate):
-                    remade += same
-                    if not same:
-                        what = "made again from its batch it has other parameters"
-                        found.append(Breach(f"task {name} version {version}", what, REPORT))
-            except RegistryError:
-                continue  # found above
-            except (WireError, ValueError) as error:
-                found.append(Breach(f"task {name}", f"a frame cannot be added again: {error}", REPORT))
-    return found, remade
-
-
-def size(settings: Aggregator) -> dict[str, Any]:
-    """Bytes and rows of the ledger, contents and bytes of the registry, and versions kept of each task."""
-    with open_ledger(settings.ledger, read_only=True) as ledger:
-        contents, total = Blobs(settings.registry).size()
-        kept = {name: len(ledger.versions(name)) for name, _, _ in ledger.tasks()}
-        return {**ledger.size(), "registry_contents": contents, "registry_bytes": total, "versions_kept": kept}
-
-
 def _copy_blobs(ledger: Path, source: Blobs, target: Blobs) -> None:
     with open_ledger(ledger, read_only=True) as named:
         for digest in sorted(named.digests()):
             target.put(source.get(digest))
-
-
-def _remade(ledger: Ledger, blobs: Blobs, task: str, bundle_digest: str, rate: float) -> Iterator[tuple[int, bool]]:
-    """Each version whose predecessor and frames are all still kept, and whether it comes out the same."""
-    tensors = archive.decode(blobs.get(bundle_digest)).manifest.layout.tensors
-    for before, after in pairwise(ledger.versions(task)):
-        if after.batch is None or after.number != before.number + 1:
-            continue
-        members = ledger.batch(task, after.batch)
-        if len(members) == after.frames:
-            parameters = np.frombuffer(blobs.get(before.digest), "<f4").astype(np.float32)
-            decoded = ((frame.decode(each.body, tensors).update, each.weight) for each in members)
-            total = weighted_sum(decoded, parameters.size, SCALE_BITS)
-            again = Sgd(rate).step(parameters, total, after.total_weight, SCALE_BITS)
-            yield after.number, again.astype("<f4").tobytes() == blobs.get(after.digest)

@@ -1,5 +1,6 @@
 """The aggregate equals an exact oracle over whole numbers and fractions, whatever the order."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from math import isqrt
 
@@ -8,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.aggregate.fixed import MAX_FRAMES, weighted_sum
-from broker.aggregate.optimisers import Sgd
+from broker.aggregate.batch import MAX_FRAMES, Member, Partial, Strategy, add, finish
+from broker.aggregate.optimisers import Sgd, State
 from broker.aggregate.weight import MAX_EXAMPLES, MAX_WEIGHT, weight
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate
@@ -17,6 +18,18 @@ from edgeclient.wire.announcement import SCALE_BITS as SCALE
 from edgeclient.wire.announcement import VALUE_LIMIT as LIMIT
 
 SIZE = 12
+
+
+def added(batch: Sequence[tuple[SparseUpdate, int]], size: int = 1) -> Partial:
+    """Each of them an update of its own."""
+    partial = Partial.empty(size)
+    for number, (entries, each) in enumerate(batch):
+        add(partial, Member(entries, number, each), Strategy(Sgd()))
+    return partial
+
+
+def stepped(learning_rate: float, parameters: np.ndarray, partial: Partial) -> np.ndarray:
+    return finish(Strategy(Sgd(learning_rate)), parameters, State(), partial).parameters
 
 
 def units(value: float) -> int:
@@ -47,20 +60,22 @@ def test_sum_and_step_are_the_dense_oracle(
     for update, each in batch:
         for i, value in zip(update.indices.tolist(), update.values.decoded().tolist(), strict=True):
             exact[i] += units(value) * each
-    total = weighted_sum(data.draw(st.permutations(batch)), SIZE, SCALE)
-    assert total.dtype == np.int64
-    assert total.tolist() == exact
+    partial = added(data.draw(st.permutations(batch)), SIZE)
+    assert partial.total.dtype == np.int64
+    assert partial.total.tolist() == exact
     if not batch:
         return
     total_weight = sum(each for _, each in batch)
     parameters = np.linspace(-3, 3, SIZE, dtype=np.float32)
-    stepped = Sgd(learning_rate).step(parameters, total, total_weight, SCALE)
-    assert stepped.dtype == np.float32
+    made = finish(Strategy(Sgd(learning_rate)), parameters, State(), partial)
+    assert made.parameters.dtype == np.float32
+    assert made.total_weight == total_weight
+    assert Strategy.recorded(made.terms) == Strategy(Sgd(learning_rate))
     for i in range(SIZE):
         mean = Fraction(exact[i], 2**SCALE * total_weight)
         wanted = Fraction(float(parameters[i])) + Fraction(learning_rate) * mean
         scale = abs(Fraction(float(parameters[i]))) + abs(Fraction(learning_rate) * mean)
-        assert abs(Fraction(float(stepped[i])) - wanted) <= scale * Fraction(1, 2**23) + Fraction(1, 2**149)
+        assert abs(Fraction(float(made.parameters[i])) - wanted) <= scale * Fraction(1, 2**23) + Fraction(1, 2**149)
 
 
 def constant(value: float, count: int = 1) -> SparseUpdate:
@@ -69,10 +84,10 @@ def constant(value: float, count: int = 1) -> SparseUpdate:
 
 def test_the_largest_batch_does_not_wrap() -> None:
     batch = [(constant(LIMIT), MAX_WEIGHT)] * MAX_FRAMES
-    assert weighted_sum(batch, 1, SCALE).tolist() == [MAX_FRAMES * MAX_WEIGHT * 2**30]
+    assert added(batch).total.tolist() == [MAX_FRAMES * MAX_WEIGHT * 2**30]
     assert MAX_FRAMES * MAX_WEIGHT * 2**30 < 2**63
     down = [(constant(-LIMIT), MAX_WEIGHT)] * MAX_FRAMES
-    assert weighted_sum(down, 1, SCALE).tolist() == [-MAX_FRAMES * MAX_WEIGHT * 2**30]
+    assert added(down).total.tolist() == [-MAX_FRAMES * MAX_WEIGHT * 2**30]
 
 
 @pytest.mark.parametrize(
@@ -89,33 +104,45 @@ def test_the_largest_batch_does_not_wrap() -> None:
 )
 def test_what_might_wrap_is_refused(batch: list[tuple[SparseUpdate, int]]) -> None:
     with pytest.raises(ValueError, match="outside the bounds"):
-        weighted_sum(batch, 1, SCALE)
+        added(batch)
 
 
-def test_an_empty_batch_sums_to_nothing() -> None:
-    assert weighted_sum([], 3, SCALE).tolist() == [0, 0, 0]
+def test_what_is_refused_leaves_nothing() -> None:
+    partial = added([(constant(1.0), 3)])
+    before = (partial.total.tolist(), dict(partial.weights), partial.frames)
+    with pytest.raises(ValueError, match="outside the bounds"):
+        add(partial, Member(constant(3e38), "another", 1), Strategy(Sgd()))
+    assert (partial.total.tolist(), partial.weights, partial.frames) == before
 
 
 def test_sgd_averages_by_weight_and_leaves_its_inputs_alone() -> None:
     parameters = np.array([1.0, 2.0], np.float32)
-    total = weighted_sum([(constant(1.0, 2), 3), (constant(-1.0, 2), 1)], 2, SCALE)
-    before = total.copy()
-    assert Sgd().step(parameters, total, 4, SCALE).tolist() == [1.5, 2.5]
-    assert Sgd(0.5).step(parameters, total, 4, SCALE).tolist() == [1.25, 2.25]
+    partial = added([(constant(1.0, 2), 3), (constant(-1.0, 2), 1)], 2)
+    before = partial.total.copy()
+    assert stepped(1.0, parameters, partial).tolist() == [1.5, 2.5]
+    assert stepped(0.5, parameters, partial).tolist() == [1.25, 2.25]
     assert parameters.tolist() == [1.0, 2.0]
-    assert np.array_equal(total, before)
+    assert np.array_equal(partial.total, before)
 
 
-def test_a_batch_without_weight_makes_no_parameters() -> None:
+def test_an_update_weighs_once_however_many_frames_it_has() -> None:
+    partial = Partial.empty(1)
+    for update in ("light", "heavy", "heavy", "heavy"):
+        add(partial, Member(constant(1.0), update, 1 if update == "light" else 5), Strategy(Sgd()))
+    made = finish(Strategy(Sgd()), np.zeros(1, np.float32), State(), partial)
+    assert made.total_weight == 6
+    assert made.parameters.tolist() == [np.float32(16 / 6)]
+
+
+def test_a_batch_without_members_makes_no_parameters() -> None:
     """Rather none than NaN, which would be published."""
-    with pytest.raises(ValueError, match="total weight 0"):
-        Sgd().step(np.ones(2, np.float32), np.array([5, 0], np.int64), 0, SCALE)
+    with pytest.raises(ValueError, match="without members"):
+        stepped(1.0, np.ones(2, np.float32), Partial.empty(2))
 
 
 def test_parameters_never_become_infinite() -> None:
     parameters = np.full(1, np.finfo(np.float32).max)
-    stepped = Sgd(1e300).step(parameters, np.array([2**30], np.int64), 1, SCALE)
-    assert np.isfinite(stepped).all()
+    assert np.isfinite(stepped(1e300, parameters, added([(constant(16.0), 1)]))).all()
 
 
 @settings(max_examples=300, deadline=None)

@@ -15,14 +15,15 @@ import fleet
 import pytest
 from command_lines import edgebroker
 
-from broker.aggregate.fixed import weighted_sum
-from broker.aggregate.optimisers import Sgd
+from broker.aggregate.batch import Partial, Strategy, finish
+from broker.aggregate.optimisers import Sgd, State
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
 from broker.registry.blobs import Blobs
-from broker.service import add_task
 from broker.settings import Aggregator, Embedded, Task
-from broker.upkeep import backup
+from broker.task.batch import add_all
+from broker.task.new import add_task
+from broker.upkeep import backup, examine
 from edgeclient.failpoint import VARIABLE
 from edgeclient.link.mqtt import Endpoint, Link
 from edgeclient.wire import announcement, frame, messages, topics
@@ -122,10 +123,10 @@ def test_a_backup_of_a_busy_aggregator_is_of_one_moment(tmp_path: Path, endpoint
             assert copying.returncode == 0
             assert sequence
         assert not list(tmp_path.glob("*.partial"))
-    assert backup.examine(made)[0] == []
+    assert examine.examine(made)[0] == []
     for turn in range(4):
         copy = Aggregator(directory=tmp_path / f"saved{turn}", embedded=Embedded())
-        assert backup.examine(copy)[0] == []
+        assert examine.examine(copy)[0] == []
         with open_ledger(copy.ledger, read_only=True) as ledger:
             assert {path.name for path in copy.registry.iterdir()} == ledger.digests()
 
@@ -143,7 +144,7 @@ DAMAGE = {
     "UPDATE frame SET refusal = 2 WHERE sequence = 1": "frame 1 is refused, but counted 1 times",
     "DELETE FROM contribution WHERE sequence = 1": "frame 1 is applied, but counted 0 times",
     "INSERT INTO contribution SELECT 99, task, device, epoch, sequence, 77, part, parts, 1, weight, base_version,"
-    " num_examples, received, batch, body FROM contribution WHERE sequence = 1": "frame 1 has 2 contributions",
+    " num_examples, terms, received, batch, body FROM contribution WHERE sequence = 1": "frame 1 has 2 contributions",
     "DELETE FROM frame WHERE sequence = 5": "5 frames below it are known",
     "UPDATE epoch SET watermark = 4": "the watermark stops at 4",
     "UPDATE epoch SET seen = 99": "99 sequences are seen",
@@ -171,12 +172,12 @@ def _fill(store: Aggregator) -> None:
                 entry = Entry("t", "d", 7, sequence, frame.digest(body), update, part, parts, 0, 100, 25600, None, body)
                 ledger.admit([entry], 1.0)
             members = ledger.open_contributions("t", 9)
-            decoded = [(frame.decode(each.body, fleet.LAYOUT.tensors).update, each.weight) for each in members]
-            total = weighted_sum(decoded, parameters.size, announcement.SCALE_BITS)
-            leads = [each.weight for each in members if each.leads]
-            parameters = Sgd(1.0).step(parameters, total, sum(leads), announcement.SCALE_BITS)
-            digest = blobs.put(parameters.astype("<f4").tobytes())
-            version = Version(number, digest, number, 1.0, len(leads), len(members), sum(leads), {})
+            strategy, partial = Strategy(Sgd()), Partial.empty(parameters.size)
+            add_all(partial, members, fleet.LAYOUT, strategy)
+            made = finish(strategy, parameters, State(), partial)
+            parameters, leads = made.parameters, sum(each.leads for each in members)
+            digest = blobs.put_parameters(parameters)
+            version = Version(number, digest, number, 1.0, leads, len(members), made.total_weight, terms=made.terms)
             ledger.close_batch("t", members, version)
 
 
@@ -202,7 +203,7 @@ def test_every_broken_promise_is_found(store: Aggregator, statement: str) -> Non
     assert db.execute(statement).rowcount
     db.commit()
     db.close()
-    found = [each.what for each in backup.examine(store)[0]]
+    found = [each.what for each in examine.examine(store)[0]]
     assert any(DAMAGE[statement] in what for what in found), found
 
 
@@ -229,12 +230,12 @@ def test_other_bytes_in_a_batch_make_another_version(store: Aggregator) -> None:
     other = fleet.make_frame("t", "d", epoch=7, sequence=1, seed=99)
     db.execute("UPDATE contribution SET body = ? WHERE sequence = 1", (other,))
     db.commit()
-    found, remade = backup.examine(store)
+    found, remade = examine.examine(store)
     assert [(each.where, remade) for each in found] == [("task t version 1", 1)]
     db.execute("UPDATE contribution SET body = x'4543' WHERE sequence = 1")
     db.commit()
     db.close()
-    assert "cannot be added again" in backup.examine(store)[0][0].what
+    assert "cannot be added again" in examine.examine(store)[0][0].what
 
 
 def test_damaged_pages_are_found(store: Aggregator, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ import fleet
 import pytest
 import secured
 
-from broker.service import Service, add_task
+from broker.service import Service
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.agent import Agent
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, Message, SubscriptionRefused
 from edgeclient.settings import ConfigError, Device, Mqtt, load
@@ -146,7 +147,7 @@ def test_a_round_of_learning_needs_no_other_rights(broker: Secured, tmp_path: Pa
 
     def aggregate() -> None:
         # SQLite's connections stay in the thread that opens them.
-        mine = Service(made, Endpoint.of(broker.mqtt("aggregator")), _no_evaluator)
+        mine = Service(made, Link(Endpoint.of(broker.mqtt("aggregator")), client_id_prefix="aggregator"), _no_evaluator)
         services.put(mine)
         mine.run()
 

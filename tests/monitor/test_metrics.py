@@ -21,8 +21,8 @@ from broker.monitor.fleet import Fleet
 from broker.monitor.inbox import MOST_BYTES, MOST_TOPICS, Inbox
 from broker.monitor.metrics import STUCK_S, Metrics
 from broker.processes import children
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import Mqtt
 from edgeclient.wire import status, topics

@@ -18,8 +18,8 @@ from scrapes import get, samples
 from broker.monitor.mqtt_health import TOPICS, MqttHealth, number, of_varz
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker, monitoring_url
-from broker.service import add_task
 from broker.settings import Aggregator, Embedded, Monitor, Task
+from broker.task.new import add_task
 from edgeclient.settings import ConfigError, load
 from edgeclient.wire.errors import WireError
 from tools.chaos import brokers

@@ -25,8 +25,8 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
 from broker.page.gate import Gate
 from broker.processes import children
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import Mqtt
 

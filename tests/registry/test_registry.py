@@ -8,8 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.registry.blobs import POINTS, Blobs, RegistryError, RegistryUnavailable
+from broker.registry.retention import kept, outdated
 from edgeclient.failpoint import VARIABLE
 
 
@@ -104,6 +107,28 @@ def test_strays_are_what_nothing_names_for_an_hour(tmp_path: Path) -> None:
     other.write_bytes(b"of a person")
     for path in (blobs.path(named), blobs.path(old), half, other):
         os.utime(path, (1.0, 1.0))
-    assert blobs.strays({named}) == sorted([blobs.path(old), half])
-    assert young not in {path.name for path in blobs.strays({named})}
     assert blobs.size() == (4, len(b"named" + b"young" + b"old" + b"a part"))
+    blobs.remove_strays({named})
+    assert {path.name for path in tmp_path.iterdir()} == {named, young, "README"}
+
+
+def test_old_versions_thin_out() -> None:
+    there: list[tuple[int, str]] = []
+    for number in range(301):
+        there.append((number, f"{number}"))
+        gone = outdated(there, 10, served={f"{number - k}" for k in range(3)})
+        there = [each for each in there if each[0] not in gone]
+    numbers = [number for number, _ in there]
+    assert numbers[-10:] == list(range(291, 301))
+    assert len(numbers) <= 10 * (1 + 5)
+    assert numbers[0] == 0
+    assert 9 in outdated([(number, "") for number in range(30)], 3, served=set())
+    assert 9 not in outdated([(number, f"{number}") for number in range(30)], 3, served={"9"})
+    assert len(outdated([(number, "") for number in range(1000)], 3, served=set())) == 64
+
+
+@given(st.integers(0, 5000), st.integers(1, 60), st.integers(0, 500))
+def test_what_has_gone_is_never_wanted_again(number: int, keep: int, later: int) -> None:
+    newest = number + later
+    if not kept(number, newest, keep):
+        assert not any(kept(number, newest + more, keep) for more in range(200))

@@ -14,8 +14,8 @@ import numpy as np
 from broker.demo import data
 from broker.processes import children
 from broker.publish import retained
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient import failpoint
 from edgeclient.bundle import archive
 from edgeclient.compress.arrays import F32

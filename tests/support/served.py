@@ -16,8 +16,8 @@ from broker.monitor.metrics import Metrics
 from broker.page import routes
 from broker.page.gate import Gate
 from broker.page.server import serving
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.settings import Mqtt
 from edgeclient.wire import status, topics
 from edgeclient.wire.status import Status

@@ -12,8 +12,8 @@ import fleet
 import pytest
 
 from broker.processes import children
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.logs.fields import FIELDS, identity
 from edgeclient.logs.output import JsonLines

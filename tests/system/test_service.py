@@ -25,9 +25,9 @@ from broker.monitor.watch import Watch
 from broker.processes import children
 from broker.registry import blobs
 from broker.registry.blobs import Blobs
-from broker.service import add_task
 from broker.settings import Aggregator, Task
-from broker.upkeep import backup
+from broker.task.new import add_task
+from broker.upkeep import examine
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.events import Event
 from edgeclient.link.mqtt import Endpoint, Link, Message
@@ -184,7 +184,7 @@ def test_an_aggregator_killed_anywhere_counts_once(
                     assert time.monotonic() < until_s
                 assert book.frame_counts(task) == {"a": (1, 0, 0)}
                 assert [version.updates for version in book.versions(task)] == [0, 1]
-    found, remade = backup.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
+    found, remade = examine.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
     assert (found, remade) == ([], 1)
 
 
@@ -250,7 +250,7 @@ def test_poison_from_one_device_does_not_keep_the_others_waiting(tmp_path: Path,
         log = (tmp_path / "a.log").read_text().splitlines()
         assert sum(" bad: " in line for line in log) <= 2 * len(REASONS)
         assert any("bad: dropped bytes: " in line for line in log)
-    assert backup.examine(made)[0] == []
+    assert examine.examine(made)[0] == []
 
 
 def test_without_room_on_the_disk_nothing_is_answered_and_then_everything(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -283,7 +283,7 @@ def test_without_room_on_the_disk_nothing_is_answered_and_then_everything(tmp_pa
         finally:
             children.end(process)
         assert "Traceback" not in (tmp_path / "a.log").read_text()
-    found, _ = backup.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
+    found, _ = examine.examine(Aggregator(directory=tmp_path / "data", mqtt=Mqtt()))
     assert found == []
 
 
@@ -353,8 +353,7 @@ def test_statuses_in_a_flood_do_not_hide_that_it_is_one(tmp_path: Path) -> None:
         flood += [Message(topics.status("t", "bad"), b"{}", False, 1, 0, 0)] * 5
     good = Message(topics.up("t", "good"), fleet.make_frame("t", "good", epoch=EPOCH, sequence=0), False, 1, 999, 1)
     link = _Crowd([*flood, good])
-    service_ = service.Service(made, Endpoint("127.0.0.1", 1), lambda _: pytest.fail("nothing to start"), _Statuses())
-    service_._link = cast(Link, link)
+    service_ = service.Service(made, cast(Link, link), lambda _: pytest.fail("nothing to start"), _Statuses())
     while link.events:
         service_._turn()
     assert topics.down("t", "good") in link.published
@@ -397,7 +396,7 @@ def test_late_parts_of_a_heavy_update_are_averaged_not_multiplied(tmp_path: Path
     before, after = (np.frombuffer(registry.get(each.digest), "<f4") for each in (first, second))
     sent = max(np.abs(frame.decode(body).update.values.decoded()).max() for body in [*heavy, light])
     assert 0 < np.abs(after - before).max() <= 1.001 * sent
-    assert backup.examine(made) == ([], 2)
+    assert examine.examine(made) == ([], 2)
 
 
 @pytest.mark.parametrize("shown_by", ["hello", "frame"])
@@ -441,7 +440,7 @@ def test_an_older_ledger_that_was_put_back_by_hand_continues_above_the_fleet(
             assert _wait_for_head(link, task, number + 1).version == number + 1
             assert _versions(made, task) == [0, 1, number, number + 1]
         assert (tmp_path / "a.log").read_text().count("an older ledger was put back") == 1
-    assert backup.examine(made)[0] == []
+    assert examine.examine(made)[0] == []
 
 
 @pytest.mark.parametrize("damage", ["cut short", "gone"])

@@ -17,8 +17,8 @@ import numpy as np
 from broker.demo import data
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import status, topics

@@ -16,12 +16,13 @@ import numpy as np
 from broker.demo import data
 from broker.monitor.metrics import Metrics
 from broker.monitor.watch import Watch
-from broker.service import Service, add_task
+from broker.service import Service
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.bundle import archive
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.events import Event
-from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
+from edgeclient.link.mqtt import Connected, Link, Message
 from edgeclient.settings import Mqtt
 from edgeclient.wire import frame, status, topics
 from edgeclient.wire.announcement import Policy
@@ -81,8 +82,8 @@ class Side:
         task = Task(goal=64, min_interval_s=0, policy=Policy(max_staleness=1 << 30))
         add_task(settings, TASK, content, task)
         self.link = MemoryLink()
-        self.service = Service(settings, Endpoint("127.0.0.1", 1), _no_evaluation, watch)
-        self.service._link = cast("Link", self.link)  # noqa: SLF001 (MQTT would be most of the time, and of the noise)
+        # MQTT would be most of the time, and of the noise.
+        self.service = Service(settings, cast("Link", self.link), _no_evaluation, watch)
 
     def turn(self) -> tuple[float, float]:
         """One turn of the service; wall and CPU seconds."""

@@ -22,8 +22,8 @@ from broker.ledger.rows import Entry, Version
 from broker.monitor.metrics import Metrics
 from broker.page import routes
 from broker.page.server import serving
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.bundle import archive
 from edgeclient.settings import Mqtt
 from edgeclient.wire import status, topics

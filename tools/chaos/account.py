@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from broker.aggregate.fixed import MAX_FRAMES
+from broker.aggregate.batch import MAX_FRAMES
 from broker.ledger.protocol import Ledger
 from broker.registry.blobs import Blobs
-from broker.upkeep import accounts
+from broker.upkeep import accounts, remake
 from tools.chaos import schedule
 from tools.chaos.fleet import Run
 from tools.chaos.plan import TASK
@@ -24,7 +24,8 @@ def report(fleet: Run) -> dict[str, Any]:
     found = [accounts.examine(ledger, TASK, name, plan.config(name)) for name in plan.names]
     counts = ledger.frame_counts(TASK)
     versions = ledger.versions(TASK)
-    remade = accounts.remade(ledger, Blobs(fleet.settings.registry), TASK, 1.0)
+    (task,) = ledger.tasks()
+    remade = sum(same for _, same in remake.remade(ledger, Blobs(fleet.settings.registry), task))
     frames, useful = _applied(ledger)
     sent, counters = fleet.sent, fleet.proxy.counters
     usual, recovery_s = schedule.recovery(fleet.samples, *fleet.outage) if fleet.outage else (None, None)

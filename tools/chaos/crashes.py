@@ -29,9 +29,9 @@ import broker
 import edgeclient
 from broker.ledger.opening import open_ledger
 from broker.registry.blobs import Blobs
-from broker.service import add_task
 from broker.settings import Aggregator, Embedded, Task
-from broker.upkeep import accounts
+from broker.task.new import add_task
+from broker.upkeep import accounts, remake
 from edgeclient import failpoint
 from edgeclient.settings import Device, load
 from edgeclient.wire.announcement import Policy
@@ -284,7 +284,8 @@ def examined(world: World) -> dict[str, Any]:
     with open_ledger(world.settings.ledger, read_only=True) as ledger:
         found = [accounts.examine(ledger, TASK, name, world.config(name)) for name in NAMES]
         versions = ledger.versions(TASK)
-        remade = accounts.remade(ledger, Blobs(world.settings.registry), TASK, 1.0)
+        (task,) = ledger.tasks()
+        remade = sum(same for _, same in remake.remade(ledger, Blobs(world.settings.registry), task))
         undisturbed = lives.undisturbed(ledger, world.folder / "undisturbed")
         counts = ledger.frame_counts(TASK).values()
     return {

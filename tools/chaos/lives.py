@@ -13,10 +13,13 @@ import attrs
 import numpy as np
 
 from broker import service as service_module
+from broker.intake import reading as reading_module
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
-from broker.service import Service, add_task
+from broker.service import Service
 from broker.settings import Aggregator, Embedded, Task
+from broker.task import live as live_module
+from broker.task.new import add_task
 from edgeclient import agent
 from edgeclient.bundle.manifest import Manifest
 from edgeclient.compress.quantise import quantise
@@ -24,7 +27,7 @@ from edgeclient.compress.update import SparseUpdate
 from edgeclient.conditions import guard, pauses
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.link.events import Event
-from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
+from edgeclient.link.mqtt import Connected, Link, Message
 from edgeclient.models import follow
 from edgeclient.presence import teller
 from edgeclient.settings import Device, structure
@@ -40,6 +43,7 @@ BUNDLE: Final = task.BUNDLE.read_bytes()
 DEATH: Final = "/died"
 _TURNS: Final = 8
 _EXAMPLES: Final = 5
+_BROKER: Final = (service_module, reading_module, live_module)  # where the aggregator looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +200,9 @@ def learn(settings: Device, link: Scripted, clock: Clock) -> None:
 
 def aggregate(settings: Aggregator, link: Scripted, clock: Clock, *, calm: bool) -> None:
     """An aggregator's life; a calm one makes no more versions, so that devices find an end."""
-    with mock.patch.object(service_module, "time", clock):
+    with ExitStack() as stack:
+        for module in _BROKER:
+            stack.enter_context(mock.patch.object(module, "time", clock))
         service = _service(settings, link)
         if calm:
             for running in service._tasks.values():  # noqa: SLF001 (settings are read once, from the ledger)
@@ -212,9 +218,7 @@ def _service(settings: Aggregator, link: Link) -> Service:
     def spawn(_: list[str]) -> Any:
         raise NotImplementedError
 
-    service = Service(settings, Endpoint("127.0.0.1", 1), spawn)
-    service._link = link  # noqa: SLF001 (the one thing here that is not the product's own)
-    return service
+    return Service(settings, link, spawn)
 
 
 def undisturbed(ledger: Ledger, folder: Path) -> str:
@@ -223,7 +227,9 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
     ((_, _, values),) = ledger.tasks()
     add_task(settings, TASK, BUNDLE, structure(values, Task, where="task"))
     clock = Clock(1e9)
-    with mock.patch.object(service_module, "time", clock):
+    with ExitStack() as stack:
+        for module in _BROKER:
+            stack.enter_context(mock.patch.object(module, "time", clock))
         link = Scripted([], {}, clock, lambda *_: None)
         service = _service(settings, link)
         (running,) = service._tasks.values()  # noqa: SLF001 (as above)

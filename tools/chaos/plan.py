@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from edgeclient.settings import Mqtt
 from edgeclient.wire.announcement import Policy
 from tools.chaos import task

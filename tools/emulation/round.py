@@ -16,8 +16,8 @@ from broker.demo import data
 from broker.ledger.opening import open_ledger
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker
-from broker.service import add_task
 from broker.settings import Aggregator, Task
+from broker.task.new import add_task
 from broker.upkeep import accounts
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import Mqtt

@@ -10,6 +10,7 @@
 | other bytes | refused (conflict) | refused (conflict) |
 """
 
+import json
 import sqlite3
 from typing import Final, NamedTuple
 
@@ -91,28 +92,24 @@ def _count(db: sqlite3.Connection, epoch: Epoch, entry: Entry, now: float) -> Ad
     """A new identity: its frame is applied unless it was judged at the door or does not fit its update.
 
     The first admitted frame of an update leads it, whichever part that is: the update counts and weighs there, and
-    later parts keep the weight. Parts that never come, because they were withdrawn or refused, change nothing.
+    later parts keep weight and terms. Parts that never come, because they were withdrawn or refused, change nothing.
     """
-    leader = db.execute(
-        "SELECT weight, parts FROM contribution WHERE task = ? AND device = ? AND epoch = ? AND number = ? AND leads",
-        (*epoch, entry.number),
-    ).fetchone()
+    update, key = "FROM contribution WHERE task = ? AND device = ? AND epoch = ? AND number = ?", (*epoch, entry.number)
+    leader = db.execute(f"SELECT weight, terms, parts {update} AND leads", key).fetchone()
     refusal = entry.refusal
     if refusal is None and leader and not failpoint.sabotaged("double"):
-        taken = db.execute(
-            "SELECT 1 FROM contribution WHERE task = ? AND device = ? AND epoch = ? AND number = ? AND part = ?",
-            (*epoch, entry.number, entry.part),
-        ).fetchone()
-        if taken or leader[1] != entry.parts:
+        taken = db.execute(f"SELECT 1 {update} AND part = ?", (*key, entry.part)).fetchone()
+        if taken or leader[2] != entry.parts:
             refusal = Refusal.UPDATE
     _record(db, epoch, entry.sequence, entry.digest, refusal, now)
     if refusal is not None:
         return Admission(Verdict.REFUSED, refusal)
     db.execute(
         "INSERT INTO contribution (task, device, epoch, sequence, number, part, parts, leads, weight, base_version,"
-        " num_examples, received, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " num_examples, terms, received, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*epoch, entry.sequence, entry.number, entry.part, entry.parts, leader is None,
-         leader[0] if leader else entry.weight, entry.base_version, entry.num_examples, now, entry.body),
+         leader[0] if leader else entry.weight, entry.base_version, entry.num_examples,
+         leader[1] if leader else json.dumps(dict(entry.terms)), now, entry.body),
     )  # fmt: skip
     return Admission(Verdict.APPLIED)
 

@@ -1,5 +1,6 @@
 """What the ledger promises, checked against what is in it: every breach is a broken promise or a damaged file."""
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -91,9 +92,9 @@ def _watermarks(db: sqlite3.Connection) -> Iterator[Breach]:
 def _updates(db: sqlite3.Connection) -> Iterator[Breach]:
     """An update leads once, and weighs the same in each of its parts."""
     rows = db.execute(
-        "SELECT task, device, number, sum(leads), count(DISTINCT weight), count(*) - count(DISTINCT part)"
+        "SELECT task, device, number, sum(leads), count(DISTINCT weight || terms), count(*) - count(DISTINCT part)"
         " FROM contribution GROUP BY task, device, epoch, number"
-        " HAVING sum(leads) > 1 OR count(DISTINCT weight) > 1 OR count(*) != count(DISTINCT part)"
+        " HAVING sum(leads) > 1 OR count(DISTINCT weight || terms) > 1 OR count(*) != count(DISTINCT part)"
     )
     for task, device, number, leads, weights, twice in rows:
         what = f"update {number} leads {leads} times, has {weights} weights and {twice} parts twice"
@@ -102,25 +103,27 @@ def _updates(db: sqlite3.Connection) -> Iterator[Breach]:
 
 def _batches(db: sqlite3.Connection) -> Iterator[Breach]:
     """A version is what its record says, and contributions of its batch are members of it."""
-    there: dict[tuple[str, int], set[record.Member]] = defaultdict(set)
+    there: dict[tuple[str, int], list[record.Member]] = defaultdict(list)
     rows = db.execute(
-        "SELECT task, batch, device, epoch, sequence, base_version, weight, leads FROM contribution"
+        "SELECT task, batch, device, epoch, sequence, number, base_version, weight, leads, terms FROM contribution"
         " WHERE batch IS NOT NULL"
     )
-    for task, batch, device, epoch, sequence, base, weight, leads in rows:
-        there[task, batch].add(record.Member(device, epoch, sequence, base, weight, bool(leads)))
+    for task, batch, device, epoch, sequence, number, base, weight, leads, terms in rows:
+        member = record.Member(device, epoch % 2**64, sequence, number, base, weight, bool(leads), json.loads(terms))
+        there[task, batch].append(member)
     newest: dict[str, int] = {}
     versions = db.execute(
         "SELECT task, number, batch, updates, frames, total_weight, record FROM version ORDER BY task, number"
     )
     for task, number, batch, updates, frames, total_weight, written in versions:
         newest[task] = number
-        members = record.decode(written)[0] if written is not None else []
-        weights = [member.weight for member in members if member.leads]
-        most = sum(member.weight for member in members)  # late parts weigh too, once for each update
-        if (len(weights), len(members)) != (updates, frames) or not sum(weights) <= total_weight <= most:
+        members = record.decode(written) if written is not None else []
+        weights = {(m.device, m.epoch, m.number): m.weight for m in members}  # late parts weigh too, once an update
+        found = (sum(m.leads for m in members), len(members), sum(weights.values()))
+        if found != (updates, frames, total_weight):
             yield Breach(f"task {task} version {number}", "its closing record says something else", REPORT)
-        if not there.pop((task, batch), set()) <= set(members):
+        told = {(member.device, member.epoch, member.sequence): member for member in members}
+        if any(told.get((m.device, m.epoch, m.sequence)) != m for m in there.pop((task, batch), ())):
             yield Breach(f"task {task} version {number}", "contributions of its batch are not in its record", REPORT)
     for task, batch in there:  # versions are thinned out with age, so that an old one may be gone
         if batch >= newest.get(task, 0):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from broker.ledger import digests
+from broker.ledger.sqlite import batches
 from broker.ledger.sqlite.admission import Epoch
 from edgeclient.wire.messages import Refusal
 
@@ -94,24 +95,10 @@ def forget_contributions(db: sqlite3.Connection, task: str, before_batch: int, b
     return len(rows)
 
 
-def forget_versions(db: sqlite3.Connection, task: str, keep: int, served: Iterable[str], limit: int = 64) -> list[str]:
-    """Drop old versions, `limit` at most, and return the digests that nothing names any more.
-
-    Args:
-        db: in a transaction.
-        task: task id.
-        keep: see `digests.kept`.
-        served: digests that devices may still fetch; they stay.
-        limit: at most so many versions.
-    """
-    versions = db.execute("SELECT number, digest FROM version WHERE task = ? ORDER BY number", (task,)).fetchall()
-    stay = set(served)
-    newest = versions[-1][0]
-    old = [
-        (number, digest) for number, digest in versions if not digests.kept(number, newest, keep) and digest not in stay
-    ]
-    old = old[:limit]
-    db.executemany("DELETE FROM version WHERE task = ? AND number = ?", [(task, number) for number, _ in old])
-    named = "SELECT 1 FROM version WHERE digest = ? UNION ALL SELECT 1 FROM task WHERE bundle = ?"
-    gone = sorted({digest for _, digest in old})
-    return [digest for digest in gone if not db.execute(named, (digest, digest)).fetchone()]
+def forget_versions(db: sqlite3.Connection, task: str, numbers: Iterable[int]) -> list[str]:
+    """See Ledger.forget_versions."""
+    which = [(task, number) for number in numbers]
+    found = "SELECT digest, state_digest FROM version WHERE task = ? AND number = ?"
+    gone = {digest for each in which for digest in db.execute(found, each).fetchone() or () if digest}
+    db.executemany("DELETE FROM version WHERE task = ? AND number = ?", which)
+    return sorted(gone - {digest for (digest,) in db.execute(batches.NAMED)})

@@ -52,4 +52,4 @@ def contributors(db: sqlite3.Connection, task: str, number: int) -> list[str]:
 
 
 def _devices(written: bytes) -> list[str]:
-    return sorted({member.device for member in record.decode(written)[0]})
+    return sorted({member.device for member in record.decode(written)})

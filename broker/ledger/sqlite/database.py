@@ -100,10 +100,11 @@ class Database:
         except sqlite3.DatabaseError as error:
             found = str(error)
         if found != "ok":
-            raise LedgerError(
-                f"{self.path} is damaged ({' '.join(found.split())}): move it away and restore a backup,"
-                " see edgebroker restore --help"
-            )
+            raise self._damaged(found)
+
+    def _damaged(self, found: str) -> LedgerError:
+        todo = "move it away and restore a backup, see edgebroker restore --help"
+        return LedgerError(f"{self.path} is damaged ({' '.join(found.split())}): {todo}")
 
     def _prepare(self, *, read_only: bool) -> None:
         try:
@@ -115,6 +116,8 @@ class Database:
         except sqlite3.OperationalError as error:
             raise LedgerError(f"{self.path} cannot be opened: {error}") from None
         except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_CORRUPT:
+                raise self._damaged(str(error)) from None
             raise LedgerError(f"{self.path} is not a ledger ({error}): restore a backup or move it away") from None
         newest = len(schema.MIGRATIONS)
         if version > newest:

@@ -118,7 +118,7 @@ def _update(db: sqlite3.Connection, task: str, device: str) -> Counted | None:
         " ORDER BY number DESC LIMIT ?",
         (task, _RECORDS),
     ):
-        bases = [member.base_version for member in record.decode(written)[0] if member.device == device]
+        bases = [member.base_version for member in record.decode(written) if member.device == device]
         if bases:
             return Counted(bases[-1], None, number, created)
     return None

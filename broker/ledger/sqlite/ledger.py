@@ -92,15 +92,14 @@ class SqliteLedger(Ledger):
         with self._moment() as db:
             return batches.pending(db, task)
 
-    def open_contributions(self, task: str, limit: int) -> list[Contribution]:
+    def open_contributions(self, task: str, limit: int, after: int = 0) -> list[Contribution]:
+        waiting = "batch IS NULL AND task = ? AND id > ? ORDER BY leads DESC, id LIMIT ?"
         with self._moment() as db:
-            return batches.contributions(db, "batch IS NULL AND task = ? ORDER BY leads DESC, id LIMIT ?", task, limit)
+            return batches.contributions(db, waiting, task, after, limit)
 
-    def close_batch(
-        self, task: str, members: Sequence[Contribution], version: Version, terms: Mapping[str, float] | None = None
-    ) -> None:
+    def close_batch(self, task: str, members: Sequence[Contribution], version: Version) -> None:
         with self._transaction() as db:
-            batches.close(db, task, members, version, terms or {})
+            batches.close(db, task, members, version)
             failpoint.hit("ledger.before-close")
         failpoint.hit("ledger.after-close")
 
@@ -117,15 +116,14 @@ class SqliteLedger(Ledger):
         with self._moment() as db:
             return batches.versions(db, task, last)
 
-    def add_metrics(self, task: str, number: int, metrics: dict[str, float]) -> None:
+    def add_metrics(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
         with self._transaction() as db:
-            db.execute(
-                "UPDATE version SET metrics = ? WHERE task = ? AND number = ?", (json.dumps(metrics), task, number)
-            )
+            written = json.dumps(dict(metrics))
+            db.execute("UPDATE version SET metrics = ? WHERE task = ? AND number = ?", (written, task, number))
 
     def digests(self) -> set[str]:
         with self._moment() as db:
-            return {digest for (digest,) in db.execute("SELECT digest FROM version UNION SELECT bundle FROM task")}
+            return {digest for (digest,) in db.execute(batches.NAMED)}
 
     def jump(self, now: float, only: str = "") -> None:
         with self._transaction() as db:
@@ -149,9 +147,9 @@ class SqliteLedger(Ledger):
         failpoint.hit("ledger.after-compact")
         return gone
 
-    def forget_versions(self, task: str, keep: int, served: Iterable[str]) -> list[str]:
+    def forget_versions(self, task: str, numbers: Iterable[int]) -> list[str]:
         with self._transaction() as db:
-            return compaction.forget_versions(db, task, keep, served)
+            return compaction.forget_versions(db, task, numbers)
 
     # The account
 

@@ -72,6 +72,7 @@ _TABLES: Final = (
         weight       INTEGER NOT NULL,   -- fixed then
         base_version INTEGER NOT NULL,
         num_examples INTEGER NOT NULL,
+        terms        TEXT NOT NULL,      -- what else was fixed with the weight: JSON, numbers by name
         received     REAL NOT NULL,
         batch        INTEGER,            -- NULL: waits for the next one
         body         BLOB                -- NULL: forgotten after its batch
@@ -91,8 +92,11 @@ _TABLES: Final = (
         frames       INTEGER NOT NULL,
         frame_bytes  INTEGER NOT NULL,
         total_weight INTEGER NOT NULL,
+        terms        TEXT NOT NULL,      -- what it depended on besides its members: JSON, numbers by name
+        state        TEXT NOT NULL,      -- of the server's optimiser after it: JSON, numbers by name
+        state_digest TEXT NOT NULL,      -- of the rest of that state in the registry; empty: there is none
         metrics      TEXT NOT NULL,      -- JSON
-        record       BLOB,               -- what its batch was, see record.py; NULL: no batch
+        record       BLOB,               -- who was in its batch, see record.py; NULL: no batch
         PRIMARY KEY (task, number)
     ) STRICT, WITHOUT ROWID
     """,

@@ -1,0 +1,86 @@
+"""`edgebroker serve`: the aggregator, with the MQTT broker and the page that its file asks for."""
+
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from broker.commands.options import CONFIG
+from broker.ledger.protocol import LedgerError
+from broker.monitor.mqtt_health import TOPICS
+from broker.monitor.watch import Watch
+from broker.page.serving import watching
+from broker.processes import children
+from broker.processes.embedded import EmbeddedBroker, monitoring_url
+from broker.service import Service
+from broker.settings import Aggregator
+from edgeclient.link.mqtt import Endpoint, Link
+from edgeclient.logs import output
+from edgeclient.settings import load
+
+
+@click.command("serve")
+@CONFIG
+@output.options
+def serve_command(config: Path, log_format: str, log_level: str) -> None:
+    """Aggregate all tasks of the ledger, until stopped.
+
+    CONFIG is a TOML file: where to keep ledger and models, and which MQTT broker to use or to start.
+
+    \b
+    Example broker.toml:
+      directory = "broker-data"
+      [embedded]                  # or [mqtt] with host and port of your own broker
+      host = "0.0.0.0"
+      port = 1883
+      [monitor]                   # web page, /metrics, /healthz and /readyz; http://127.0.0.1:9464 when left out
+      host = "0.0.0.0"            # for others than this machine ...
+      token_file = "operator.token"   # ... who then need this token
+    \b
+    Example:
+      edgebroker task add har watch-har.bundle --config broker.toml
+      edgebroker serve broker.toml
+    """
+    output.configure(log_format, log_level)
+    settings = load(config, Aggregator)
+    if not settings.ledger.exists():
+        raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
+    with ExitStack() as stack:
+        tend = None
+        if settings.embedded is not None:
+            wanted = settings.embedded
+            embedded = EmbeddedBroker(settings.directory / "mqtt", host=wanted.host, port=wanted.port)
+            tend, endpoint = stack.enter_context(embedded).tend, Endpoint(wanted.reached_at, embedded.port)
+        else:
+            assert settings.mqtt is not None
+            endpoint = Endpoint.of(settings.mqtt)
+        evaluators: list[subprocess.Popen[bytes]] = []
+        stack.callback(lambda: children.end_all(evaluators))
+
+        def spawn(command: list[str]) -> "subprocess.Popen[bytes]":
+            process = children.spawn(command, log=settings.directory / "evaluate.log", pipes=True)
+            evaluators.append(process)
+            return process
+
+        watch = stack.enter_context(watching(settings))
+        link = Link(endpoint, client_id_prefix="aggregator")
+        service = Service(settings, link, spawn, watch, tend, health=_health(settings, watch))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: service.stop())
+        click.echo(f"aggregating on {endpoint.url}, stop with Ctrl-C")
+        service.run()
+
+
+def _health(settings: Aggregator, watch: Watch) -> Sequence[str]:
+    """The watch hears of the MQTT broker: over HTTP from NATS, else from these topics."""
+    url = settings.monitor.nats_url if settings.monitor is not None else ""
+    if url:
+        watch.asks(lambda: url)
+    elif settings.embedded is not None:
+        watch.asks(lambda: monitoring_url(settings.directory / "mqtt"))
+    elif watch.listens:
+        return tuple(TOPICS)
+    return ()

@@ -1,0 +1,53 @@
+"""`edgebroker status`: what the ledger has counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from broker.commands.options import CONFIG, JSON
+from broker.commands.task import metrics_text
+from broker.ledger.opening import open_ledger
+from broker.settings import Aggregator
+from edgeclient.settings import load
+
+
+@click.command("status")
+@CONFIG
+@JSON
+def status_command(config: Path, *, as_json: bool) -> None:
+    """Show versions and what every device has contributed; works while `serve` runs.
+
+    \b
+    Example:
+      edgebroker status broker.toml --json
+    """
+    with open_ledger(load(config, Aggregator).ledger, read_only=True) as ledger:
+        tasks: list[dict[str, Any]] = []
+        for name, _, _ in ledger.tasks():
+            versions = ledger.versions(name)
+            counts, lost = ledger.frame_counts(name), ledger.lost_to_restore(name)
+            tasks.append(
+                {
+                    "task": name,
+                    "version": versions[-1].number,
+                    "metrics": versions[-1].metrics,
+                    "updates_waiting": ledger.pending(name).updates,
+                    "devices": {
+                        device: {"applied": applied, "refused": refused, "lost_to_restore": lost.get(device, 0)}
+                        for device, (applied, refused, _) in (dict.fromkeys(lost, (0, 0, 0)) | counts).items()
+                    },
+                }
+            )
+    if as_json:
+        click.echo(json.dumps({"tasks": tasks}))
+        return
+    for each in tasks:
+        click.echo(
+            f"task {each['task']}: version {each['version']}, {each['updates_waiting']} updates wait for the next"
+        )
+        click.echo(f"  {metrics_text(each['metrics'])}")
+        for device, count in each["devices"].items():
+            gap = f", {count['lost_to_restore']} lost to a restore" if count["lost_to_restore"] else ""
+            click.echo(f"  {device}: {count['applied']} frames applied, {count['refused']} refused{gap}")

@@ -1,0 +1,82 @@
+"""The next version of a task, as far as it has been added: follows the ledger, is made again from it after a start."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+from broker.aggregate.batch import MAX_FRAMES, Made, Member, Partial, Strategy, add, finish
+from broker.aggregate.optimisers import State
+from broker.ledger.protocol import Ledger
+from broker.ledger.rows import Contribution, Version
+from broker.registry.blobs import Blobs
+from edgeclient.bundle.layout import Layout
+from edgeclient.compress.arrays import F32
+from edgeclient.compress.update import SparseUpdate
+from edgeclient.wire import frame
+
+# Entries of frames that were just decoded, by their bytes: of one identity there may be two in a turn.
+Decoded: TypeAlias = Mapping[bytes, SparseUpdate]
+
+
+def add_all(
+    partial: Partial,
+    contributions: Iterable[Contribution],
+    layout: Layout,
+    strategy: Strategy,
+    decoded: Decoded | None = None,
+) -> None:
+    """Add what the ledger has counted; frames whose entries are not at hand are decoded."""
+    known = decoded or {}
+    for each in contributions:
+        entries = known.get(each.body)
+        if entries is None:
+            entries = frame.decode(each.body, layout.tensors).update
+        add(partial, Member(entries, (each.device, each.epoch, each.number), each.weight, each.terms), strategy)
+
+
+def state_of(version: Version, blobs: Blobs) -> State:
+    """Of the server's optimiser after this version."""
+    return State(version.state, blobs.get(version.state_digest) if version.state_digest else b"")
+
+
+class OpenBatch:
+    """What waits in the ledger for the next version of a task.
+
+    Args:
+        task: task id.
+        layout: of its parameters.
+    """
+
+    def __init__(self, task: str, layout: Layout) -> None:
+        self._task, self._layout = task, layout
+        self._members: list[Contribution] = []
+        self._partial: Partial | None = Partial.empty(layout.size)  # None: too many members for one batch
+
+    def follow(self, ledger: Ledger, strategy: Strategy, decoded: Decoded) -> None:
+        """Add what the ledger has admitted since the last time; all that waits, after a start.
+
+        Args:
+            ledger: what it has not admitted is not added, whatever was asked of it.
+            strategy: of the version.
+            decoded: the entries of its newest frames; the others are decoded here.
+        """
+        if self._partial is None:
+            return
+        newest = max((each.id for each in self._members), default=0)
+        found = ledger.open_contributions(self._task, MAX_FRAMES + 1, newest)
+        if len(self._members) + len(found) > MAX_FRAMES:
+            self._members, self._partial = [], None
+            return
+        add_all(self._partial, found, self._layout, strategy, decoded)
+        self._members += [replace(each, body=b"") for each in found]
+
+    def finish(
+        self, ledger: Ledger, strategy: Strategy, parameters: F32, state: State
+    ) -> tuple[list[Contribution], Made]:
+        """The members of the batch that closes now, at most 4,096, leading ones first; and what they are made into."""
+        self.follow(ledger, strategy, {})
+        members, partial = self._members, self._partial
+        if partial is None:
+            members, partial = ledger.open_contributions(self._task, MAX_FRAMES), Partial.empty(self._layout.size)
+            add_all(partial, members, self._layout, strategy)
+        return members, finish(strategy, parameters, state, partial)

@@ -1,0 +1,265 @@
+"""A task at work: its current version, the batch that waits, when that is due, and what is served."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from subprocess import Popen
+from typing import Final, Self
+
+from broker.aggregate.batch import Strategy
+from broker.aggregate.optimisers import Sgd, State
+from broker.aggregate.weight import weight
+from broker.intake.admissible import Terms, refusal
+from broker.intake.decode import FrameIn, Incoming, WithdrawIn
+from broker.ledger.protocol import Ledger
+from broker.ledger.rows import Admission, Entry, TaskRow, Version, Withdrawal
+from broker.monitor.watch import Watch
+from broker.publish import retained
+from broker.publish.publisher import CLEARED, Publisher
+from broker.registry.blobs import Blobs, RegistryError
+from broker.registry.evaluator import Evaluated, Evaluator
+from broker.registry.retention import outdated
+from broker.rounds.ages import Ages
+from broker.rounds.buffer import Buffer
+from broker.settings import Task
+from broker.task.batch import OpenBatch, state_of
+from edgeclient.bundle import archive
+from edgeclient.compress.arrays import F32
+from edgeclient.settings import structure
+from edgeclient.wire import frame
+from edgeclient.wire.announcement import VALUE_LIMIT, Announcement
+from edgeclient.wire.messages import Refusal
+
+# An update may be completed by late parts; its first one is remembered for so many versions at most.
+_REMEMBERED: Final = 4096
+
+
+class LiveTask:
+    """A task as ledger and registry have it.
+
+    Attributes:
+        name: task id.
+        settings: what it was added with.
+        bundle: how its bundle is served.
+        layout: of its parameters.
+        version: the current one.
+    """
+
+    def __init__(self, name: str, settings: Task, bundle_content: bytes, version: Version, parameters: F32) -> None:
+        self.name = name
+        self.settings = settings
+        self.bundle = retained.blob_of(sha256(bundle_content).hexdigest(), len(bundle_content))
+        self.layout = archive.decode(bundle_content).manifest.layout
+        self.version = version
+        self._parameters, self._state = parameters, State()
+        self._open = OpenBatch(name, self.layout)
+        self._ages = Ages()
+        self._evaluator: Evaluator | None = None
+        self._unwritten: list[Evaluated] = []
+        self._behind: bool | None = False  # None: that was dealt with, once a start
+
+    @classmethod
+    def load(cls, ledger: Ledger, blobs: Blobs, row: TaskRow) -> Self:
+        """From what they hold.
+
+        Raises:
+            ConfigError, RegistryError: the settings or the contents cannot be used.
+        """
+        settings = structure(row.settings, Task, where=f"settings of task {row.name}")
+        (version,) = ledger.versions(row.name, last=1)
+        task = cls(row.name, settings, blobs.get(row.bundle), version, blobs.parameters(version.digest))
+        task._state = state_of(version, blobs)
+        return task
+
+    # What devices say → what the ledger is asked
+
+    def asked(self, said: Incoming) -> list[Entry | Withdrawal]:
+        """What a message asks of the ledger, judged by the terms of this moment."""
+        match said:
+            case FrameIn():
+                return [self._entry(said)]
+            case WithdrawIn(task, device, wish):
+                return [Withdrawal(task, device, wish.epoch, *each) for each in wish.frames]
+        return []
+
+    def _entry(self, said: FrameIn) -> Entry:
+        made = said.frame
+        policy = self.settings.policy
+        terms = Terms(self.layout.tag, self.layout.size, self.version.number, policy.max_staleness, VALUE_LIMIT)
+        return Entry(
+            task=said.task,
+            device=said.device,
+            epoch=made.epoch,
+            sequence=made.sequence,
+            digest=frame.digest(said.body),
+            number=made.number,
+            part=made.part,
+            parts=made.parts,
+            base_version=made.base_version,
+            num_examples=made.num_examples,
+            weight=weight(made.num_examples, max(0, self.version.number - made.base_version)),
+            refusal=refusal(made, frame.address(said.task, said.device), terms),
+            body=said.body,
+        )
+
+    # Contributions → batch → parameters → version
+
+    @property
+    def strategy(self) -> Strategy:
+        """How a batch becomes a version."""
+        return Strategy(Sgd(self.settings.learning_rate))
+
+    def follow(self, ledger: Ledger, read: Sequence[Incoming]) -> None:
+        """Add to the next version what the ledger has admitted of what was read."""
+        decoded = {
+            said.body: said.frame.update for said in read if isinstance(said, FrameIn) and said.task == self.name
+        }
+        if decoded:
+            self._open.follow(ledger, self.strategy, decoded)
+
+    def wait_s(self, ledger: Ledger, watch: Watch) -> float | None:
+        """Seconds until the batch closes; None while nothing waits."""
+        pending, wall, now = ledger.pending(self.name), time.time(), time.monotonic()
+
+        def steady(name: str, mark: float) -> float:
+            return now - self._ages.of(name, mark, wall_s=wall, steady_s=now)
+
+        opened_s = None if pending.opened_s is None else steady("batch", pending.opened_s)
+        watch.waits(self.name, pending.updates, 0.0 if opened_s is None else now - opened_s)
+        return Buffer(self.settings.goal, self.settings.deadline_s, self.settings.min_interval_s).wait_s(
+            updates=pending.updates,
+            opened_s=opened_s,
+            last_s=steady("version", self.version.created_s) if self.version.number else -math.inf,
+            now=now,
+        )
+
+    def close_batch(self, ledger: Ledger, blobs: Blobs) -> None:
+        """The batch that waits becomes the current version: parameters into the registry, then ONE transaction."""
+        members, made = self._open.finish(ledger, self.strategy, self._parameters, self._state)
+        number = self.version.number + 1
+        version = Version(
+            number,
+            blobs.put_parameters(made.parameters),
+            batch=number,
+            created_s=time.time(),
+            updates=sum(each.leads for each in members),
+            frames=len(members),
+            total_weight=made.total_weight,
+            terms=made.terms,
+            state=made.state.numbers,
+            state_digest=blobs.put(made.state.content) if made.state.content else "",
+        )
+        ledger.close_batch(self.name, members, version)
+        self.version, self._parameters, self._state = version, made.parameters, made.state
+        self._open = OpenBatch(self.name, self.layout)
+
+    def note_lost(self, ledger: Ledger, frames: int) -> None:
+        """A device has settled frames that the ledger has never seen; after a restore that is no news."""
+        if not any(each.batch is None and each.number for each in ledger.versions(self.name)):
+            self._note_behind(frames)
+
+    def note_ahead(self, asked: Sequence[Entry | Withdrawal], admissions: Sequence[Admission]) -> None:
+        """Devices may have trained from a version that the ledger does not know."""
+        for each, admission in zip(asked, admissions, strict=True):
+            if admission.refusal is Refusal.FUTURE and isinstance(each, Entry) and each.task == self.name:
+                self._note_behind(each.base_version - self.version.number)
+
+    def _note_behind(self, more: int) -> None:
+        """As many as may have come since the last version (Ledger.jump): an older ledger was put back.
+
+        Whoever claims more is lying.
+        """
+        if self._behind is False:
+            self._behind = 0 < more <= 1000 + max(0.0, time.time() - self.version.created_s)
+
+    def catch_up(self, ledger: Ledger) -> bool:
+        """A ledger that was put back by hand continues like a restored one, once a start (LEDGER.md, 5).
+
+        Otherwise the fleet would wait for ever: devices take no version that is older than what they have.
+        """
+        if not self._behind:
+            return False
+        ledger.jump(time.time(), self.name)
+        (self.version,) = ledger.versions(self.name, last=1)
+        self._behind = None
+        return True
+
+    # Version → evaluation, retention, fleet
+
+    def evaluate(
+        self, ledger: Ledger, blobs: Blobs, spawn: Callable[[list[str]], "Popen[bytes]"], wake: Callable[[], None]
+    ) -> None:
+        """Have all versions evaluated from now on that are not yet, if the task asks for it."""
+        if self.settings.evaluation:
+            path = blobs.path(self.bundle.digest)
+            self._evaluator = Evaluator(path, self.settings.evaluation, spawn, wake)
+            for version in ledger.versions(self.name):
+                if not version.metrics:
+                    self._evaluator.submit(version.number, blobs.path(version.digest))
+
+    def submit(self, blobs: Blobs) -> None:
+        """Have the current version evaluated."""
+        if self._evaluator is not None:
+            self._evaluator.submit(self.version.number, blobs.path(self.version.digest))
+
+    def evaluated(self, ledger: Ledger) -> Iterator[Evaluated]:
+        """What the evaluator has found; each is in the ledger when it comes."""
+        if self._evaluator is not None:
+            self._unwritten += self._evaluator.results()
+        while self._unwritten:
+            found = self._unwritten[0]
+            ledger.add_metrics(self.name, found.version, found.metrics)
+            del self._unwritten[0]
+            yield found
+
+    def tidy(self, ledger: Ledger, blobs: Blobs) -> None:
+        """A bounded step towards a ledger and a registry that do not grow."""
+        settings, number, before_batch = self.settings, self.version.number, 0
+        if settings.keep_frames_of_versions >= 0:
+            before_batch = number - settings.keep_frames_of_versions
+            ledger.forget_bodies(self.name, before_batch)
+            stay, _ = self.served(ledger)
+            there = [(each.number, each.digest) for each in ledger.versions(self.name)]
+            for digest in ledger.forget_versions(self.name, outdated(there, settings.keep_versions, stay)):
+                blobs.remove(digest)
+        before_base = number - min(settings.policy.max_staleness, _REMEMBERED)
+        ledger.compact(self.name, before_batch=before_batch, before_base=before_base)
+
+    def publish(self, ledger: Ledger, blobs: Blobs, publisher: Publisher) -> None:
+        """The current version, and away with those that are served no longer."""
+        _, go = self.served(ledger, CLEARED + retained.KEEP_VERSIONS)
+        publisher.version(self.announcement(publisher.service), blobs.get(self.version.digest), go)
+
+    def publish_all(self, ledger: Ledger, blobs: Blobs, publisher: Publisher) -> Iterator[RegistryError]:
+        """Everything that is served; contents that cannot be are told, and who needs one of them waits."""
+        stay, go = self.served(ledger)
+        publisher.begin(self.name, go)
+        for digest in (self.bundle.digest, *stay):
+            try:
+                publisher.blob(self.name, digest, blobs.get(digest))
+            except RegistryError as error:
+                yield error
+        self.publish(ledger, blobs, publisher)
+
+    def announcement(self, service: str) -> Announcement:
+        """Of the current version, by this start of the aggregator."""
+        return Announcement(
+            task=self.name,
+            version=self.version.number,
+            service=service,
+            parameters=retained.blob_of(self.version.digest, 4 * self.layout.size),
+            bundle=self.bundle,
+            layout=self.layout.digest,
+            size=self.layout.size,
+            policy=self.settings.policy,
+        )
+
+    def served(self, ledger: Ledger, last: int | None = None) -> tuple[list[str], list[str]]:
+        """Digests that stay on the broker, and older ones that may go, of all versions or the last few.
+
+        A version whose time lies ahead, since the clock was set back, is taken for an old one.
+        """
+        now = time.time()
+        versions = ledger.versions(self.name, last)
+        return retained.served([(v.digest, v.created_s if v.created_s <= now else 0.0) for v in versions], now)

@@ -1,0 +1,95 @@
+"""What happens at the aggregator, told to people: the watch that looks on, and the log."""
+
+import logging
+from collections.abc import Sequence
+
+from broker.intake.complaints import Complaints
+from broker.intake.decode import FrameIn, Incoming, Rejected
+from broker.intake.reading import SHARE
+from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
+from broker.monitor.watch import Watch
+from broker.registry.evaluator import Evaluated
+from broker.task.live import LiveTask
+from edgeclient.logs.fields import identity
+
+_LOG = logging.getLogger(__name__)
+
+
+class Teller:
+    """Tells a watch and the log; decides nothing.
+
+    Attributes:
+        watch: who looks on.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self._complaints = Complaints()
+
+    def complain(self, device: str, reason: str, detail: str) -> None:
+        """A log line about a device or a task, at most twice a minute."""
+        self._complaints.tell(device, reason, detail)
+
+    def begins(self, task: LiveTask) -> None:
+        """A task is served."""
+        self.watch.task(task.name, 4 * task.layout.size)
+        self.watch.version(task.name, task.version.number, task.version.created_s)
+        self.watch.evaluated(task.name, task.version.number, task.version.metrics)
+
+    def counted(
+        self,
+        read: Sequence[Incoming],
+        asked: Sequence[Entry | Withdrawal],
+        admissions: Sequence[Admission],
+        seconds: float,
+    ) -> None:
+        """Messages have been read, and the ledger has answered what they asked, within so long."""
+        for said in read:
+            match said:
+                case Rejected(device, reason, detail):
+                    if reason != SHARE:
+                        self.watch.rejected(reason)
+                        detail = f"dropped bytes: {detail}"
+                    self.complain(device, reason, detail)
+                case FrameIn(task, device, _, frame):
+                    self.watch.kept(task, device, frame.update.indices.size * frame.parts)
+        if asked:
+            self.watch.committed(seconds)
+        for each, admission in zip(asked, admissions, strict=True):
+            self._admitted(each, admission)
+
+    def lost(self, device: str, frames: int) -> None:
+        """A device has settled frames that this ledger has never seen."""
+        self.watch.lost(frames)
+        told = "are unknown to this ledger: the backup that was restored is older; what they carried is lost"
+        self.complain(device, "lost-to-restore", f"{frames} frames that it has settled {told}")
+
+    def _admitted(self, asked: Entry | Withdrawal, admission: Admission) -> None:
+        reason = "" if admission.refusal is None else admission.refusal.reason
+        self.watch.answered(asked.task, admission.verdict, reason)
+        if isinstance(asked, Entry) and admission.verdict is Verdict.APPLIED:
+            self.watch.applied(asked.task, len(asked.body), asked.parts, asked.base_version)
+        if _LOG.isEnabledFor(logging.DEBUG):
+            fields = identity(
+                asked.task, asked.device, asked.epoch, asked.sequence, verdict=admission.verdict.value, reason=reason
+            )
+            _LOG.debug("frame %d %s", asked.sequence, admission.verdict, extra=fields)
+        if reason:
+            self.complain(asked.device, reason, f"frame {asked.sequence} is not counted: {reason}")
+
+    def caught_up(self, task: LiveTask, was: int) -> None:
+        """A task goes on above what the fleet knows."""
+        told = f"the fleet knows newer versions than {was}: an older ledger was put back; what came after it is lost"
+        self.complain(task.name, "older-ledger", f"{told}, and the task continues as version {task.version.number}")
+
+    def closed(self, task: LiveTask) -> None:
+        """What waited has become a version."""
+        version = task.version
+        self.watch.closed(task.name)
+        self.watch.version(task.name, version.number, version.created_s)
+        fields = {"task": task.name, "version": version.number}
+        _LOG.info("task %s: version %d from %d updates", task.name, version.number, version.updates, extra=fields)
+
+    def evaluated(self, task: LiveTask, found: Evaluated) -> None:
+        """It is known what a version is worth."""
+        self.watch.evaluated(task.name, found.version, found.metrics)

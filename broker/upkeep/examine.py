@@ -1,0 +1,48 @@
+"""Whether ledger and registry are as promised, and how large they are; works while the aggregator runs."""
+
+from typing import Any
+
+from broker.ledger.opening import open_ledger
+from broker.ledger.views import REPORT, Breach
+from broker.registry.blobs import Blobs, RegistryError
+from broker.settings import Aggregator
+from broker.upkeep.remake import remade
+from edgeclient.wire.errors import WireError
+
+
+def examine(settings: Aggregator) -> tuple[list[Breach], int]:
+    """Everything that is wrong with ledger and registry, and how many versions came out bit for bit when made again."""
+    with open_ledger(settings.ledger, read_only=True) as ledger:
+        found = ledger.check()
+    if any(each.where == str(settings.ledger) for each in found):
+        return found, 0
+    blobs, again = Blobs(settings.registry), 0
+    with open_ledger(settings.ledger, read_only=True) as ledger:
+        for digest in sorted(ledger.digests()):
+            try:
+                blobs.get(digest)
+            except RegistryError as error:
+                if digest in ledger.digests():  # else the aggregator has dropped the version meanwhile
+                    path = blobs.path(digest)
+                    what = str(error).removeprefix(str(path)).lstrip(": ")
+                    found.append(Breach(str(path), what, "copy it from a backup's registry"))
+        for task in ledger.tasks():
+            try:
+                for version, same in remade(ledger, blobs, task):
+                    again += same
+                    if not same:
+                        what = "made again from its batch it has other parameters"
+                        found.append(Breach(f"task {task.name} version {version}", what, REPORT))
+            except RegistryError:
+                continue  # found above
+            except (WireError, ValueError) as error:
+                found.append(Breach(f"task {task.name}", f"a frame cannot be added again: {error}", REPORT))
+    return found, again
+
+
+def size(settings: Aggregator) -> dict[str, Any]:
+    """Bytes and rows of the ledger, contents and bytes of the registry, and versions kept of each task."""
+    with open_ledger(settings.ledger, read_only=True) as ledger:
+        contents, total = Blobs(settings.registry).size()
+        kept = {task.name: len(ledger.versions(task.name)) for task in ledger.tasks()}
+        return {**ledger.size(), "registry_contents": contents, "registry_bytes": total, "versions_kept": kept}

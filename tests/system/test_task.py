@@ -1,0 +1,123 @@
+"""A task in memory: what it has added of the next version is what the ledger has admitted, however it came to it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from unittest import mock
+
+import fleet
+import pytest
+
+from broker.aggregate.optimisers import State
+from broker.intake.decode import FrameIn, Incoming
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger, LedgerError
+from broker.ledger.rows import Entry, Version
+from broker.registry.blobs import Blobs
+from broker.settings import Aggregator, Task
+from broker.task import batch as module
+from broker.task.batch import OpenBatch
+from broker.task.live import LiveTask
+from broker.task.new import add_task
+from broker.upkeep.remake import remade
+from edgeclient.settings import Mqtt
+from edgeclient.wire import frame
+
+
+class World:
+    """A ledger, a registry and the task t."""
+
+    def __init__(self, ledger: Ledger, blobs: Blobs) -> None:
+        self.ledger, self.blobs = ledger, blobs
+
+    def load(self) -> LiveTask:
+        (row,) = self.ledger.tasks()
+        return LiveTask.load(self.ledger, self.blobs, row)
+
+    def admit(self, entries: Sequence[Entry]) -> list[Incoming]:
+        """What was read, once the ledger has it."""
+        self.ledger.admit(entries, 1.0)
+        return read(entries)
+
+    def close(self, task: LiveTask) -> Version:
+        task.close_batch(self.ledger, self.blobs)
+        return task.version
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    settings = Aggregator(directory=tmp_path, mqtt=Mqtt())
+    add_task(settings, "t", fleet.BUNDLE, Task())
+    with open_ledger(settings.ledger) as ledger:
+        yield World(ledger, Blobs(settings.registry))
+        assert ledger.check() == []
+
+
+def read(entries: Sequence[Entry]) -> list[Incoming]:
+    return [FrameIn("t", "d", each.body, frame.decode(each.body, fleet.LAYOUT.tensors)) for each in entries]
+
+
+def entry(sequence: int, *, number: int | None = None, part: int = 0, parts: int = 1, weight: int = 256) -> Entry:
+    body = fleet.make_frame("t", "d", epoch=7, sequence=sequence, seed=sequence)
+    update = sequence if number is None else number
+    return Entry("t", "d", 7, sequence, frame.digest(body), update, part, parts, 0, 100, weight, None, body)
+
+
+def test_added_when_admitted_or_made_again_after_a_restart_it_is_the_same(world: World) -> None:
+    task = world.load()
+    for first in range(0, 6, 2):
+        said = world.admit([entry(first), entry(first + 1)])
+        with mock.patch.object(frame, "decode", side_effect=AssertionError("decoded at its admission")):
+            task.follow(world.ledger, said)
+    _, again = open_of(world.load()).finish(world.ledger, task.strategy, fleet.START, State())
+    with mock.patch.object(frame, "decode", side_effect=AssertionError("decoded at its admission")):
+        made = world.close(task)
+    assert sha256(again.parameters.astype("<f4").tobytes()).hexdigest() == made.digest
+    assert (again.total_weight, again.terms) == (made.total_weight, made.terms)
+    (row,) = world.ledger.tasks()
+    assert list(remade(world.ledger, world.blobs, row)) == [(1, True)]
+    assert world.load().version == task.version
+
+
+def open_of(task: LiveTask) -> OpenBatch:
+    return task._open
+
+
+def test_nothing_remains_of_an_admission_that_failed(world: World) -> None:
+    task, quiet = world.load(), world.load()
+    task.follow(world.ledger, world.admit([entry(0)]))
+    bad = replace(entry(2), digest="text")  # type: ignore[arg-type]  # a strict table refuses it
+    with pytest.raises(LedgerError):
+        world.admit([entry(1), bad])
+    task.follow(world.ledger, read([entry(1), entry(2)]))
+    sums = [open_of(each).finish(world.ledger, each.strategy, fleet.START, State())[1] for each in (task, quiet)]
+    assert sums[0].parameters.tobytes() == sums[1].parameters.tobytes()
+    task.follow(world.ledger, world.admit([entry(1)]))
+    assert world.close(task).frames == 2
+
+
+def test_of_two_frames_of_one_identity_the_admitted_one_is_added(world: World) -> None:
+    task = world.load()
+    other = replace(entry(0), body=fleet.make_frame("t", "d", epoch=7, sequence=0, seed=99), digest=b"another!")
+    task.follow(world.ledger, world.admit([entry(0), other]))
+    world.close(task)
+    (row,) = world.ledger.tasks()
+    assert list(remade(world.ledger, world.blobs, row)) == [(1, True)]
+
+
+def test_more_frames_than_a_batch_may_have_wait_for_the_next_and_leading_ones_come_first(world: World) -> None:
+    with mock.patch.object(module, "MAX_FRAMES", 3):
+        task = world.load()
+        for part in range(3):
+            task.follow(world.ledger, world.admit([entry(part, number=0, part=part, parts=3, weight=512)]))
+        task.follow(world.ledger, world.admit([entry(sequence) for sequence in (3, 4)]))
+        first = world.close(task)
+        assert (first.updates, first.frames, first.total_weight) == (3, 3, 512 + 2 * 256)
+        task.follow(world.ledger, world.admit([entry(5)]))
+        second = world.close(task)
+        assert (second.updates, second.frames, second.total_weight) == (1, 3, 512 + 256)
+        assert world.ledger.pending("t").frames == 0
+    (row,) = world.ledger.tasks()
+    assert [same for _, same in remade(world.ledger, world.blobs, row)] == [True, True]
+    assert second.digest != first.digest
