@@ -13,7 +13,7 @@ from typing import Final
 from broker.intake.decode import HelloIn, Rejected
 from broker.intake.reading import Reading
 from broker.ledger import receipts
-from broker.ledger.lock import Lock
+from broker.ledger.lock import AggregatorLock
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import LedgerUnavailable
 from broker.monitor.watch import Watch
@@ -63,7 +63,7 @@ class Service:
         tend: Callable[[], None] | None = None,
         health: Sequence[str] = (),
     ) -> None:
-        self._lock = Lock(settings.ledger)
+        self._lock = AggregatorLock(settings.ledger)
         self._ledger = open_ledger(settings.ledger)
         self._ledger.check_pages()
         self._blobs = Blobs(settings.registry)

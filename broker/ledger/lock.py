@@ -9,7 +9,7 @@ from typing import Self
 from broker.ledger.protocol import LedgerError
 
 
-class Lock:
+class AggregatorLock:
     """An exclusive lock on a file beside the ledger, held until closed or until the process ends.
 
     Raises:

@@ -50,6 +50,7 @@ class OpenBatch:
     def __init__(self, task: str, layout: Layout) -> None:
         self._task, self._layout = task, layout
         self._members: list[Contribution] = []
+        self._newest = 0  # of their ids
         self._partial: Partial | None = Partial.empty(layout.size)  # None: too many members for one batch
 
     def follow(self, ledger: Ledger, strategy: Strategy, decoded: Decoded) -> None:
@@ -62,13 +63,13 @@ class OpenBatch:
         """
         if self._partial is None:
             return
-        newest = max((each.id for each in self._members), default=0)
-        found = ledger.open_contributions(self._task, MAX_FRAMES + 1, newest)
+        found = ledger.open_contributions(self._task, MAX_FRAMES + 1, self._newest)
         if len(self._members) + len(found) > MAX_FRAMES:
             self._members, self._partial = [], None
             return
         add_all(self._partial, found, self._layout, strategy, decoded)
         self._members += [replace(each, body=b"") for each in found]
+        self._newest = max([self._newest, *(each.id for each in found)])
 
     def finish(
         self, ledger: Ledger, strategy: Strategy, parameters: F32, state: State

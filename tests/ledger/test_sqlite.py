@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ledgers import EPOCH, INTERRUPTED, admitted, entry, version
 
-from broker.ledger.lock import Lock
+from broker.ledger.lock import AggregatorLock
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import LedgerError, LedgerUnavailable
 from broker.ledger.rows import Admission, Verdict
@@ -112,9 +112,9 @@ def test_a_full_disk_writes_nothing_and_passes(ledger: SqliteLedger) -> None:
 
 
 def test_one_aggregator_at_a_time(tmp_path: Path) -> None:
-    with Lock(tmp_path / "ledger.db"), pytest.raises(LedgerError, match="in use by another edgebroker"):
-        Lock(tmp_path / "ledger.db")
-    Lock(tmp_path / "ledger.db").close()
+    with AggregatorLock(tmp_path / "ledger.db"), pytest.raises(LedgerError, match="in use by another edgebroker"):
+        AggregatorLock(tmp_path / "ledger.db")
+    AggregatorLock(tmp_path / "ledger.db").close()
 
 
 def test_every_crash_point_is_examined() -> None:

@@ -1,14 +1,12 @@
 """`--crashes N`: the real stores and state machines, killed at named crash points in forked children.
 
-A world is two devices, an aggregator and a network. One of the three lives at a time: a forked child opens its store,
-hears what the network has for it, works through some seconds of a simulated clock, and dies by SIGKILL at a crash
-point that was drawn, or at the end. The network delays, doubles, reorders and drops. In the end everybody lives
-undisturbed until nothing is under way, and the accounts are compared.
+One of the three of a world lives at a time: a forked child opens its store, hears what the network has for it, works
+through some seconds of a simulated clock, and dies by SIGKILL at a crash point that was drawn, or at the end. At last
+everybody lives undisturbed until nothing is under way, and the accounts are compared.
 """
 
 import logging
 import os
-import random
 import re
 import shutil
 import signal
@@ -17,10 +15,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -29,93 +26,24 @@ import broker
 import edgeclient
 from broker.ledger.opening import open_ledger
 from broker.registry.blobs import Blobs
-from broker.settings import Aggregator, Embedded, Task
-from broker.task.new import add_task
 from broker.upkeep import accounts, remake
 from edgeclient import failpoint
-from edgeclient.settings import Device, load
-from edgeclient.wire.announcement import Policy
 from tools.chaos import lives
-from tools.chaos.lives import BUNDLE, TASK, Said
+from tools.chaos.lives import TASK, Said
+from tools.chaos.world import NAMES, World, begun
 
 SABOTAGE: Final = ("drop", "double", "residual", "tombstone")
-NAMES: Final = ("a", "b")
 _WORLD: Final = 250  # crashes
 _HEAD: Final = struct.Struct("<?HI")
 _LIFE_S: Final = 20.0
 _YEAR_S: Final = 31_557_600.0
 _DRAIN_LIVES: Final = 60
-_DEVICE: Final = """
-device = "{name}"
-task = "{task}"
-directory = "{name}"
-audit = true
-[data]
-source = "tools.chaos.lives:nothing"
-[upload]
-values = "float32"
-max_frame_bytes = 256
-max_outbox_bytes = 2500
-[training]
-max_density = 1.0
-accel = "auto"
-[conditions]
-preset = "eager"
-min_free_disk_bytes = 0
-max_written_bytes_per_day = 0
-"""
 
 
 def points(*packages: Any) -> list[str]:
     """Every crash point of these packages' sources."""
     text = "".join(path.read_text() for each in packages for path in Path(each.__file__).parent.rglob("*.py"))
     return sorted(set(re.findall(r'failpoint\.hit\("([^"]+)"\)', text)))
-
-
-@dataclass(slots=True)
-class World:
-    """Three stores, and what is on the way between them."""
-
-    folder: Path
-    seed: int
-    sabotage: str | None
-    rng: random.Random
-    clock_s: float = 1e9
-    retained: dict[str, bytes] = field(default_factory=dict)
-    up: deque[Said] = field(default_factory=deque)
-    down: dict[str, deque[Said]] = field(default_factory=lambda: {name: deque() for name in NAMES})
-    late: list[tuple[int, Said]] = field(default_factory=list)
-    killed: Counter[str] = field(default_factory=Counter)
-    devices: dict[str, Device] = field(default_factory=dict)
-    lives: int = 0
-    sent_bytes: int = 0
-    delivered: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def settings(self) -> Aggregator:
-        """Of the aggregator."""
-        return Aggregator(directory=self.folder / "aggregator", embedded=Embedded())
-
-    def config(self, name: str) -> Path:
-        """Of a device."""
-        return self.folder / f"{name}.toml"
-
-
-def begun(folder: Path, seed: int, sabotage: str | None) -> World:
-    """A new world."""
-    world = World(folder, seed, sabotage, random.Random(seed))  # noqa: S311 (a simulation)
-    policy = Policy(density=0.15, max_staleness=2)
-    add_task(
-        world.settings,
-        TASK,
-        BUNDLE,
-        Task(goal=2, deadline_s=30, min_interval_s=0, keep_frames_of_versions=-1, policy=policy),
-    )
-    for name in NAMES:
-        world.config(name).write_text(_DEVICE.format(name=name, task=TASK))
-        world.devices[name] = load(world.config(name), Device)
-    lives.warm_up()
-    return world
 
 
 def run_world(seed: int, crashes: int, sabotage: str | None) -> dict[str, Any]:
@@ -147,7 +75,7 @@ def live(world: World, who: str, kills: dict[str, str] | None = None, *, calm: b
     """One life; `kills` are crash points and their actions, `calm` a perfect network and no new versions."""
     world.lives += 1
     inbox = world.up if who == "aggregator" else world.down[who]
-    script = list(inbox) if calm else _drawn(world, inbox)
+    script = list(inbox) if calm else world.drawn(inbox)
     if calm:
         inbox.clear()
     actions = {"sabotage." + world.sabotage: "on"} if world.sabotage else {}
@@ -166,7 +94,7 @@ def live(world: World, who: str, kills: dict[str, str] | None = None, *, calm: b
             if said.topic == lives.DEATH:
                 place = said.payload
             else:
-                _spread(world, retain, said)
+                world.spread(said, retain=retain)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         world.killed[place.decode()] += 1
@@ -199,49 +127,6 @@ def _be_child(
         os._exit(code)
 
 
-def _drawn(world: World, inbox: deque[Said]) -> list[Said]:
-    """What arrives in this life: some is late, some comes twice, some never, and in any order."""
-    script: list[Said] = []
-    if inbox is world.up:
-        # A broker that comes back with what everybody has forgotten: copies after many lives.
-        world.late += [(world.lives + world.rng.randint(3, 20), said) for said in inbox if world.rng.random() < 0.3]
-        inbox += _due(world, world.lives)
-    for _ in range(len(inbox)):
-        said, fate = inbox.popleft(), world.rng.random()
-        if fate < 0.15:
-            world.delivered["dropped"] += 1
-        elif fate < 0.4:
-            world.delivered["delayed"] += 1
-            inbox.append(said)
-        else:
-            script.append(said)
-            if fate < 0.6:
-                world.delivered["doubled"] += 1
-                world.rng.choice([inbox, script]).append(said)
-    world.delivered["delivered"] += len(script)
-    world.rng.shuffle(script)
-    return script
-
-
-def _due(world: World, life: int) -> list[Said]:
-    due = [said for at, said in world.late if at <= life]
-    world.late = [(at, said) for at, said in world.late if at > life]
-    world.delivered["late"] += len(due)
-    return due
-
-
-def _spread(world: World, retain: bool, said: Said) -> None:
-    if retain:
-        world.retained[said.topic] = said.payload
-        return
-    kind, *rest = said.topic.split("/")[3:]
-    if kind == "up":
-        world.sent_bytes += len(said.payload)
-        world.up.append(said)
-    elif kind == "down":
-        world.down[rest[0]].append(said)
-
-
 def _die(writer: int, name: str) -> None:
     """Say where, so that the campaign can count, and die as at any crash point."""
     _tell(writer, retain=False, said=Said(lives.DEATH, name.encode()))
@@ -269,7 +154,7 @@ def _heard(stream: Any) -> Iterator[tuple[bool, Said]]:
 
 def drain(world: World) -> None:
     """A perfect network and no kills, until nothing is under way."""
-    world.up += _due(world, 1 << 62)
+    world.up += world.due(1 << 62)
     for _ in range(_DRAIN_LIVES):
         live(world, "aggregator", calm=True)
         for name in NAMES:
