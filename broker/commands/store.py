@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from broker.commands.options import CONFIG_OPTION, JSON
-from broker.ledger.protocol import LedgerError
 from broker.settings import Aggregator
 from broker.upkeep import backup as copies
 from broker.upkeep import examine
@@ -27,7 +26,7 @@ def backup(config: Path, folder: Path) -> None:
     Example:
       edgebroker backup --config broker.toml /backups/2026-11-25
     """
-    settings = _there(config)
+    settings = load(config, Aggregator)
     written = copies.backup(settings, folder)
     click.echo(f"{written / 1e6:.1f} MB in {folder}; back up {config} with it")
 
@@ -76,7 +75,7 @@ def check(config: Path, *, as_json: bool) -> None:
     Example:
       edgebroker ledger check --config broker.toml --json
     """
-    found, remade = examine.examine(_there(config))
+    found, remade = examine.examine(load(config, Aggregator))
     if as_json:
         click.echo(json.dumps({"findings": [asdict(each) for each in found], "versions_remade": remade}))
     else:
@@ -97,16 +96,9 @@ def size(config: Path, *, as_json: bool) -> None:
     Example:
       edgebroker ledger size --config broker.toml --json
     """
-    measured = examine.size(_there(config))
+    measured = examine.size(load(config, Aggregator))
     if as_json:
         click.echo(json.dumps(measured))
         return
     for name, value in measured.items():
         click.echo(f"{name}: {value}")
-
-
-def _there(config: Path) -> Aggregator:
-    settings = load(config, Aggregator)
-    if not settings.ledger.exists():
-        raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
-    return settings

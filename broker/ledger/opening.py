@@ -23,5 +23,7 @@ def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
         []
     """
     if read_only and not path.exists():
-        raise LedgerError(f"{path} does not exist: nothing was counted here yet; see edgebroker task add --help")
+        raise LedgerError(
+            f"{path} does not exist: nothing was counted here yet: add a task first, see edgebroker task add --help"
+        )
     return SqliteLedger(path, read_only=read_only)
