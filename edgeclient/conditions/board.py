@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeclient.conditions.network import Network, default_route, metered
-from edgeclient.conditions.readings import Commands, folders, integer, number, text
+from edgeclient.conditions.readings import Commands, folders, integer, searched, text
 
 # get_throttled: under-voltage, frequency capped, throttled, soft temperature limit, at this moment.
 _THROTTLED_NOW: Final = 0xF
@@ -75,12 +75,14 @@ class Board:
         """The conditions now; a board without a power supply entry is on mains."""
         battery = self._phone_battery() or self._battery()
         network, interface = default_route(self._root)
+        load = searched(self._root / "proc/loadavg", r"^([0-9]+\.?[0-9]*)(?!\S)")
+        free_kib = searched(self._root / "proc/meminfo", r"^MemAvailable: *([0-9]+) kB$")
         return Observed(
             on_battery=battery[0],
             battery_percent=battery[1],
-            load_per_core=self._load_per_core(),
-            free_bytes=self._free_bytes(),
-            pressure=self._pressure(),
+            load_per_core=None if load is None else load / (os.cpu_count() or 1),
+            free_bytes=None if free_kib is None else int(free_kib) << 10,
+            pressure=searched(self._root / "proc/pressure/cpu", r"^some .*?avg10=([0-9]+\.?[0-9]*)(?!\S)"),
             temperature_c=self._temperature_c(),
             battery_temperature_c=battery[2],
             throttled=self._throttled(),
@@ -99,9 +101,9 @@ class Board:
             if text(supply / "type") == "Battery" and text(supply / "scope") != "Device":
                 status = text(supply / "status")
                 on_battery = None if status in {None, "Unknown"} else status == "Discharging"
-                capacity = text(supply / "capacity")
-                percent = min(100, int(capacity)) if capacity is not None and capacity.isdecimal() else None
-                tenths = number(supply / "temp")
+                share = searched(supply / "capacity", r"\A([0-9]+)\Z")
+                percent = None if share is None else min(100, int(share))
+                tenths = searched(supply / "temp", r"\A(-?[0-9]+)\Z")
                 degrees = None if tenths is None else tenths / 10
         return on_battery, percent, degrees
 
@@ -125,10 +127,9 @@ class Board:
 
     def _temperature_c(self) -> float | None:
         zones = folders(self._root / "sys/class/thermal")
-        known = [value for zone in zones if (value := number(zone / "temp")) is not None]
+        told = [searched(zone / "temp", r"\A([0-9]+)\Z") for zone in zones]
         # Some zones tell nonsense while their sensor sleeps.
-        sane = [value / 1000 for value in known if 0 < value < 150_000]
-        return max(sane, default=None)
+        return max((value / 1000 for value in told if value is not None and 0 < value < 150_000), default=None)
 
     def _throttled(self) -> bool | None:
         for monitor in folders(self._root / "sys/class/hwmon"):
@@ -137,31 +138,6 @@ class Board:
         _, _, bits = (self._commands.ask("vcgencmd", "get_throttled") or "").strip().partition("=0x")
         told = integer(bits, 16)
         return None if told is None else bool(told & _THROTTLED_NOW)
-
-    def _load_per_core(self) -> float | None:
-        average, *_ = (text(self._root / "proc/loadavg") or "").split() or [""]
-        try:
-            return float(average) / (os.cpu_count() or 1)
-        except ValueError:
-            return None
-
-    def _pressure(self) -> float | None:
-        for line in (text(self._root / "proc/pressure/cpu") or "").splitlines():
-            kind, *fields = line.split()
-            values = dict(field.partition("=")[::2] for field in fields)
-            try:
-                if kind == "some":
-                    return float(values["avg10"])
-            except (KeyError, ValueError):
-                return None
-        return None
-
-    def _free_bytes(self) -> int | None:
-        for line in (text(self._root / "proc/meminfo") or "").splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemAvailable" and value.removesuffix("kB").strip().isdecimal():
-                return int(value.removesuffix("kB")) << 10
-        return None
 
     def _free_disk_bytes(self) -> int | None:
         try:

@@ -5,6 +5,7 @@ Commands are found by name, end after two seconds, and one that hangs is left al
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,9 +83,10 @@ def text(path: Path) -> str | None:
         return None
 
 
-def number(path: Path, base: int = 10) -> int | None:
-    """The whole number in a file."""
-    return integer(text(path) or "", base)
+def searched(path: Path, pattern: str) -> float | None:
+    """The number that the pattern's group matches in a file, line by line."""
+    found = re.search(pattern, text(path) or "", re.MULTILINE)
+    return float(found[1]) if found else None
 
 
 def integer(word: str, base: int = 10) -> int | None:

@@ -1,6 +1,8 @@
 """Where the MQTT broker is and how it knows us: from `[mqtt]`, with the secrets read from their files."""
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -73,45 +75,42 @@ class Endpoint:
         return f"{'mqtt' if self.tls is None else 'mqtts'}://{self.host}:{self.port}"
 
 
+@contextmanager
+def _file(key: str, not_so: str = "") -> Iterator[None]:
+    """What goes wrong with a file as a ConfigError; `not_so` says of one that can be read what it is not."""
+    try:
+        yield
+    except (ssl.SSLError, UnicodeDecodeError):
+        raise ConfigError(f"[mqtt] {key} {not_so}") from None
+    except OSError as error:
+        raise ConfigError(f"[mqtt] {key}: {error.strerror}") from None
+
+
 def _password(path: Path) -> str:
     _check_secret(path, "password_file")
-    try:
+    with _file(f"password_file {path}", "is not text: write the password into it, as UTF-8"):
         password = path.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ConfigError(f"[mqtt] password_file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"[mqtt] password_file {path} is not text: write the password into it, as UTF-8") from None
     if not password or "\n" in password:
         raise ConfigError(f"[mqtt] password_file {path}: write the password into it, as its only line")
     return password
 
 
 def _check_secret(path: Path, key: str) -> None:
-    try:
+    with _file(f"{key} {path}"):
         mode = path.stat().st_mode
-    except OSError as error:
-        raise ConfigError(f"[mqtt] {key} {path}: {error.strerror}") from None
     if mode & _READABLE_BY_OTHERS:
         raise ConfigError(f"[mqtt] {key} {path} can be read by every user of this machine: chmod o= {path}")
 
 
 def _context(mqtt: Mqtt) -> ssl.SSLContext:
     """TLS 1.2 or newer, certificate and host name verified: Python's defaults."""
-    try:
+    with _file(f"ca_file {mqtt.ca_file}", "holds no certificate in PEM form"):
         context = ssl.create_default_context(cafile=None if mqtt.ca_file is None else str(mqtt.ca_file))
-    except ssl.SSLError:
-        raise ConfigError(f"[mqtt] ca_file {mqtt.ca_file} holds no certificate in PEM form") from None
-    except OSError as error:
-        raise ConfigError(f"[mqtt] ca_file {mqtt.ca_file}: {error.strerror}") from None
     context.sslsocket_class = _Socket
     if mqtt.cert_file is not None and mqtt.key_file is not None:
         _check_secret(mqtt.key_file, "key_file")
-        pair = f"[mqtt] cert_file {mqtt.cert_file} and key_file {mqtt.key_file}"
-        try:
+        pair = f"cert_file {mqtt.cert_file} and key_file {mqtt.key_file}"
+        with _file(pair, "are no pair in PEM form; a key must have no passphrase"):
             # An empty passphrase: OpenSSL would ask for one on the terminal, and a service has none.
             context.load_cert_chain(mqtt.cert_file, mqtt.key_file, password="")
-        except ssl.SSLError:
-            raise ConfigError(f"{pair} are no pair in PEM form; a key must have no passphrase") from None
-        except OSError as error:
-            raise ConfigError(f"{pair}: {error.strerror}") from None
     return context

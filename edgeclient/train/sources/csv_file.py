@@ -94,16 +94,12 @@ class CsvFile:
         return batch_of(parts[0], parts[1], self._manifest, self.name)
 
     def _blame(self, row: Sequence[str], columns: Columns, line: int) -> NoReturn:
-        for at in columns.labels:
+        for at in (*columns.labels, *columns.inputs):
             try:
-                label_number(row[at], columns)
+                _ = label_number(row[at], columns) if at in columns.labels else float(row[at])
             except ValueError as error:
-                self._refuse(line, columns.names[at], str(error))
-        for at in columns.inputs:
-            try:
-                float(row[at])
-            except ValueError:
-                self._refuse(line, columns.names[at], f"is {row[at][:40]!r}, no number")
+                why = str(error) if at in columns.labels else f"is {row[at][:40]!r}, no number"
+                self._refuse(line, columns.names[at], why)
         raise AssertionError("every cell is a number")
 
     def _refuse(self, line: int, column: str, why: str) -> NoReturn:
