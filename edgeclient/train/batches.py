@@ -1,5 +1,6 @@
 """Batches that fit the model, and what they are drawn from."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -34,34 +35,32 @@ class Dataset(Protocol):
         """
 
 
-class Source(Protocol):
-    """Where examples come from, whole or in parts that fit into memory."""
-
-    @property
-    def name(self) -> str:
-        """As the configuration names it, for errors."""
-
-    @property
-    def sized(self) -> bool:
-        """Whether its blocks are batches as they are, because somebody else has decided their size and order."""
-
-    def blocks(self, rng: np.random.Generator | None) -> Iterator[Batch]:
-        """One pass over all examples, as `fitting` leaves them; parts in any order when `rng` is given.
-
-        Raises:
-            DataError: the data does not fit the model.
-        """
-
-
 # How far a growing source has been read: the cursor column's value; None for its beginning.
 Cursor: TypeAlias = int | float | str | None
+# Examples as `fitting` leaves them, each block with the cursor behind it.
+Blocks: TypeAlias = Iterator[tuple[Batch, Cursor]]
 
 
-class Growing(Protocol):
-    """A source that tells new examples from old ones."""
+class Source(ABC):
+    """Where examples come from, whole or in parts that fit into memory.
 
-    def since(self, cursor: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """New examples in blocks, oldest first, each with the cursor behind it.
+    Attributes:
+        name: as the configuration names it, for errors.
+        sized: its blocks are batches as they are, because somebody else has decided their size and order.
+        grows: it tells new examples from old ones.
+    """
+
+    name: str
+    sized = False
+    grows = False
+
+    @abstractmethod
+    def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:
+        """One pass.
+
+        Args:
+            rng: parts may come in any order where it is given.
+            cursor: a source that grows gives what is behind it, oldest first; all others give everything.
 
         Raises:
             DataError: the data does not fit the model.

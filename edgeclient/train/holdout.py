@@ -70,7 +70,7 @@ class Examples:
             NoExamplesError: this side has none.
         """
         found = yielded = False
-        for block in self._source.blocks(rng):
+        for block, _ in self._source.blocks(rng):
             found = True
             wanted = np.flatnonzero(held_out(block, self._fraction) == (self._side == "holdout"))
             if self._source.sized:

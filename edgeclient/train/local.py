@@ -11,12 +11,10 @@ import numpy as np
 from edgeclient.bundle.manifest import Manifest
 from edgeclient.compress.arrays import F32
 from edgeclient.settings import Data
-from edgeclient.train.batches import Batch, DataError, Dataset, Growing, NoExamplesError
+from edgeclient.train.batches import Batch, DataError, Dataset, NoExamplesError
 from edgeclient.train.data import open_source
 from edgeclient.train.holdout import Examples
 from edgeclient.train.replay.buffer import Capacity, Replay
-from edgeclient.train.sources.functions import Stream
-from edgeclient.train.sources.query import Query
 from edgeclient.train.trainer import LocalRound, Trainer
 
 REPLAY: Final = "replay"
@@ -100,17 +98,16 @@ def open_local(data: Data, manifest: Manifest, *, directory: Path, device: str) 
     if not data.replay_examples:
         holdout = Examples(source, data.holdout, "holdout") if data.holdout else None
         return Local(Examples(source, data.holdout), holdout)
-    if not isinstance(source, Stream) and not (isinstance(source, Query) and source.grows):
+    if not source.grows:
         raise DataError(
             f"{data.source} is read whole in every round, [data] replay_examples is for sources that grow:"
             ' a function that yields what is new, or a SQLite query with since = "rowid" in [data.options]'
         )
-    growing: Growing = source
     replay = _replay(data, manifest, directory, device)
     return Local(
         replay.side("train"),
         replay.side("holdout") if data.holdout else None,
-        lambda proceed: replay.take(growing, proceed=proceed),
+        lambda proceed: replay.take(source, proceed=proceed),
     )
 
 

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
 from edgeclient.commands.new.command import write
 from edgeclient.compress.arrays import F32
 from edgeclient.settings import Data, Source
-from edgeclient.train.batches import Batch, Cursor, DataError, Dataset, NoExamplesError
+from edgeclient.train import batches
+from edgeclient.train.batches import Batch, Blocks, Cursor, DataError, Dataset, NoExamplesError
 from edgeclient.train.holdout import held_out
 from edgeclient.train.local import Local, gain, open_local, open_measured
 from edgeclient.train.replay.buffer import Capacity, Replay
@@ -46,14 +47,14 @@ def example(first: int, count: int) -> Batch:
     return np.stack([numbers, -numbers], 1).astype(np.float32), numbers
 
 
-class Counting:
+class Counting(batches.Source):
     """A source that grows: the numbers up to `total`, in blocks."""
 
     def __init__(self, total: int, block: int = 7) -> None:
         self.total = total
         self.block = block
 
-    def since(self, cursor: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+    def blocks(self, rng: object, cursor: Cursor = None) -> Blocks:  # noqa: ARG002 (one order)
         done = int(cursor or 0)
         while done < self.total:
             count = min(self.block, self.total - done)

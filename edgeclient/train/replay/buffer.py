@@ -19,7 +19,7 @@ import numpy as np
 from edgeclient import failpoint, files
 from edgeclient.bundle.manifest import Manifest
 from edgeclient.compress.arrays import I64
-from edgeclient.train.batches import Batch, Cursor, DataError, Growing, NoExamplesError
+from edgeclient.train.batches import Batch, Cursor, DataError, NoExamplesError, Source
 from edgeclient.train.holdout import Side, held_out, nothing
 from edgeclient.train.replay.records import Records
 from edgeclient.train.replay.reservoir import places
@@ -100,7 +100,7 @@ class Replay:
         self._about = json.dumps(described, sort_keys=True, default=str)
         self._name = name
 
-    def take(self, source: Growing, *, proceed: Callable[[], bool] = lambda: True) -> int:
+    def take(self, source: Source, *, proceed: Callable[[], bool] = lambda: True) -> int:
         """Take in what is new, and keep it through power loss.
 
         Args:
@@ -117,7 +117,7 @@ class Replay:
         state = before = self._begin()
         most = before.trained + before.held + _MOST_NEW * self._capacity.examples
         try:
-            for batch, cursor in source.since(state.cursor):
+            for batch, cursor in source.blocks(None, state.cursor):
                 state = self._add(state, batch, cursor)
                 if state.trained + state.held >= most or not proceed():
                     break

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.compress.arrays import Array
-from edgeclient.train.batches import BLOCK_BYTES, Batch, DataError, example_bytes, fitting
+from edgeclient.train.batches import BLOCK_BYTES, Batch, Blocks, Cursor, DataError, Source, example_bytes, fitting
 
 # What numpy.load raises for damaged files.
 _DAMAGED: Final = (
@@ -20,7 +20,7 @@ _DAMAGED: Final = (
 )  # fmt: skip
 
 
-class Whole:
+class Whole(Source):
     """All examples in memory.
 
     Args:
@@ -32,18 +32,16 @@ class Whole:
         DataError: they do not fit.
     """
 
-    sized = False
-
     def __init__(self, arrays: Sequence[Any], manifest: Manifest, name: str) -> None:
         self.name = name
         self._arrays = fitting(arrays, manifest, name)
 
-    def blocks(self, rng: np.random.Generator | None) -> Iterator[Batch]:  # noqa: ARG002 (a single block)
+    def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:  # noqa: ARG002 (a single block)
         """All of them."""
-        yield self._arrays
+        yield self._arrays, cursor
 
 
-class Folder:
+class Folder(Source):
     """A folder: .npz files with some examples each, or one .npy file per array of the model, of any size.
 
     Files that come later are found by the next pass. An .npz file is read whole, .npy files in blocks.
@@ -57,8 +55,6 @@ class Folder:
         DataError: it holds neither, or both.
     """
 
-    sized = False
-
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest) -> None:
         self.name = str(path)
         self._path = path
@@ -66,9 +62,9 @@ class Folder:
         self._names = array_names(options, manifest)
         self._packed = is_packed(path)
 
-    def blocks(self, rng: np.random.Generator | None) -> Iterator[Batch]:
+    def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:
         """File by file, or slice by slice."""
-        return self._files(rng) if self._packed else self._slices(rng)
+        return ((block, cursor) for block in (self._files(rng) if self._packed else self._slices(rng)))
 
     def _files(self, rng: np.random.Generator | None) -> Iterator[Batch]:
         files = sorted(self._path.glob("*.npz"))

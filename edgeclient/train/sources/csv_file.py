@@ -9,14 +9,14 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from edgeclient.bundle.manifest import Manifest
-from edgeclient.train.batches import BLOCK_BYTES, Batch, DataError
+from edgeclient.train.batches import BLOCK_BYTES, Batch, Blocks, Cursor, DataError, Source
 from edgeclient.train.sources.arrays import missing
 from edgeclient.train.sources.columns import Columns, batch_of, checked_options, chosen, label_number, one_input
 
 OPTIONS: Final = ("labels", "columns", "classes", "delimiter")
 
 
-class CsvFile:
+class CsvFile(Source):
     """See the module; memory is bounded by a block, whatever the size of the file.
 
     Args:
@@ -28,8 +28,6 @@ class CsvFile:
     Raises:
         DataError: it is not there, or the header does not fit.
     """
-
-    sized = False
 
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest) -> None:
         self.name = str(path)
@@ -44,9 +42,9 @@ class CsvFile:
         for _ in self._rows(header_only=True):
             pass
 
-    def blocks(self, rng: np.random.Generator | None) -> Iterator[Batch]:  # noqa: ARG002 (a file has one order)
+    def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:  # noqa: ARG002 (a file has one order)
         """From top to bottom."""
-        return self._rows()
+        return ((block, cursor) for block in self._rows())
 
     def _rows(self, *, header_only: bool = False) -> Iterator[Batch]:
         try:

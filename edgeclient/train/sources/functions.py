@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgeclient.bundle.manifest import Manifest
-from edgeclient.train.batches import Batch, Cursor, DataError, fitting
+from edgeclient.train.batches import Blocks, Cursor, DataError, Source, fitting
 from edgeclient.train.sources.arrays import missing
 
 
@@ -31,7 +31,7 @@ def is_function(source: str) -> bool:
     return bool(module) and name.isidentifier()
 
 
-class Stream:
+class Stream(Source):
     """Batches as a function yields them, of any total size; the function says how large they are.
 
     Args:
@@ -44,7 +44,7 @@ class Stream:
         DataError: it returns nothing to iterate over.
     """
 
-    sized = True
+    sized = grows = True
 
     def __init__(self, first: Any, again: Callable[[], Any], manifest: Manifest, name: str) -> None:
         self.name = name
@@ -52,12 +52,7 @@ class Stream:
         self._again = again
         self._manifest = manifest
 
-    def blocks(self, rng: np.random.Generator | None) -> Iterator[Batch]:  # noqa: ARG002 (the function decides)
-        """One call's batches."""
-        for batch, _ in self.since(None):
-            yield batch
-
-    def since(self, cursor: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+    def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:  # noqa: ARG002 (the function decides)
         """One call's batches; the function knows what it gave before."""
         passing = _iterated(self._again(), self.name) if self._first is None else self._first
         self._first = None

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgeclient.bundle.manifest import Manifest
 from edgeclient.compress.arrays import F64
-from edgeclient.train.batches import BLOCK_BYTES, Batch, Cursor, DataError, example_bytes
+from edgeclient.train.batches import BLOCK_BYTES, Batch, Blocks, Cursor, DataError, Source, example_bytes
 from edgeclient.train.sources.arrays import missing
 from edgeclient.train.sources.columns import batch_of, checked_options, chosen, label_number, one_input
 
@@ -29,7 +29,7 @@ _BUSY_S: Final = 10.0
 Rows: TypeAlias = list[tuple[Any, ...]]
 
 
-class Query:
+class Query(Source):
     """See the module.
 
     Args:
@@ -43,8 +43,6 @@ class Query:
         DataError: the database or the query is no good.
     """
 
-    sized = False
-
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest) -> None:
         self.name = str(path)
         self._path = path
@@ -55,6 +53,7 @@ class Query:
         if not self._select:
             raise DataError(f'{path}: [data.options] query is missing: query = "SELECT a, b, label FROM readings"')
         self._since = _text(options, "since") or None
+        self.grows = self._since is not None
         names = self._column_names()
         if self._since is not None and self._since not in names:
             raise DataError(
@@ -65,17 +64,7 @@ class Query:
         last = next((name for name in reversed(names) if name not in without), "labels")
         self._columns = chosen(names, options, last, f"{path}: the query", without)
 
-    @property
-    def grows(self) -> bool:
-        """Whether it can tell new rows from old ones."""
-        return self._since is not None
-
-    def blocks(self, rng: np.random.Generator | None) -> Iterator[Batch]:  # noqa: ARG002 (rows come in their order)
-        """All rows."""
-        for block, _ in self.since(None):
-            yield block
-
-    def since(self, cursor: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+    def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:  # noqa: ARG002 (rows come in their order)
         """Rows behind the cursor, in the order of the `since` column; without one, all rows."""
         if cursor is not None and self._restarted(cursor):
             _LOG.warning("%s: all rows are before %s = %s: the table has begun anew", self.name, self._since, cursor)
