@@ -13,7 +13,7 @@ import click
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.monitor import story
-from broker.monitor.events import Cursor, Event, notice
+from broker.monitor.events import Bookmark, Notice, notices
 from broker.monitor.listener import Listener, endpoint_of
 from broker.monitor.story import Facts
 from broker.settings import Aggregator
@@ -94,16 +94,16 @@ def events(config: Path, *, follow: bool, last: int, silent_after: float, as_jso
       edgebroker events --config broker.toml --follow
     """
     settings = load(config, Aggregator)
-    cursor = Cursor(silent_after)
+    bookmark = Bookmark(silent_after)
     with open_ledger(settings.ledger, read_only=True) as ledger:
-        past = _news(ledger, cursor, time.time())
+        past = _news(ledger, bookmark, time.time())
         _show(past[len(past) - min(last, len(past)) :], as_json=as_json)
         while follow:
             time.sleep(_POLL_S)
-            _show(_news(ledger, cursor, time.time()), as_json=as_json)
+            _show(_news(ledger, bookmark, time.time()), as_json=as_json)
 
 
-def _show(happened: list[Event], *, as_json: bool) -> None:
+def _show(happened: list[Notice], *, as_json: bool) -> None:
     for each in happened:
         if as_json:
             click.echo(json.dumps(each._asdict()))
@@ -131,5 +131,5 @@ def _facts(ledger: Ledger, task: str, device: str, said: dict[str, Status] | Non
     return story.joined(task, device, past, own, asked=said is not None, now_s=time.time())
 
 
-def _news(ledger: Ledger, cursor: Cursor, now_s: float) -> list[Event]:
-    return notice(cursor, *ledger.news(cursor.versions, cursor.marks), now_s=now_s)
+def _news(ledger: Ledger, bookmark: Bookmark, now_s: float) -> list[Notice]:
+    return notices(bookmark, *ledger.news(bookmark.versions, bookmark.marks), now_s=now_s)

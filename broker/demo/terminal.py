@@ -12,7 +12,7 @@ from rich.text import Text
 
 from broker.demo.observer import Moment
 from broker.ledger.rows import Version
-from broker.monitor.fleet import Device
+from broker.monitor.fleet import Sighting
 from broker.monitor.text import size
 from edgeclient.wire.status import ONLINE
 
@@ -33,7 +33,7 @@ class View:
 
     now: Moment
     versions: Sequence[Version]
-    devices: Mapping[str, Device]
+    devices: Mapping[str, Sighting]
     uplink_by_device: Mapping[str, int]
     events: Sequence[str]
 

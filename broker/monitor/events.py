@@ -6,17 +6,17 @@ from typing import NamedTuple, TypeAlias
 
 from broker.monitor.text import age
 
-Key: TypeAlias = tuple[str, str, int]  # task, device, epoch
-Mark: TypeAlias = tuple[int, int, int, int]  # watermark, seen, confirmed, lost
-Refused: TypeAlias = tuple[int, str, float]  # sequence, reason, Unix seconds
+_Key: TypeAlias = tuple[str, str, int]  # task, device, epoch
+_Mark: TypeAlias = tuple[int, int, int, int]  # watermark, seen, confirmed, lost
+_Refused: TypeAlias = tuple[int, str, float]  # sequence, reason, Unix seconds
 # Task, number, when it was made, of how many updates; None for a version that was not made of any.
 VersionNews: TypeAlias = tuple[str, int, float, int | None]
 # An epoch of which something has changed, how far it is, when its first and its newest frame came if that is still
 # known, and refusals from the watermark on that was known before.
-EpochNews: TypeAlias = tuple[Key, Mark, float | None, float | None, tuple[Refused, ...]]
+EpochNews: TypeAlias = tuple[_Key, _Mark, float | None, float | None, tuple[_Refused, ...]]
 
 
-class Event(NamedTuple):
+class Notice(NamedTuple):
     """One line: `device` is "" when it concerns all of them."""
 
     time_s: float
@@ -27,7 +27,7 @@ class Event(NamedTuple):
 
 
 @dataclass(slots=True)
-class Cursor:
+class Bookmark:
     """How far the news of a ledger have been told.
 
     Attributes:
@@ -36,20 +36,20 @@ class Cursor:
         marks: of each epoch.
 
     Example:
-        >>> cursor = Cursor(silent_after_s=60)
+        >>> bookmark = Bookmark(silent_after_s=60)
         >>> epoch = (("har", "pi-7", 1), (1, 1, 0, 0), 1000.0, 1000.0, ())
-        >>> [(each.kind, each.text) for each in notice(cursor, [], [epoch], now_s=1001.0)]
+        >>> [(each.kind, each.text) for each in notices(bookmark, [], [epoch], now_s=1001.0)]
         [('new-device', 'is new here')]
-        >>> [(each.kind, each.text) for each in notice(cursor, [], [], now_s=1100.0)]
+        >>> [(each.kind, each.text) for each in notices(bookmark, [], [], now_s=1100.0)]
         [('silent', 'nothing has come for 100 s')]
-        >>> notice(cursor, [], [], now_s=1200.0)
+        >>> notices(bookmark, [], [], now_s=1200.0)
         []
     """
 
     silent_after_s: float
     versions: dict[str, int] = field(default_factory=dict)
-    marks: dict[Key, Mark] = field(default_factory=dict)
-    _refused: dict[Key, frozenset[int]] = field(default_factory=dict)
+    marks: dict[_Key, _Mark] = field(default_factory=dict)
+    _refused: dict[_Key, frozenset[int]] = field(default_factory=dict)
     _heard_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _silent: set[tuple[str, str]] = field(default_factory=set)
 
@@ -69,11 +69,11 @@ class Cursor:
                 self._silent.add(key)
                 yield (*key, when_s)
 
-    def devices(self) -> frozenset[tuple[str, str]]:
-        """Task and device of all that are known."""
-        return frozenset(self._heard_s)
+    def knows(self, task: str, device: str) -> bool:
+        """Whether it has ever been in contact."""
+        return (task, device) in self._heard_s
 
-    def untold(self, key: Key, watermark: int, refused: tuple[Refused, ...]) -> list[Refused]:
+    def untold(self, key: _Key, watermark: int, refused: tuple[_Refused, ...]) -> list[_Refused]:
         """Refusals of an epoch that are new."""
         told = self._refused.get(key, frozenset())
         # Below the watermark no refusal is new, so that those need not be remembered.
@@ -81,43 +81,43 @@ class Cursor:
         return [each for each in refused if each[0] not in told]
 
 
-def notice(
-    cursor: Cursor, versions: Iterable[VersionNews], epochs: Iterable[EpochNews], *, now_s: float
-) -> list[Event]:
-    """What is worth a line, oldest first; the cursor stands behind it from now on.
+def notices(
+    bookmark: Bookmark, versions: Iterable[VersionNews], epochs: Iterable[EpochNews], *, now_s: float
+) -> list[Notice]:
+    """What is worth a line, oldest first; the bookmark stands behind it from now on.
 
     A time that the ledger has forgotten is taken as now, but for what is new at the first call: that is old.
     """
-    first_time = not cursor.marks and not cursor.versions
-    events: list[Event] = []
+    first_time = not bookmark.marks and not bookmark.versions
+    events: list[Notice] = []
     for task, number, made_s, updates in versions:
-        cursor.versions[task] = max(number, cursor.versions.get(task, 0))
+        bookmark.versions[task] = max(number, bookmark.versions.get(task, 0))
         what = "begins" if updates is None else f"made from {updates} updates"
-        events.append(Event(made_s, task, "", "version", f"version {number} {what}"))
+        events.append(Notice(made_s, task, "", "version", f"version {number} {what}"))
     for epoch in sorted(epochs, key=lambda epoch: epoch[2] or 0.0):
-        events += _of_device(cursor, epoch, now_s=now_s, first_time=first_time)
-    for task, device, since_s in cursor.fallen_silent(now_s):
-        events.append(Event(now_s, task, device, "silent", f"nothing has come for {age(now_s - since_s)}"))
+        events += _of_device(bookmark, epoch, now_s=now_s, first_time=first_time)
+    for task, device, since_s in bookmark.fallen_silent(now_s):
+        events.append(Notice(now_s, task, device, "silent", f"nothing has come for {age(now_s - since_s)}"))
     return sorted(events)
 
 
-def _of_device(cursor: Cursor, epoch: EpochNews, *, now_s: float, first_time: bool) -> Iterator[Event]:
+def _of_device(bookmark: Bookmark, epoch: EpochNews, *, now_s: float, first_time: bool) -> Iterator[Notice]:
     key, mark, first_s, last_s, refused = epoch
     task, device, _ = key
-    before = cursor.marks.get(key)
-    stranger = (task, device) not in cursor.devices()
-    cursor.marks[key] = mark
+    before = bookmark.marks.get(key)
+    stranger = not bookmark.knows(task, device)
+    bookmark.marks[key] = mark
     contact_s = (last_s or now_s) if first_time else now_s
-    if cursor.heard(task, device, contact_s):
-        yield Event(contact_s, task, device, "back", "has come back")
+    if bookmark.heard(task, device, contact_s):
+        yield Notice(contact_s, task, device, "back", "has come back")
     began_s = first_s or (None if first_time else now_s)
     if before is None and began_s is not None:
         if stranger:
-            yield Event(began_s, task, device, "new-device", "is new here")
+            yield Notice(began_s, task, device, "new-device", "is new here")
         else:
-            yield Event(began_s, task, device, "renewed", "has begun anew: what it had not sent yet was dropped")
-    for sequence, reason, when_s in cursor.untold(key, mark[0], refused):
-        yield Event(when_s, task, device, "refused", f"frame {sequence} is not counted: {reason}")
+            yield Notice(began_s, task, device, "renewed", "has begun anew: what it had not sent yet was dropped")
+    for sequence, reason, when_s in bookmark.untold(key, mark[0], refused):
+        yield Notice(when_s, task, device, "refused", f"frame {sequence} is not counted: {reason}")
     lost = mark[3] - (before[3] if before else 0)
     if lost:
-        yield Event(now_s, task, device, "lost", f"{lost} frames are unknown since a backup was restored")
+        yield Notice(now_s, task, device, "lost", f"{lost} frames are unknown since a backup was restored")

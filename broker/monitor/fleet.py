@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from broker.monitor.events import Event
+from broker.monitor.events import Notice
 from broker.monitor.text import printable
 from edgeclient.wire import status, topics
 from edgeclient.wire.status import OFFLINE, Status
@@ -19,7 +19,7 @@ _EVENTS: Final = 100
 _KEPT_S: Final = 3.0
 
 
-class Device(NamedTuple):
+class Sighting(NamedTuple):
     """A device by its own words.
 
     Attributes:
@@ -37,7 +37,7 @@ class Device(NamedTuple):
         """One of STATES.
 
         Example:
-            >>> [Device(Status("online", "a", note=note), None, 0.0).state for note in ("training", "quiet hours")]
+            >>> [Sighting(Status("online", "a", note=note), None, 0.0).state for note in ("training", "quiet hours")]
             ['training', 'waiting']
         """
         if self.said.state == OFFLINE:
@@ -81,9 +81,9 @@ class Fleet:
     changes: int = 0
     downlink_bytes: int = 0
     socket_bytes: int = 0
-    events: deque[Event] = field(default_factory=lambda: deque(maxlen=_EVENTS))
-    _devices: dict[str, dict[str, Device]] = field(default_factory=dict)
-    _before: dict[str, dict[str, Device]] = field(default_factory=dict)
+    events: deque[Notice] = field(default_factory=lambda: deque(maxlen=_EVENTS))
+    _devices: dict[str, dict[str, Sighting]] = field(default_factory=dict)
+    _before: dict[str, dict[str, Sighting]] = field(default_factory=dict)
     _connected_s: float = -math.inf
 
     def __len__(self) -> int:
@@ -93,11 +93,11 @@ class Fleet:
         """Those of which a device has said something."""
         return sorted(self._devices)
 
-    def devices(self, task: str) -> dict[str, Device]:
+    def devices(self, task: str) -> dict[str, Sighting]:
         """All of a task by name, as they are now."""
         return self._devices.get(task, {}).copy()
 
-    def find(self, task: str, device: str) -> Device | None:
+    def find(self, task: str, device: str) -> Sighting | None:
         """One of them."""
         return self._devices.get(task, {}).get(device)
 
@@ -150,15 +150,15 @@ class Fleet:
             self.downlink_bytes -= before.down_bytes
             self.socket_bytes -= before.socket_sent + before.socket_received
 
-    def _entry(self, task: str, device: str, known: Device | None, told: Status) -> Device:
+    def _entry(self, task: str, device: str, known: Sighting | None, told: Status) -> Sighting:
         now_s = self.clock()
         if known is not None and told == known.said:
             return known  # the MQTT broker's words, after a reconnect; a device's heartbeat says other numbers
         self.changes += 1
         if known is None:
-            return Device(told, None if now_s - self._connected_s < _KEPT_S else self.wall(), now_s)
+            return Sighting(told, None if now_s - self._connected_s < _KEPT_S else self.wall(), now_s)
         if known.said.state == told.state:
-            return Device(told, known.since_s, now_s)
+            return Sighting(told, known.since_s, now_s)
         text = f"is offline: {told.note}" if told.state == OFFLINE else "is online"
-        self.events.append(Event(self.wall(), task, device, told.state, text))
-        return Device(told, self.wall(), now_s)
+        self.events.append(Notice(self.wall(), task, device, told.state, text))
+        return Sighting(told, self.wall(), now_s)

@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from broker.monitor.fleet import Device
+from broker.monitor.fleet import Sighting
 
 PAGE: Final = 100
 
 
-def page(devices: Mapping[str, Device], *, state: str = "", search: str = "", number: int = 0) -> dict[str, Any]:
+def page(devices: Mapping[str, Sighting], *, state: str = "", search: str = "", number: int = 0) -> dict[str, Any]:
     """Devices in a state, or in any, whose name contains `search`; PAGE of them by name, from page `number` on.
 
     Example:
         >>> from edgeclient.wire.status import Status
-        >>> devices = {"pi-7": Device(Status("online", "a", note="training"), None, 0.0)}
+        >>> devices = {"pi-7": Sighting(Status("online", "a", note="training"), None, 0.0)}
         >>> page(devices, state="training", search="PI")["total"], page(devices, state="offline")["rows"]
         (1, [])
     """
@@ -23,7 +23,7 @@ def page(devices: Mapping[str, Device], *, state: str = "", search: str = "", nu
     return {"rows": rows, "total": len(found), "page": number, "per_page": PAGE}
 
 
-def row(name: str, device: Device) -> dict[str, Any]:
+def row(name: str, device: Sighting) -> dict[str, Any]:
     """A device in few words."""
     said = device.said
     return {

@@ -15,7 +15,7 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.ledger.views import Point
 from broker.monitor import story
-from broker.monitor.events import Cursor, Event, notice
+from broker.monitor.events import Bookmark, Notice, notices
 from broker.monitor.metrics import Metrics
 from broker.page import directory
 from broker.settings import Task
@@ -39,8 +39,8 @@ class ReadModel:
         self._path = ledger
         self._metrics = metrics
         self._opened: Ledger | None = None
-        self._cursor = Cursor(_SILENT_AFTER_S)
-        self._events: deque[Event] = deque(maxlen=_EVENTS)
+        self._bookmark = Bookmark(_SILENT_AFTER_S)
+        self._events: deque[Notice] = deque(maxlen=_EVENTS)
 
     def close(self) -> None:
         """Let go of the ledger; by the thread that has read it."""
@@ -144,8 +144,8 @@ class ReadModel:
         return {"answers": answers, "unreadable": dict(sorted(self._metrics.unreadable().items()))}
 
     def _happened(self, task: str) -> list[dict[str, Any]]:
-        news = self._ledger.news(self._cursor.versions, self._cursor.marks)
-        self._events.extend(notice(self._cursor, *news, now_s=time.time()))
+        news = self._ledger.news(self._bookmark.versions, self._bookmark.marks)
+        self._events.extend(notices(self._bookmark, *news, now_s=time.time()))
         both = sorted([*self._events, *self._metrics.fleet.events.copy()])
         return [each._asdict() for each in both if each.task == task][-_EVENTS:]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.monitor.fleet import Device, Fleet
+from broker.monitor.fleet import Fleet, Sighting
 from broker.monitor.silence import SILENT_S
 from broker.monitor.summary import Summary, summary
 from edgeclient.wire import status, topics
@@ -120,7 +120,7 @@ def test_states() -> None:
         (Status("online", "s", note="sending"), "sending"),
         (Status("offline", "s", note="training"), "offline"),
     ):
-        assert Device(said, None, 0.0).state == state
+        assert Sighting(said, None, 0.0).state == state
 
 
 def test_since_when_survives_a_new_connection() -> None:

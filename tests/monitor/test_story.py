@@ -19,7 +19,7 @@ from broker.commands import story as story_command
 from broker.ledger import digests
 from broker.ledger.protocol import Ledger
 from broker.ledger.views import NewMark
-from broker.monitor.events import Cursor, notice
+from broker.monitor.events import Bookmark, notices
 from broker.monitor.listener import Listener
 from broker.monitor.story import REFUSED, Facts, Update, told
 from edgeclient.link.mqtt import Endpoint
@@ -147,37 +147,37 @@ def test_what_is_compacted_is_still_told_as_far_as_it_goes(ledger: Ledger) -> No
         assert getattr(after, name) == getattr(before, name), name
 
 
-def kinds(cursor: Cursor, ledger: Ledger, now_s: float) -> list[tuple[str, str]]:
-    found = story_command._news(ledger, cursor, now_s)
+def kinds(bookmark: Bookmark, ledger: Ledger, now_s: float) -> list[tuple[str, str]]:
+    found = story_command._news(ledger, bookmark, now_s)
     return [(each.kind, each.device) for each in found]
 
 
 def test_events_are_told_once(ledger: Ledger) -> None:
-    cursor = Cursor(silent_after_s=50)
-    assert kinds(cursor, ledger, 100.0) == [("version", "")]
+    bookmark = Bookmark(silent_after_s=50)
+    assert kinds(bookmark, ledger, 100.0) == [("version", "")]
     ledger.admit([entry(0), entry(1, refusal=Refusal.LAYOUT), entry(0, device="e")], 101.0)
-    assert sorted(kinds(cursor, ledger, 101.0)) == [("new-device", "d"), ("new-device", "e"), ("refused", "d")]
-    assert kinds(cursor, ledger, 102.0) == []
+    assert sorted(kinds(bookmark, ledger, 101.0)) == [("new-device", "d"), ("new-device", "e"), ("refused", "d")]
+    assert kinds(bookmark, ledger, 102.0) == []
     # A refusal above a gap, seen before the watermark passes it.
     ledger.admit([entry(5, refusal=Refusal.STALE)], 103.0)
-    assert kinds(cursor, ledger, 103.0) == [("refused", "d")]
+    assert kinds(bookmark, ledger, 103.0) == [("refused", "d")]
     ledger.admit([entry(s) for s in (2, 3, 4)], 104.0)
     close(ledger, 1)
-    assert kinds(cursor, ledger, 104.0) == [("version", "")]
-    assert kinds(cursor, ledger, 152.0) == [("silent", "e")]
-    assert kinds(cursor, ledger, 160.0) == [("silent", "d")]
+    assert kinds(bookmark, ledger, 104.0) == [("version", "")]
+    assert kinds(bookmark, ledger, 152.0) == [("silent", "e")]
+    assert kinds(bookmark, ledger, 160.0) == [("silent", "d")]
     ledger.admit([entry(1, device="e"), entry(0, device="d", epoch=9)], 161.0)
-    assert sorted(kinds(cursor, ledger, 161.0)) == [("back", "d"), ("back", "e"), ("renewed", "d")]
+    assert sorted(kinds(bookmark, ledger, 161.0)) == [("back", "d"), ("back", "e"), ("renewed", "d")]
     assert hello(ledger, 9, device="e") == 7
-    assert kinds(cursor, ledger, 162.0) == [("lost", "e")]
-    assert kinds(cursor, ledger, 163.0) == []
+    assert kinds(bookmark, ledger, 162.0) == [("lost", "e")]
+    assert kinds(bookmark, ledger, 163.0) == []
 
 
 def test_the_past_tells_what_is_known_of_it(ledger: Ledger) -> None:
     ledger.admit([entry(0), entry(1, refusal=Refusal.STALE)], 100.5)
     close(ledger, 1)
     ledger.admit([entry(0, epoch=9)], 102.0)
-    found = story_command._news(ledger, Cursor(50), 1000.0)
+    found = story_command._news(ledger, Bookmark(50), 1000.0)
     assert [(each.time_s, each.kind) for each in found] == [
         (100.0, "version"),
         (100.5, "new-device"),
@@ -188,7 +188,7 @@ def test_the_past_tells_what_is_known_of_it(ledger: Ledger) -> None:
     ]
     # A device whose first frames have folded is not called new.
     old = NewMark(("t", "old", 1), (300, 300, 300, 0), None, 999.0, ())
-    assert notice(Cursor(50), [], [old], now_s=1000.0) == []
+    assert notices(Bookmark(50), [], [old], now_s=1000.0) == []
 
 
 # The commands
