@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 
@@ -30,30 +31,41 @@ def bundle() -> bytes:
         raise DemoError(f"{missing}: clone the repository and run tools/demo there") from None
 
 
-def write_aggregator(plan: Plan, mqtt_port: int, page_port: int | None) -> None:
-    """Its configuration."""
+def write_aggregator(config: Path, mqtt_port: int, page_port: int | None = None) -> None:
+    """Its configuration; without a page unless there is a port for it."""
     monitor = "enabled = false" if page_port is None else f"port = {page_port}"
-    plan.config(AGGREGATOR).write_text(f'directory = "aggregator"\n[mqtt]\nport = {mqtt_port}\n[monitor]\n{monitor}\n')
+    config.write_text(f'directory = "aggregator"\n[mqtt]\nport = {mqtt_port}\n[monitor]\n{monitor}\n')
+
+
+def write_windows(folder: Path, person: int, side: int) -> None:
+    """What one wrist recorded, as windows.npz."""
+    x, labels = data.device_windows(person, side)
+    np.savez(folder / "windows.npz", x=x, labels=labels)
+
+
+def write_device(
+    config: Path, name: str, mqtt_port: int, *, task: str = TASK, source: str = "windows.npz", audit: bool = True,
+    more: str = "",
+) -> None:  # fmt: skip
+    """The configuration of a device that never waits for better conditions; `more` are further tables."""
+    config.write_text(
+        f'device = "{name}"\ntask = "{task}"\ndirectory = "state"\naudit = {str(audit).lower()}\n'
+        f'[mqtt]\nport = {mqtt_port}\n[data]\nsource = "{source}"\n'
+        # A fleet of processes on one machine is load by itself.
+        f'[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n{more}'
+    )
 
 
 def write_devices(plan: Plan, mqtt_port: int) -> list[str]:
-    """A configuration for every device and a file with its own windows and no others; their names."""
+    """Every device gets a configuration and its own windows, no others; their names."""
     names = []
     for person, side in data.DEVICES[: plan.devices]:
         name = f"person-{person}-{'left' if side == 0 else 'right'}"
         config = plan.config(name)
         config.parent.mkdir(parents=True)
-        x, labels = data.device_windows(person, side)
-        np.savez(config.with_name("windows.npz"), x=x, labels=labels)
-        config.write_text(
-            f'device = "{name}"\ntask = "{TASK}"\ndirectory = "state"\naudit = true\n'
-            f"[mqtt]\nport = {mqtt_port}\n"
-            '[data]\nsource = "windows.npz"\n'
-            f"[training]\nseed = {plan.seed}\n"
-            "[upload]\nstatus_every_s = 1.0\n"
-            # A demo of many processes on one machine is load by itself.
-            '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
-        )
+        write_windows(config.parent, person, side)
+        more = f"[training]\nseed = {plan.seed}\n[upload]\nstatus_every_s = 1.0\n"
+        write_device(config, name, mqtt_port, more=more)
         names.append(name)
     return names
 

@@ -44,14 +44,14 @@ def run(plan: Plan) -> bool:
     with ExitStack() as stack:
         mqtt = stack.enter_context(EmbeddedBroker(plan.out / "mqtt"))
         page_port = files.page_port() if plan.web else None
-        files.write_aggregator(plan, mqtt.port, page_port)
+        files.write_aggregator(plan.config(AGGREGATOR), mqtt.port, page_port)
         devices = files.write_devices(plan, mqtt.port)
         settings = load(plan.config(AGGREGATOR), Aggregator)
         add_task(settings, TASK, bundle, files.task(plan))
 
         observer = stack.enter_context(Observer(mqtt.port))
         observer.connect(_PATIENCE_S)
-        supervisor = stack.enter_context(Supervisor(plan))
+        supervisor = stack.enter_context(Supervisor(plan.config, plan.log, sabotage=plan.sabotage))
         for name in (AGGREGATOR, *devices):
             supervisor.start(name)
         if page_port is not None:
@@ -60,7 +60,7 @@ def run(plan: Plan) -> bool:
             moments, events = _learn(plan, observer, supervisor, ledger, devices)
             _settle(observer, supervisor, ledger, devices)
     made = report.make(plan, settings, bundle, devices, observer, moments)
-    made |= {"events": events, "kills": supervisor.kills, "seconds": round(time.monotonic() - began_s, 1)}
+    made |= {"events": events, "kills": len(events), "seconds": round(time.monotonic() - began_s, 1)}
     _write(plan, made)
     return report.adds_up(made)
 
@@ -99,6 +99,7 @@ def _learn(
                 name = due.pop(0)[1]
                 if supervisor.kill(name):
                     events.append(f"{observer.now.seconds:.0f} s: {name} killed with SIGKILL and started again")
+                supervisor.start(name)
             supervisor.check()
     return moments, events
 

@@ -12,11 +12,12 @@ from itertools import islice
 import pytest
 
 import tools.chaos
+from broker.demo.plan import AGGREGATOR
 from edgeclient.wire import messages, topics
 from tools.chaos import schedule
 from tools.chaos.faults import CALM, Faults, Script
 from tools.chaos.proxy import Proxy
-from tools.chaos.schedule import AGGREGATOR, BROKER, Sample
+from tools.chaos.schedule import BROKER, Sample
 from tools.chaos.traffic import Sent
 
 PAYLOAD = bytes(range(256)) * 400  # 102,400 bytes

@@ -1,11 +1,7 @@
 """`--fleet`: real devices, aggregator and broker; bad links, no link, and SIGKILL from a seed."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from broker.demo.plan import AGGREGATOR
+from broker.demo.supervisor import Supervisor
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
-from broker.processes import children
 from broker.settings import Aggregator
-from edgeclient import failpoint
 from tools.chaos import brokers, schedule
 from tools.chaos.plan import TASK, Plan, drain_only, write
 from tools.chaos.proxy import Proxy
-from tools.chaos.schedule import AGGREGATOR, BROKER, Sample
+from tools.chaos.schedule import BROKER, Sample
 from tools.chaos.traffic import Sent
 
 # Not "tombstone": over one connection no copy comes after its withdrawal, so a fleet would rarely notice.
@@ -49,9 +45,9 @@ class Run:
     proxy: Proxy
     ledger: Ledger
     sent: Sent
+    supervisor: Supervisor
     say: Callable[[str], None]
     began_s: float = field(default_factory=time.monotonic)
-    processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     restarts: list[tuple[float, str]] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
     samples: list[Sample] = field(default_factory=list)
@@ -87,33 +83,22 @@ def run(plan: Plan, say: Callable[[str], None], examine: Callable[[Run], None]) 
         proxy = stack.enter_context(Proxy(broker.port, plan.seed, plan.faults, sent.connection))
         settings = write(plan, broker.port, {name: proxy.open(name) for name in plan.names})
         ledger = stack.enter_context(open_ledger(settings.ledger, read_only=True))
-        fleet = Run(plan, settings, broker, proxy, ledger, sent, say)
-        stack.callback(lambda: children.end_all(fleet.processes.values()))
+        supervisor = stack.enter_context(Supervisor(plan.config, plan.log, sabotage=plan.sabotage))
+        fleet = Run(plan, settings, broker, proxy, ledger, sent, supervisor, say)
         for name in (AGGREGATOR, *plan.names):
             _start(fleet, name)
         _work(fleet)
         _drain(fleet)
-        children.end_all(fleet.processes[name] for name in plan.names)
-        children.end(fleet.processes[AGGREGATOR])
+        supervisor.end(plan.names)
+        supervisor.end([AGGREGATOR])
         examine(fleet)
 
 
 def _start(fleet: Run, name: str) -> None:
     if name == BROKER:
         fleet.broker.start()
-        return
-    environment = dict(os.environ)
-    if fleet.plan.sabotage is not None:
-        environment[failpoint.VARIABLE] = f"sabotage.{fleet.plan.sabotage}=on"
-    if name == AGGREGATOR:
-        command = [sys.executable, "-m", "broker.cli", "serve", str(fleet.plan.out / "aggregator.toml")]
     else:
-        command = [sys.executable, "-m", "edgeclient.cli", "run", str(fleet.plan.config(name))]
-    fleet.processes[name] = children.spawn(command, log=_log(fleet, name), env=environment)
-
-
-def _log(fleet: Run, name: str) -> Path:
-    return fleet.plan.out / "logs" / f"{name}.log"
+        fleet.supervisor.start(name)
 
 
 def _kill(fleet: Run, kill: schedule.Kill) -> None:
@@ -123,10 +108,8 @@ def _kill(fleet: Run, kill: schedule.Kill) -> None:
     if kill.victim == BROKER:
         fleet.kills[BROKER] += fleet.broker.kill()
     else:
-        process = fleet.processes[kill.victim]
-        process.kill()
         kind = AGGREGATOR if kill.victim == AGGREGATOR else "device"
-        fleet.kills[kind] += process.wait() == -signal.SIGKILL
+        fleet.kills[kind] += fleet.supervisor.kill(kill.victim)
     fleet.restarts.append((fleet.seconds + kill.pause_s, kill.victim))
 
 
@@ -177,12 +160,13 @@ def _look(fleet: Run) -> None:
     versions = fleet.ledger.versions(TASK)
     updates = sum(version.updates for version in versions) + fleet.ledger.pending(TASK).updates
     fleet.samples.append(Sample(fleet.seconds, updates))
-    for name, process in fleet.processes.items():
+    processes = fleet.supervisor.processes
+    for name, process in processes.items():
         if process.poll() is not None and not any(name == dead for _, dead in fleet.restarts):
             fleet.died.append(name)
-            fleet.say(f"{fleet.seconds:.0f} s: {name} ENDED BY ITSELF, see {_log(fleet, name)}")
-            if len(fleet.died) > len(fleet.processes):
-                raise FleetError(f"{name} and others end again and again, see {_log(fleet, name)}")
+            fleet.say(f"{fleet.seconds:.0f} s: {name} ENDED BY ITSELF, see {fleet.plan.log(name)}")
+            if len(fleet.died) > len(processes):
+                raise FleetError(f"{name} and others end again and again, see {fleet.plan.log(name)}")
             fleet.restarts.append((fleet.seconds + _PAUSE_S, name))
 
 
@@ -206,7 +190,7 @@ def _drain(fleet: Run) -> None:
         _start(fleet, name)
     fleet.restarts.clear()
     plan = fleet.plan
-    children.end_all(fleet.processes[name] for name in plan.names)
+    fleet.supervisor.end(plan.names)
     for name in plan.names:
         drain_only(plan, name)
         (plan.out / name / "state" / "status.json").unlink(missing_ok=True)

@@ -6,6 +6,8 @@ from typing import Final
 
 import numpy as np
 
+from broker.demo import files
+from broker.demo.plan import AGGREGATOR
 from broker.settings import Aggregator, Task
 from broker.task.new import add_task
 from edgeclient.settings import Mqtt
@@ -14,8 +16,8 @@ from tools.chaos import task
 from tools.chaos.faults import Faults
 
 TASK: Final = "chaos"
-_ALWAYS: Final = '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
-_NEVER: Final = f"[conditions]\nmin_free_disk_bytes = {1 << 50}\n"  # no disk is so large: no training
+_ALWAYS: Final = "min_free_disk_bytes = 0"
+_NEVER: Final = f"min_free_disk_bytes = {1 << 50}"  # no disk is so large: no training
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +55,30 @@ class Plan:
         """Device ids."""
         return [f"device-{i}" for i in range(self.devices)]
 
-    def config(self, device: str) -> Path:
-        """A device's file."""
-        return self.out / device / "device.toml"
+    def config(self, name: str) -> Path:
+        """The configuration of the aggregator or of a device."""
+        return self.out / "aggregator.toml" if name == AGGREGATOR else self.out / name / "device.toml"
+
+    def log(self, name: str) -> Path:
+        """What a process says."""
+        return self.out / "logs" / f"{name}.log"
 
 
 def write(plan: Plan, port: int, links: dict[str, int]) -> Aggregator:
     """Files that a person would write by hand, and the task; `links` says where each device finds the broker."""
-    (plan.out / "aggregator.toml").write_text(
-        f'directory = "aggregator"\n[mqtt]\nport = {port}\n[monitor]\nenabled = false\n'
-    )
+    files.write_aggregator(plan.config(AGGREGATOR), port)
     for i, name in enumerate(plan.names):
         (plan.out / name).mkdir()
         x, labels = task.examples(plan.seed, i)
         np.savez(plan.out / name / "examples.npz", x=x, labels=labels)
-        _write_device(plan, name, links[name])
+        more = f'[training]\nseed = {plan.seed}\nmax_density = 1.0\n[upload]\nvalues = "float32"\n'
+        more += "".join(f"{line}\n" for line in plan.upload)
+        files.write_device(plan.config(name), name, links[name], task=TASK, source="examples.npz", more=more)
     settings = Aggregator(directory=plan.out / "aggregator", mqtt=Mqtt(port=port))
     policy = Policy(density=task.DENSITY, learning_rate=0.05, max_staleness=1 << 20)
     made = Task(goal=plan.goal, deadline_s=1.0, min_interval_s=0.0, keep_frames_of_versions=-1, policy=policy)
     add_task(settings, TASK, task.BUNDLE.read_bytes(), made)
     return settings
-
-
-def _write_device(plan: Plan, name: str, port: int) -> None:
-    upload = "\n".join(plan.upload)
-    plan.config(name).write_text(
-        f'device = "{name}"\ntask = "{TASK}"\ndirectory = "state"\naudit = true\n'
-        f'[mqtt]\nport = {port}\n[data]\nsource = "examples.npz"\n'
-        f"[training]\nseed = {plan.seed}\nmax_density = 1.0\n"
-        f'[upload]\nvalues = "float32"\n{upload}\n{_ALWAYS}'
-    )
 
 
 def drain_only(plan: Plan, name: str) -> None:

@@ -7,7 +7,8 @@ from itertools import count
 from statistics import median
 from typing import Final, NamedTuple
 
-AGGREGATOR: Final = "aggregator"
+from broker.demo.plan import AGGREGATOR
+
 BROKER: Final = "broker"
 WINDOW_S: Final = 2.0
 

@@ -12,17 +12,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from broker.demo.plan import DemoError
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBrokerError
 from tools.emulation import installed, steps, suite
 from tools.emulation import round as training
 from tools.emulation.machine import CPU, SITE, Board, EmulationError
+from tools.output import work_tree_wheel
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / ".arm64"
 TEST_TOOLS: Final = {"hypothesis", "pytest", "pytest-timeout"}
 ACCEL: Final = ("numba-", "llvmlite-")
 DIES: Final = "onnxruntime==1.21.0"  # uses an instruction of newer cores without asking
+FAILURES: Final = (EmulationError, EmbeddedBrokerError, DemoError, subprocess.TimeoutExpired)
 HELP: Final = f"""Run what a device runs on an emulated {CPU}: its tests, with numba and without, one training round
 against an MQTT broker and an aggregator on this machine, and the README's commands for a Raspberry Pi, from the wheel
 to a round over TLS with our configuration of Mosquitto. Needs Debian or one of its kin (apt, dpkg), no root. Everything
@@ -52,7 +55,7 @@ def main() -> int:
                 print(f"{CPU}, installed as the README says: {said}")
                 return 0 if done else 1
             return _control(board) if asked.control else _everything(board)
-        except (EmulationError, EmbeddedBrokerError, steps.StepsError, training.RoundError) as error:
+        except (EmulationError, EmbeddedBrokerError) as error:
             print(f"arm64: {error}", file=sys.stderr)
             return 1
 
@@ -105,31 +108,21 @@ def _installed(board: Board) -> tuple[bool, str]:
     environment["PATH"] = f"{board.system()}:{environment['PATH']}"
     board.wheels("wheels", _requirements())
     try:
-        wheel = _wheel(FOLDER / "dist")
+        wheel = work_tree_wheel(FOLDER / "dist", EmulationError)
         home, folder = FOLDER / "pi", FOLDER / "installed"
         edgeclient = installed.install(ROOT / "edgeclient" / "README.md", wheel, home, environment, FOLDER / "wheels")
         installed_s = time.monotonic() - began_s
         said = installed.one_round(edgeclient, folder, environment)
-    except (training.RoundError, subprocess.TimeoutExpired) as error:
+    except FAILURES as error:
         return False, f"FAILED: {error}"
     return True, f"passed: in {installed_s:.0f} s, then {said}, {time.monotonic() - began_s:.0f} s"
-
-
-def _wheel(to: Path) -> Path:
-    """That of what lies in the work tree."""
-    command = [str(ROOT / "tools" / "release"), "--work-tree", "--out", str(to)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise training.RoundError((done.stderr.strip() or "tools/release: no message").splitlines()[-1])
-    (wheel,) = to.glob("edgeclient-*.whl")
-    return wheel
 
 
 def _round(python: Path, environment: dict[str, str]) -> tuple[bool, str]:
     began_s = time.monotonic()
     try:
         said = training.one_round(python, environment, FOLDER / "round")
-    except (EmbeddedBrokerError, training.RoundError, subprocess.TimeoutExpired) as error:
+    except FAILURES as error:
         return False, f"FAILED: {error}"
     return True, f"passed: {said}, {time.monotonic() - began_s:.0f} s"
 

@@ -3,30 +3,30 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import secured
 
-from broker.demo import data
+from broker.demo import data, files
+from broker.demo.plan import AGGREGATOR, TASK
+from broker.demo.supervisor import Supervisor
 from broker.ledger.opening import open_ledger
-from broker.processes import children
 from broker.settings import Aggregator, Task
 from broker.task.new import add_task
 from broker.upkeep import accounts
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.settings import load
 from edgeclient.wire import announcement, topics
-from tools.emulation.round import TASK, RoundError, check, last_line, told
+from tools.emulation.machine import EmulationError
+from tools.emulation.round import check, told
+from tools.output import output
 
 DEVICE: Final = "pi-7"
-AGGREGATOR: Final = "aggregator"
 OBSERVER: Final = "pi-8"
 # The userland has that package; what follows it is run as it stands, but for what is installed.
 _README: Final = re.compile(
@@ -36,6 +36,8 @@ _CLONE: Final = "'.[onnx]'"
 _INSTALL_S: Final = 400.0
 _ONCE_S: Final = 180.0
 _VERSION_S: Final = 60.0
+
+_run = partial(output, failed=EmulationError)
 
 
 def install(readme: Path, wheel: Path, folder: Path, environment: Mapping[str, str], found: Path) -> Path:
@@ -52,16 +54,16 @@ def install(readme: Path, wheel: Path, folder: Path, environment: Mapping[str, s
         The command `edgeclient`.
 
     Raises:
-        RoundError: the README says something else, or a command failed.
+        EmulationError: the README says something else, or a command failed.
     """
     said = _README.search(readme.read_text())
     if said is None or _CLONE not in said[1]:
-        raise RoundError(f"{readme.name} has no line for a Raspberry Pi as {_README.pattern}, with {_CLONE}")
+        raise EmulationError(f"{readme.name} has no line for a Raspberry Pi as {_README.pattern}, with {_CLONE}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     commands = said[1].replace(_CLONE, f"'{wheel}[onnx]'") + " && command -v edgeclient"
     environment = {**environment, "HOME": str(folder), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(found)}
-    out = _run(["sh", "-euc", commands], folder, environment, _INSTALL_S)
+    out = _run(["sh", "-euc", commands], cwd=folder, env=environment, limit_s=_INSTALL_S)
     return Path(out.splitlines()[-1])
 
 
@@ -77,10 +79,10 @@ def one_round(edgeclient: Path, folder: Path, environment: Mapping[str, str]) ->
         What happened, for people.
 
     Raises:
-        RoundError: the round did not come about, or its account is wrong.
+        EmulationError: the round did not come about, or its account is wrong.
     """
     if secured.mosquitto_program() is None:
-        raise RoundError("mosquitto is not installed: apt install mosquitto")
+        raise EmulationError("mosquitto is not installed: apt install mosquitto")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     secured.authority(folder).issue("server", names=("localhost",))
@@ -90,13 +92,13 @@ def one_round(edgeclient: Path, folder: Path, environment: Mapping[str, str]) ->
         config = _join(edgeclient, folder, port, environment)
         aggregator = _aggregator(folder, port)
         add_task(aggregator, TASK, data.bundle_bytes(), Task(goal=1, min_interval_s=0, keep_frames_of_versions=-1))
-        serve = [sys.executable, "-m", "broker.cli", "serve", str(folder / "aggregator.toml")]
-        serving = children.spawn(serve, log=folder / "aggregator.log")
-        stack.callback(children.end, serving)
+        serving = Supervisor(lambda name: folder / f"{name}.toml", lambda name: folder / f"{name}.log")
+        stack.enter_context(serving)
+        serving.start(AGGREGATOR)
         _await_version(folder, port, serving, 0)
-        _run([edgeclient, "doctor", config], folder, environment, _INSTALL_S)
+        _run([edgeclient, "doctor", config], cwd=folder, env=environment, limit_s=_INSTALL_S)
         once: list[str | Path] = [edgeclient, "once", config, "--json", "--timeout", str(_ONCE_S)]
-        outcome = json.loads(_run(once, folder, environment, 2 * _ONCE_S).splitlines()[-1])
+        outcome = json.loads(_run(once, cwd=folder, env=environment, limit_s=2 * _ONCE_S).splitlines()[-1])
         _await_version(folder, port, serving, 1)
         said = told([str(edgeclient)], environment, config)
     with open_ledger(aggregator.ledger, read_only=True) as ledger:
@@ -105,21 +107,21 @@ def one_round(edgeclient: Path, folder: Path, environment: Mapping[str, str]) ->
     # The version that came of its round may be news to it.
     check({**said, "version": max(1, said["version"])}, account, (refused, doubled))
     if not outcome["done"]:
-        raise RoundError(f"edgeclient once is not done: {outcome}")
+        raise EmulationError(f"edgeclient once is not done: {outcome}")
     return f"rounds trained and counted over TLS: {account.rounds}, the law of conservation holds"
 
 
 def _join(edgeclient: Path, folder: Path, port: int, environment: Mapping[str, str]) -> Path:
-    x, labels = data.device_windows(1, 0)
     home = folder / "device"
     home.mkdir()
-    np.savez(home / "windows.npz", x=x, labels=labels)
+    files.write_windows(home, 1, 0)
     url = f"mqtts://localhost:{port}/{TASK}"
-    _run([edgeclient, "join", url, "--data", "windows.npz", "--device", DEVICE], home, environment, _INSTALL_S)
+    join: list[str | Path] = [edgeclient, "join", url, "--data", "windows.npz", "--device", DEVICE]
+    _run(join, cwd=home, env=environment, limit_s=_INSTALL_S)
     config = home / "device.toml"
     written = config.read_text()
     if "[mqtt]\n" not in written:
-        raise RoundError(f"edgeclient join wrote no line [mqtt]: {written}")
+        raise EmulationError(f"edgeclient join wrote no line [mqtt]: {written}")
     written = written.replace("[mqtt]\n", f"audit = true\n\n[mqtt]\n{_access(folder, DEVICE)}")
     # This machine may be busy with the tests; a board of its own is not.
     config.write_text(written + '\n[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n')
@@ -137,14 +139,15 @@ def _aggregator(folder: Path, port: int, user: str = AGGREGATOR) -> Aggregator:
     return load(config, Aggregator)
 
 
-def _await_version(folder: Path, port: int, serving: "subprocess.Popen[bytes]", version: int) -> None:
+def _await_version(folder: Path, port: int, serving: Supervisor, version: int) -> None:
     mqtt = _aggregator(folder, port, OBSERVER).mqtt
     assert mqtt is not None
     observer = Link(Endpoint.of(mqtt), client_id_prefix="observer")
     observer.start()
     try:
         until_s = time.monotonic() + _VERSION_S
-        while time.monotonic() < until_s and serving.poll() is None:
+        while time.monotonic() < until_s:
+            serving.check()
             for event in observer.poll(0.5):
                 if isinstance(event, Connected):
                     observer.subscribe(topics.head(TASK))
@@ -154,14 +157,4 @@ def _await_version(folder: Path, port: int, serving: "subprocess.Popen[bytes]", 
                         return
     finally:
         observer.stop()
-    raise RoundError(f"version {version} was not announced: {last_line(folder, 'aggregator')}")
-
-
-def _run(command: list[str | Path], folder: Path, environment: Mapping[str, str], limit_s: float) -> str:
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=limit_s
-    )
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        raise RoundError(f"{' '.join(map(str, command[:2]))}: exit code {done.returncode}: {said[-1]}")
-    return done.stdout
+    raise EmulationError(f"version {version} was not announced: {serving.last_words(AGGREGATOR)}")

@@ -13,9 +13,12 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
+
+from tools.output import output
 
 # The oldest core that boards of today have: newer ones hide instructions that it lacks.
 CPU: Final = "cortex-a53"
@@ -39,7 +42,10 @@ _ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THRE
 
 
 class EmulationError(Exception):
-    """The board cannot be made; one line that says what is missing or which step failed."""
+    """The board or what runs on it cannot be made; one line that says what is missing or which step failed."""
+
+
+_run = partial(output, failed=EmulationError)
 
 
 class Board:
@@ -64,15 +70,16 @@ class Board:
         """
         self.keep("userland", (SUITE, *_PACKAGES), f"unpacking Python {PYTHON} for arm64 and an emulator", _userland)
 
-    def wheels(self, name: str, requirements: Sequence[str], *, closure: bool = True) -> list[Path]:
-        """Wheels for the board of `requirements`, and of all that they need if `closure`, that fit together.
+    def wheels(self, name: str, requirements: Sequence[str]) -> list[Path]:
+        """Wheels for the board of `requirements`, and of all that they need, that fit together.
 
         Fetched once: what is newest then stays.
 
         Raises:
             EmulationError: pip found no wheel.
         """
-        self.keep(name, requirements, "fetching wheels for arm64", lambda to: _download(to, requirements, closure))
+        doing = "fetching wheels for arm64"
+        self.keep(name, requirements, doing, lambda to: _pip("download", "--dest", str(to), *requirements))
         return sorted((self._folder / name).glob("*.whl"))
 
     def environment(self, name: str, wheels: Sequence[Path], besides: Sequence[Path]) -> Path:
@@ -234,12 +241,8 @@ def _extract(deb: Path, member: str, to: Path) -> None:
 # Python
 
 
-def _download(to: Path, requirements: Sequence[str], closure: bool) -> None:
-    _pip("download", *(() if closure else ("--no-deps",)), "--dest", str(to), *requirements)
-
-
 def _install(to: Path, wheels: Sequence[Path]) -> None:
-    # pip would ask for its own Python; `_download` has asked for the board's.
+    # pip would ask for its own Python; `wheels` has asked for the board's.
     options = ["--no-deps", "--no-index", "--no-compile", "--ignore-requires-python", "--target", str(to)]
     _pip("install", *options, *map(str, wheels))
 
@@ -251,11 +254,3 @@ def _pip(command: str, *arguments: str) -> None:
     target += [f"--platform={tag}" for tag in tags]
     options = ["--quiet", "--disable-pip-version-check", "--no-input"]
     _run([sys.executable, "-m", "pip", command, *options, *target, *arguments])
-
-
-def _run(command: Sequence[str], *, cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise EmulationError(f"{' '.join(command[:3])} ...: {said[-1]}")
-    return done.stdout

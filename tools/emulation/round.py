@@ -2,35 +2,28 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from broker.demo import data
+from broker.demo import data, files
+from broker.demo.observer import Observer
+from broker.demo.plan import AGGREGATOR, TASK
+from broker.demo.supervisor import Supervisor
 from broker.ledger.opening import open_ledger
-from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker
 from broker.settings import Aggregator, Task
 from broker.task.new import add_task
 from broker.upkeep import accounts
-from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
-from edgeclient.settings import Mqtt
-from edgeclient.wire import announcement, messages, status, topics
+from edgeclient.settings import load
+from tools.emulation.machine import EmulationError
+from tools.output import output
 
-TASK: Final = "watch-har"
 DEVICE: Final = "emulated"
 _ROUND_S: Final = 180.0
 _GRACE_S: Final = 30.0  # an emulated process ends some seconds after it was asked
-
-
-class RoundError(Exception):
-    """The round did not come about, or its account is wrong; says what."""
 
 
 def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str:
@@ -45,31 +38,35 @@ def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str
         What happened, for people.
 
     Raises:
-        RoundError: see there.
+        EmulationError, DemoError: the round did not come about, or its account is wrong; says what.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    config = folder / "device" / "device.toml"
+    configs = {AGGREGATOR: folder / "aggregator.toml", DEVICE: folder / "device" / "device.toml"}
+    config = configs[DEVICE]
     with ExitStack() as stack:
         mqtt = stack.enter_context(EmbeddedBroker(folder / "mqtt"))
-        aggregator = Aggregator(directory=folder / "aggregator", mqtt=Mqtt(port=mqtt.port))
+        files.write_aggregator(configs[AGGREGATOR], mqtt.port)
+        aggregator = load(configs[AGGREGATOR], Aggregator)
         add_task(aggregator, TASK, data.bundle_bytes(), Task(goal=1, min_interval_s=0, keep_frames_of_versions=-1))
-        (folder / "aggregator.toml").write_text(
-            f'directory = "aggregator"\n[mqtt]\nport = {mqtt.port}\n[monitor]\nenabled = false\n'
+        config.parent.mkdir()
+        files.write_windows(config.parent, 1, 0)
+        files.write_device(config, DEVICE, mqtt.port, more="[upload]\nstatus_every_s = 0.2\n")
+        observer = stack.enter_context(Observer(mqtt.port))
+        supervisor = Supervisor(
+            configs.__getitem__,
+            lambda name: folder / f"{name}.log",
+            device=python,
+            environment=environment,
+            grace_s=_GRACE_S,
         )
-        _write_device(config, mqtt.port)
-        observer = Link(Endpoint("127.0.0.1", mqtt.port), client_id_prefix="observer")
-        stack.callback(observer.stop)
-        observer.start()
-        running: dict[str, subprocess.Popen[bytes]] = {}
-        stack.callback(lambda: children.end_all(running.values(), grace_s=_GRACE_S))
-        serve = [sys.executable, "-m", "broker.cli", "serve", str(folder / "aggregator.toml")]
-        running["aggregator"] = children.spawn(serve, log=folder / "aggregator.log")
-        take_part = [str(python), "-m", "edgeclient.cli", "run", str(config)]
-        running["device"] = children.spawn(take_part, log=folder / "device.log", env=environment)
-        _await_round(observer, running, folder)
-        children.end(running["device"], grace_s=_GRACE_S)
-        if running["device"].returncode != 0:
-            raise RoundError(f"edgeclient run: exit code {running['device'].returncode}: {last_line(folder, 'device')}")
+        stack.enter_context(supervisor)
+        observer.connect(_GRACE_S)
+        for name in configs:
+            supervisor.start(name)
+        _await_round(observer, supervisor)
+        supervisor.end([DEVICE])
+        if code := supervisor.processes[DEVICE].returncode:
+            raise EmulationError(f"edgeclient run: exit code {code}: {supervisor.last_words(DEVICE)}")
         said = told([str(python), "-m", "edgeclient.cli"], environment, config)
     with open_ledger(aggregator.ledger, read_only=True) as ledger:
         account = accounts.examine(ledger, TASK, DEVICE, config)
@@ -79,56 +76,28 @@ def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str
     return f"version {version} after {account.rounds} rounds, {applied} frames applied, the law of conservation holds"
 
 
-def _write_device(config: Path, port: int) -> None:
-    config.parent.mkdir(parents=True)
-    x, labels = data.device_windows(1, 0)
-    np.savez(config.parent / "windows.npz", x=x, labels=labels)
-    config.write_text(
-        f'device = "{DEVICE}"\ntask = "{TASK}"\ndirectory = "state"\naudit = true\n[mqtt]\nport = {port}\n'
-        '[data]\nsource = "windows.npz"\n[upload]\nstatus_every_s = 0.2\n'
-        '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
-    )
-
-
-def _await_round(observer: Link, running: Mapping[str, "subprocess.Popen[bytes]"], folder: Path) -> None:
-    """Until a receipt says applied, a new version is announced, and the device has heard of both."""
-    wanted = {"the receipt", "version 1", "the device's word"}
-    until_s = time.monotonic() + _ROUND_S
-    while wanted:
-        for event in observer.poll(0.5):
-            if isinstance(event, Connected):
-                observer.subscribe(topics.head(TASK), topics.down(TASK, DEVICE), topics.status(TASK, DEVICE))
-            elif isinstance(event, Message):
-                observer.acknowledge(event)
-                wanted -= _said(event)
-        for name, process in running.items():
-            if process.poll() is not None:
-                raise RoundError(f"{name} ended with exit code {process.returncode}: {last_line(folder, name)}")
-        if time.monotonic() > until_s:
-            missing = ", ".join(sorted(wanted))
-            raise RoundError(f"{missing} did not come in {_ROUND_S:.0f} s: {last_line(folder, 'device')}")
-
-
-def _said(message: Message) -> set[str]:
-    if message.topic == topics.head(TASK):
-        return {"version 1"} if announcement.decode(message.payload).version >= 1 else set()
-    if message.topic == topics.down(TASK, DEVICE):
-        return {"the receipt"} if messages.decode_receipt(message.payload).watermark >= 1 else set()
-    said = status.decode(message.payload)
-    return {"the device's word"} if said.applied >= 1 and said.version >= 1 else set()
+def _await_round(observer: Observer, supervisor: Supervisor) -> None:
+    """Until the device says that it has the receipt of its frames and the version made of them."""
+    until_s, note = time.monotonic() + _ROUND_S, "no word from it"
+    while time.monotonic() < until_s:
+        observer.listen(0.5)
+        supervisor.check()
+        if (device := observer.fleet.find(TASK, DEVICE)) is not None:
+            note = device.said.note
+            if device.said.applied >= 1 and device.said.version >= 1:
+                return
+    raise EmulationError(f"no round in {_ROUND_S:.0f} s: {note}; {supervisor.last_words(DEVICE)}")
 
 
 def told(edgeclient: Sequence[str], environment: Mapping[str, str], config: Path) -> dict[str, Any]:
     """What `edgeclient status` says.
 
     Raises:
-        RoundError: it says nothing.
+        EmulationError: it says nothing.
     """
-    command = [*edgeclient, "status", str(config), "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=_GRACE_S)
-    if done.returncode:
-        raise RoundError(f"edgeclient status: exit code {done.returncode}: {done.stderr.strip()}")
-    said: dict[str, Any] = json.loads(done.stdout)
+    said: dict[str, Any] = json.loads(
+        output([*edgeclient, "status", config, "--json"], EmulationError, env=environment, limit_s=_GRACE_S)
+    )
     return said
 
 
@@ -141,7 +110,7 @@ def check(said: Mapping[str, Any], account: accounts.Account, unwanted: tuple[in
         unwanted: frames refused, and frames counted twice.
 
     Raises:
-        RoundError: something in it is wrong; all that is.
+        EmulationError: something in it is wrong; all that is.
     """
     facts = {
         "edgeclient status says that it runs": said["running"],
@@ -153,11 +122,4 @@ def check(said: Mapping[str, Any], account: accounts.Account, unwanted: tuple[in
         "the law of conservation is broken": not account.law_holds,
     }
     if wrong := [fact for fact, holds in facts.items() if holds]:
-        raise RoundError(f"{', '.join(wrong)}: {json.dumps(said)}, {account}")
-
-
-def last_line(folder: Path, name: str) -> str:
-    """What a process said last, for people."""
-    log = folder / f"{name}.log"
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return f"{lines[-1] if lines else 'no message'} ({log})"
+        raise EmulationError(f"{', '.join(wrong)}: {json.dumps(said)}, {account}")

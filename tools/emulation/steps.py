@@ -1,21 +1,18 @@
 """Training steps of the zoo, taken on this machine's processor, to compare the emulated one's with."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from tools.emulation.machine import EmulationError
+from tools.output import output
 from tools.zoo import ZOO
 
 NATIVE: Final = Path(".venv-native/bin/python")
 _BATCH: Final = 8
 _LIMIT_S: Final = 300
-
-
-class StepsError(Exception):
-    """The zoo's bundles cannot be made; the last line that was said."""
 
 
 def sources(checkout: Path) -> list[Path]:
@@ -29,15 +26,10 @@ def take(folder: Path) -> None:
     """For each model of the zoo a folder: its bundle, unpacked, `batch.npz` and `step.npz`.
 
     Raises:
-        StepsError: see there.
+        EmulationError: the zoo's bundles cannot be made.
     """
-    _run([str(NATIVE), "-m", "tools.zoo_bundles", str(folder)])
+    output([NATIVE, "-m", "tools.zoo_bundles", folder], EmulationError, limit_s=_LIMIT_S)
     for name, entry in ZOO.items():
         np.savez(folder / name / "batch.npz", *entry.batch(_BATCH, np.random.default_rng(0)))
-    _run([sys.executable, "-m", "tools.training_steps", *(str(folder / name) for name in ZOO)])
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_S)
-    if done.returncode:
-        raise StepsError(f"{' '.join(command[:3])}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+    take_steps = [sys.executable, "-m", "tools.training_steps"]
+    output([*take_steps, *(folder / name for name in ZOO)], EmulationError, limit_s=_LIMIT_S)
