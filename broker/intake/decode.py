@@ -81,7 +81,7 @@ def _check(sequence: int) -> None:
 
 def _frame(payload: bytes, layout: Layout | None) -> frame.Frame:
     """A frame for another layout is not read but answered: its device resends until it has a receipt."""
-    seen = frame.peek(payload)
-    if layout is not None and not layout.tag.startswith(seen.layout_tag):
-        return seen
-    return frame.decode(payload, layout.tensors if layout is not None else None)
+    opened = frame.Opened(payload)
+    if layout is not None and not layout.tag.startswith(opened.header.layout_tag):
+        return opened.bare()
+    return opened.decode(layout.tensors if layout is not None else None)

@@ -169,10 +169,11 @@ def _frames(file: Path) -> Iterator[bytes]:
 
 def _decoded(data: bytes, layout: Layout | None) -> tuple[Frame, list[Field]]:
     trace: list[Field] = []
-    if layout is not None and (tag := frame.peek(data).layout_tag) != layout.tag[: len(tag)]:
+    opened = frame.Opened(data, trace=trace)
+    if layout is not None and (tag := opened.header.layout_tag) != layout.tag[: len(tag)]:
         raise WireError("layout", f"a frame of another layout, {tag.hex()}: that of the bundle is {layout.digest[:8]}")
     try:
-        return frame.decode(data, None if layout is None else layout.tensors, trace=trace), trace
+        return opened.decode(None if layout is None else layout.tensors), trace
     except WireError as error:
         if error.reason == "layout" and layout is None:
             raise WireError("layout", "a frame is coded by tensor: name its task's bundle with --bundle") from None

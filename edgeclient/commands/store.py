@@ -56,7 +56,7 @@ def check(config: Path, *, as_json: bool) -> None:
 
 def _why_unreadable(body: bytes) -> str | None:
     try:
-        frame.peek(body)
+        frame.Opened(body)
     except WireError as error:
         return str(error)
     return None

@@ -235,7 +235,7 @@ def test_a_frame_by_tensor_needs_its_layout() -> None:
         with pytest.raises(WireError) as caught:
             frame.decode(data, wrong)
         assert caught.value.reason == "layout"
-    seen = frame.peek(data)
+    seen = frame.Opened(data).bare()
     assert (seen.number, seen.update.size, seen.update.indices.size) == (3, 1300, 0)
 
 

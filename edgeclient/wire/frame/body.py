@@ -11,7 +11,7 @@ from edgeclient.compress.update import SparseUpdate, Values
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import codes, context, positions, read_values, rice, write_values
 from edgeclient.wire.frame.budget import Budget, level_bits
-from edgeclient.wire.frame.header import TENSORS, Frame, Header, read_header
+from edgeclient.wire.frame.header import TENSORS, Header
 from edgeclient.wire.frame.matrix import Entries, coordinates, laid_out
 from edgeclient.wire.frame.positions import CONTEXT, Range, Segment, Tensors
 from edgeclient.wire.reader import Reader
@@ -108,14 +108,12 @@ def _nothing(count: int) -> tuple[Bools, U8]:
     return np.zeros(count, np.bool_), np.zeros(count, np.uint8)
 
 
-def decode_body(reader: Reader, tensors: Tensors | None, accel: Accel) -> Frame:
-    """The frame before the checksum.
+def decode_entries(reader: Reader, header: Header, most: int, tensors: Tensors | None, accel: Accel) -> SparseUpdate:
+    """What lies between header and checksum: `most` entries at most.
 
     Raises:
         WireError: anything that FORMAT.md does not allow; "layout", if its tensors are needed and not given.
     """
-    most = ENTRIES_PER_BYTE * reader.left
-    header = read_header(reader)
     ranges = [Range(header.first, header.span)]
     if header.flags & TENSORS:
         if tensors is None or sum(rows * columns for rows, columns in tensors) != header.size:
@@ -127,7 +125,7 @@ def decode_body(reader: Reader, tensors: Tensors | None, accel: Accel) -> Frame:
     reader.finish()
     if header.parts > 1 and (int(indices[0]) != header.first or int(indices[-1]) != header.first + header.span - 1):
         raise WireError("range", f"entries from {indices[0]} to {indices[-1]} do not fill the range of the part")
-    return header.frame(SparseUpdate(header.size, indices, decoded))
+    return SparseUpdate(header.size, indices, decoded)
 
 
 def _read_entries(

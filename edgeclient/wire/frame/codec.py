@@ -18,7 +18,7 @@ import numpy as np
 from edgeclient.compress.accel import Accel
 from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.frame.body import decode_body
+from edgeclient.wire.frame.body import ENTRIES_PER_BYTE, decode_entries
 from edgeclient.wire.frame.header import IDENTITY_AT, Frame, read_header
 from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES
@@ -55,21 +55,37 @@ def decode(
     Raises:
         WireError: anything that FORMAT.md does not allow; "layout", if its tensors are needed and not given.
     """
-    return decode_body(_opened(data, max_bytes, trace), tensors, accel)
+    return Opened(data, max_bytes=max_bytes, trace=trace).decode(tensors, accel)
 
 
-def peek(data: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> Frame:
-    """The frame without its entries, for a layout that is not known here.
+class Opened:
+    """A frame of which the header is read, so that its reader knows of which layout the entries are.
+
+    Args:
+        data: a whole message.
+        max_bytes: a longer message is refused unread.
+        trace: gets which bytes were read as what.
+
+    Attributes:
+        header: checked, as the checksum is.
 
     Raises:
-        WireError: the checksum or the header is wrong.
+        WireError: one of them is wrong.
     """
-    header = read_header(_opened(data, max_bytes, None))
-    return header.frame(SparseUpdate(header.size, np.empty(0, np.int64), FloatValues(np.empty(0, np.float32))))
 
+    def __init__(self, data: bytes, *, max_bytes: int = MAX_FRAME_BYTES, trace: list[Field] | None = None) -> None:
+        if len(data) > max_bytes:
+            raise WireError("too-large", f"{len(data)} bytes, at most {max_bytes} are allowed")
+        check_prefix(data, FRAME)
+        self._reader = Reader(unsealed(data), trace)
+        self._most = ENTRIES_PER_BYTE * self._reader.left
+        self.header = read_header(self._reader)
 
-def _opened(data: bytes, max_bytes: int, trace: list[Field] | None) -> Reader:
-    if len(data) > max_bytes:
-        raise WireError("too-large", f"{len(data)} bytes, at most {max_bytes} are allowed")
-    check_prefix(data, FRAME)
-    return Reader(unsealed(data), trace)
+    def decode(self, tensors: Tensors | None, accel: Accel = "auto") -> Frame:
+        """The frame, once; arguments and errors as of the function `decode`."""
+        return self.header.frame(decode_entries(self._reader, self.header, self._most, tensors, accel))
+
+    def bare(self) -> Frame:
+        """The frame without its entries, for a layout that is not known here."""
+        size = self.header.size
+        return self.header.frame(SparseUpdate(size, np.empty(0, np.int64), FloatValues(np.empty(0, np.float32))))
