@@ -41,9 +41,21 @@ def test_numba_is_loaded_only_when_used() -> None:
     assert done.stdout == "False\n"
 
 
-@pytest.mark.parametrize("package", ["edgeclient.durable", "edgeclient.uplink"])
-def test_stages_load_no_network_and_no_trainer(package: str) -> None:
-    assert loaded(package) <= {"edgeclient", "numpy"}
+def test_the_store_loads_no_network_and_no_trainer() -> None:
+    assert loaded("edgeclient.durable") <= {"edgeclient", "numpy"}
+
+
+@pytest.mark.parametrize("stage", ["conditions", "models", "presence", "uplink"])
+def test_stages_load_no_trainer(stage: str) -> None:
+    assert loaded(f"edgeclient.{stage}") <= {
+        "attr",
+        "attrs",
+        "cattrs",
+        "edgeclient",
+        "numpy",
+        "paho",
+        "typing_extensions",
+    }
 
 
 def test_import_contracts() -> None:
