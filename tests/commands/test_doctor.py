@@ -279,16 +279,6 @@ def test_two_runtimes_are_a_failure(tmp_path: Path) -> None:
     assert finding.advice.startswith("pip uninstall both")
 
 
-def test_the_cache_is_cold_then_warm(tmp_path: Path) -> None:
-    cold = answered(folder=tmp_path, NUMBA_CACHE_DIR=str(tmp_path))["numba cache"]
-    assert cold.level == "warn"
-    assert "kernels not compiled yet" in cold.what
-    assert cold.advice == "edgeclient warmup"
-    command = [sys.executable, "-m", "edgeclient.cli", "warmup"]
-    subprocess.run(command, env={"PATH": "", "NUMBA_CACHE_DIR": str(tmp_path)}, cwd=ROOT, check=True)
-    assert answered(folder=tmp_path, NUMBA_CACHE_DIR=str(tmp_path))["numba cache"].level == "ok"
-
-
 def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     finding = answered(folder=tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "file"))["numba cache"]

@@ -264,33 +264,6 @@ def test_a_generic_cpu_selects_the_same() -> None:
 # Commands
 
 
-def test_warm_up_compiles_every_kernel(tmp_path: Path) -> None:
-    """With an empty cache, and nothing is compiled later."""
-    code = (
-        "import importlib, pathlib; from edgeclient.commands.warmup import warm; made = warm();"
-        "names = [p.parent.name + '.' + p.stem for p in pathlib.Path('edgeclient').glob('*/_*numba.py')];"
-        "twins = [vars(importlib.import_module('edgeclient.' + name)) for name in names];"
-        "kernels = [each for twin in twins for each in twin.values() if hasattr(each, 'py_func')];"
-        "late = [k.__name__ for k in kernels if not k.signatures and k.targetoptions.get('inline') != 'always'];"
-        "print(made.backend, len(kernels) > 3, late)"
-    )
-    environment = {"PATH": "", "NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "numba True []\n"
-
-
-def test_warm_up_without_numba_says_so(tmp_path: Path) -> None:
-    (tmp_path / "numba.py").write_text("raise ImportError('no numba here')\n")
-    command = [sys.executable, "-m", "edgeclient.cli", "warmup"]
-    environment = {"PATH": "", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["backend"] == "numpy"
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "NumPy kernels: numba cannot be used (ImportError: no numba here)\n"
-
-
 def measured(*arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "tools.bench", *arguments, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -6,6 +6,8 @@ from typing import Final
 
 import pytest
 
+from tools.emulation import suite
+
 ROOT: Final = Path(__file__).parents[2]
 # A module is read in one sitting ...
 MODULE_LINES: Final = 300
@@ -33,3 +35,9 @@ def test_modules_are_short() -> None:
 def test_stages_are_folders(package: str) -> None:
     loose = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
     assert len(loose) <= LOOSE_MODULES[package], loose
+
+
+@pytest.mark.parametrize("name", {*suite.WITH_NUMBA, *suite.WITHOUT_NUMBA, *suite.ELSEWHERE, *suite.NEED_NUMBA})
+def test_what_boards_test_is_there(name: str) -> None:
+    file, _, test = name.partition("::")
+    assert f"def {test.partition('[')[0]}" in (ROOT / "tests" / file).read_text()

@@ -21,6 +21,7 @@ KERNELS: Final = (
 WITH_NUMBA: Final = (
     *KERNELS,
     "bundle/test_bundle.py",
+    "commands/test_warmup.py",
     "train/test_data.py",
     "train/test_golden_training.py",
     "bundle/test_safetensors.py",
@@ -40,6 +41,8 @@ WITHOUT_NUMBA: Final = (
 # Tests in them that are not.
 ELSEWHERE: Final = (
     "house/test_imports.py::test_import_contracts",
+    # Here every processor is another one.
+    "compress/test_select.py::test_a_generic_cpu_selects_the_same",
     "compress/test_select.py::test_the_select_benchmark",
     "compress/test_select.py::test_the_scale_benchmark",
 )
