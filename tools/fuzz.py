@@ -38,7 +38,7 @@ SECONDS = 5.0
 OUTCOMES = REASONS | {"decoded"}
 _MEASURED_EVERY = 64
 _COMPARED_EVERY = 1000  # the definition in Python takes its time
-_ORIGIN = frame.Origin("har", "pi-7", b"layout-8", 3, 4, 320)
+_ORIGIN = frame.Origin("har", "pi-7", b"tag4", 3, 4, 320)
 
 
 def seeds() -> list[bytes]:

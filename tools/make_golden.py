@@ -21,7 +21,7 @@ from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, WIRE_VERSION
 from tools import golden_messages
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
-ORIGIN = frame.Origin("har", "pi-7", bytes.fromhex("0011223344556677"), 11, 4, 320)
+ORIGIN = frame.Origin("har", "pi-7", bytes.fromhex("00112233"), 11, 4, 320)
 EPOCH = 0xFEDCBA9876543210
 
 

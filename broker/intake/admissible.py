@@ -13,7 +13,7 @@ class Terms:
     """What a task admits at this moment.
 
     Attributes:
-        layout_tag: first 8 bytes of the layout digest.
+        layout_tag: first 4 bytes of the layout digest.
         size: n.
         version: current model version.
         max_staleness: oldest admitted base is `version - max_staleness`.
@@ -31,7 +31,7 @@ def refusal(frame: Frame, address: int, terms: Terms) -> Refusal | None:
     """Why the frame is not admitted, or None when it is; `address` is that of its topic."""
     if frame.address != address:
         return Refusal.ADDRESS
-    if not terms.layout_tag.startswith(frame.layout_tag) or frame.update.size != terms.size:
+    if frame.layout_tag != terms.layout_tag or frame.update.size != terms.size:
         return Refusal.LAYOUT
     if frame.base_version > terms.version:
         return Refusal.FUTURE

@@ -82,6 +82,6 @@ def _check(sequence: int) -> None:
 def _frame(payload: bytes, layout: Layout | None) -> frame.Frame:
     """A frame for another layout is not read but answered: its device resends until it has a receipt."""
     opened = frame.Opened(payload)
-    if layout is not None and not layout.tag.startswith(opened.header.layout_tag):
+    if layout is not None and opened.header.layout_tag != layout.tag:
         return opened.bare()
     return opened.decode(layout.tensors if layout is not None else None)

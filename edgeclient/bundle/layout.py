@@ -72,8 +72,8 @@ class Layout:
 
     @cached_property
     def tag(self) -> bytes:
-        """The beginning of the digest; frames carry 8 or 4 bytes of it."""
-        return bytes.fromhex(self.digest)[:8]
+        """The first 4 bytes of the digest, which frames carry."""
+        return bytes.fromhex(self.digest)[:4]
 
     @cached_property
     def tensors(self) -> tuple[tuple[int, int], ...]:

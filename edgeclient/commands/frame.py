@@ -170,8 +170,8 @@ def _frames(file: Path) -> Iterator[bytes]:
 def _decoded(data: bytes, layout: Layout | None) -> tuple[Frame, list[Field]]:
     trace: list[Field] = []
     opened = frame.Opened(data, trace=trace)
-    if layout is not None and (tag := opened.header.layout_tag) != layout.tag[: len(tag)]:
-        raise WireError("layout", f"a frame of another layout, {tag.hex()}: that of the bundle is {layout.digest[:8]}")
+    if layout is not None and (tag := opened.header.layout_tag) != layout.tag:
+        raise WireError("layout", f"a frame of another layout, {tag.hex()}: that of the bundle is {layout.tag.hex()}")
     try:
         return opened.decode(None if layout is None else layout.tensors), trace
     except WireError as error:

@@ -45,7 +45,7 @@ def warm() -> Warm:
     if why is not None:
         return Warm("numpy", None, None, None, time.perf_counter() - began, why)
     delta = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
-    origin = frame.Origin("warmup", "warmup", bytes(8), 0, 0, 1)
+    origin = frame.Origin("warmup", "warmup", bytes(4), 0, 0, 1)
     # Different densities make the encoder choose different codes.
     for k in (10, 20, 30, 50, 70, 100, 150, 250, 400):
         made = compress(delta, np.zeros_like(delta), k, accel="numba")

@@ -116,7 +116,7 @@ def test_a_frame_of_another_layout_is_told_even_where_it_could_be_read(tmp_path:
 def test_what_no_aggregator_would_read_is_not_shown(tmp_path: Path) -> None:
     n = MAX_FRAME_BYTES // 4
     update = SparseUpdate(n, np.arange(n), quantise(np.linspace(1, 2, n, dtype=np.float32), 16.0, "float32"))
-    origin = frame.Origin("har", "pi", b"layout-8", 1, 0, 1)
+    origin = frame.Origin("har", "pi", b"tag4", 1, 0, 1)
     (made,) = frame.encode_update(update, origin, 2 * MAX_FRAME_BYTES)
     (tmp_path / "large").write_bytes(made)
     for command in (["dump", str(tmp_path / "large")], ["stats", str(tmp_path)]):

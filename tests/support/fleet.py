@@ -160,7 +160,7 @@ def make_frame(  # noqa: PLR0913 (every field that a stranger may forge)
     """A frame as a device makes it."""
     delta = np.random.default_rng(seed).normal(0, scale, size).astype(np.float32)
     update, _ = compress_with_feedback(delta, np.zeros(size, np.float32), k=50)
-    origin = Origin(task, device, bytes.fromhex(layout)[:8], sequence, base_version, 100)
+    origin = Origin(task, device, bytes.fromhex(layout)[:4], sequence, base_version, 100)
     (body,) = frame.encode_update(update, origin, 65536)
     return frame.stamp(body, epoch=epoch, sequence=sequence)
 

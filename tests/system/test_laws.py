@@ -78,7 +78,7 @@ class World:
             returned=[frame.decode(each.body).update for each in returned],
             limit=16.0,
         )
-        origin = frame.Origin("t", "d", bytes.fromhex(LAYOUT)[:8], account.next_update, self.version, 5)
+        origin = frame.Origin("t", "d", bytes.fromhex(LAYOUT)[:4], account.next_update, self.version, 5)
         frames = frame.encode_update(update, origin, FRAME_BYTES)
         self.parts = max(self.parts, len(frames))
         self.store.commit_round(
@@ -146,7 +146,7 @@ class World:
             self.ledger.greet([("t", "d", said.hello)])
         else:
             assert isinstance(said, FrameIn)
-            terms = Terms(bytes.fromhex(LAYOUT)[:8], SIZE, self.version, 1, 16.0)
+            terms = Terms(bytes.fromhex(LAYOUT)[:4], SIZE, self.version, 1, 16.0)
             made = said.frame
             entry = Entry(
                 task="t", device="d", epoch=made.epoch, sequence=made.sequence, digest=frame.digest(said.body),

@@ -370,7 +370,7 @@ def _parts(task: str, device: str, examples: int, seed: int, max_bytes: int) -> 
     """The frames of one update."""
     delta = np.random.default_rng(seed).normal(0, 0.01, fleet.LAYOUT.size).astype(np.float32)
     update, _ = compress_with_feedback(delta, np.zeros_like(delta), k=900 if examples > 100 else 20)
-    origin = frame.Origin(task, device, bytes.fromhex(fleet.LAYOUT.digest)[:8], 0, 0, examples)
+    origin = frame.Origin(task, device, fleet.LAYOUT.tag, 0, 0, examples)
     bodies = [body for layer in frame.encode_layers(update, origin, frame.Coding(max_bytes)) for body in layer]
     return [frame.stamp(body, epoch=EPOCH, sequence=i) for i, body in enumerate(bodies)]
 

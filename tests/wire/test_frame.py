@@ -26,7 +26,7 @@ from edgeclient.wire.limits import FRAME_VERSION, MAX_CONTEXT_POSITIONS, MAX_FRA
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed, varint
 from tools import fuzz, masks
 
-ORIGIN = Origin("har", "pi-7", b"layout-8", 3, 4, 320)
+ORIGIN = Origin("har", "pi-7", b"tag4", 3, 4, 320)
 MODES = get_args(Mode)
 EXTREME = [1e38, -1e38, 3.4e38, -3.4028235e38, 5e-41, -1e-45, 1.0, -2.0, 2.0**-110, 2.0**-111, 65504.0]
 each_mode = pytest.mark.parametrize("mode", MODES)
@@ -104,7 +104,7 @@ def test_a_frame_by_tensor_is_never_larger() -> None:
 
 def test_a_typical_header_takes_forty_bytes() -> None:
     update = SparseUpdate(10**6, np.array([7]), quantise(np.ones(1, np.float32), 16.0))
-    header = Header.of(Origin("t", "d", bytes(8), 100, 100, 500), update.size, write_values.STEP << 4)
+    header = Header.of(Origin("t", "d", bytes(4), 100, 100, 500), update.size, write_values.STEP << 4)
     assert len(encode_header(header)) + 4 <= 36
 
 

@@ -27,7 +27,7 @@ from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.reader import Reader, sealed, unsealed, varint
 from edgeclient.wire.status import Status
 
-ORIGIN = Origin("har", "pi-7", b"layout-8", 3, 4, 320)
+ORIGIN = Origin("har", "pi-7", b"tag4", 3, 4, 320)
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
 EXTREME = [3.4e38, -3.4028235e38, 5e-41, -1e-45, 1.0, -2.0, 2.0**-110, 2.0**-111, 1e-30, 65504.0]
@@ -118,7 +118,7 @@ def assert_sound(made: frame.Frame) -> None:
 def test_frames_round_trip(
     update: SparseUpdate, number: int, epoch: int, sequence: int, base: int, examples: int
 ) -> None:
-    origin = Origin("har", "pi-7", b"\x00\xff345678", number, base, examples)
+    origin = Origin("har", "pi-7", b"\x00\xff34", number, base, examples)
     (body,) = frame.encode_update(update, origin, MAX_FRAME_BYTES)
     data = frame.stamp(body, epoch=epoch, sequence=sequence)
     made = frame.decode(data)
@@ -179,7 +179,7 @@ def test_frames_too_small_for_an_entry_are_refused() -> None:
 
 def test_many_examples_are_capped_not_refused() -> None:
     update, _ = compress_with_feedback(np.ones(1, np.float32), np.zeros(1, np.float32), k=1)
-    (made,) = frame.encode_update(update, Origin("t", "d", b"12345678", 0, 0, 2**40), MAX_FRAME_BYTES)
+    (made,) = frame.encode_update(update, Origin("t", "d", b"tag4", 0, 0, 2**40), MAX_FRAME_BYTES)
     assert frame.decode(made).num_examples == 2**32 - 1
 
 

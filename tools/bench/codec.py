@@ -25,7 +25,7 @@ MODES: Final[tuple[Mode, ...]] = ("step", "sign", "int4", "int8", "bfloat16", "f
 CONTEXT_ROWS, CONTEXT_COLUMNS = 1024, 1024
 TURNS: Final = 9
 QUICK_TURNS: Final = 5
-_ORIGIN: Final = frame.Origin("bench", "device-1", bytes(8), 100, 100, 500)
+_ORIGIN: Final = frame.Origin("bench", "device-1", bytes(4), 100, 100, 500)
 # What is coded, and what is decoded and added again.
 Pair = tuple[Callable[[], object], Callable[[], object]]
 

@@ -16,7 +16,7 @@ from edgeclient.wire.frame.positions import Tensors
 from tools import masks
 from tools.bench import report
 
-_ORIGIN: Final = frame.Origin("bench", "device-1", bytes(8), 100, 100, 500)
+_ORIGIN: Final = frame.Origin("bench", "device-1", bytes(4), 100, 100, 500)
 _ORDERS: Final = 200
 _SHARES: Final = (0.1, 0.25, 0.5, 0.75)
 

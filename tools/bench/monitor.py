@@ -214,7 +214,7 @@ def _uploads(content: bytes, seed: int) -> Iterator[tuple[str, bytes]]:
     while True:
         for number in range(BATCH):
             device = f"device-{number}"
-            origin = frame.Origin(TASK, device, bytes.fromhex(layout.digest)[:8], sequence, 0, 100)
+            origin = frame.Origin(TASK, device, layout.tag, sequence, 0, 100)
             (body,) = frame.encode_update(update, origin, 65536, tensors=layout.tensors)
             yield topics.up(TASK, device), frame.stamp(body, epoch=number + 1, sequence=sequence)
         sequence += 1

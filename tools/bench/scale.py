@@ -120,7 +120,7 @@ def _measure(directory: Path, n: int, rng: np.random.Generator, *, say: bool) ->
         click.echo("files are ready", err=True)
 
     tensors = [(n // COLUMNS, COLUMNS)] + [(1, n % COLUMNS)] * (n % COLUMNS > 0)
-    origin = frame.Origin("scale", "device", bytes(8), 1, 1, 1)
+    origin = frame.Origin("scale", "device", bytes(4), 1, 1, 1)
     with AnonymousMemory() as memory:
         began = time.perf_counter()
         mapped: F32 = np.memmap(delta_path, "<f4", "r")

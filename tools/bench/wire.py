@@ -34,7 +34,7 @@ UNIFORM: Final = (
 SIGNATURE: Final = 64
 # Dense formats of larger vectors take minutes and say nothing new.
 OTHERS_UP_TO: Final = 100_000_000
-_ORIGIN: Final = frame.Origin("bench", "device-1", bytes(8), 100, 100, 500)
+_ORIGIN: Final = frame.Origin("bench", "device-1", bytes(4), 100, 100, 500)
 
 
 @click.command("wire")

@@ -262,7 +262,7 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
 def warm_up() -> None:
     """What every child would do again: compiled kernels and converters are inherited."""
     update = SparseUpdate(4096, np.arange(0, 4096, 8), quantise(np.ones(512, np.float32), 16.0))
-    for body in frame.encode_update(update, frame.Origin("t", "d", bytes(8), 0, 0, 1), 65_536, tensors=[(64, 64)]):
+    for body in frame.encode_update(update, frame.Origin("t", "d", bytes(4), 0, 0, 1), 65_536, tensors=[(64, 64)]):
         frame.decode(body, [(64, 64)])
     structure({}, Task, where="task")
 

@@ -178,7 +178,7 @@ def codecs() -> Iterator[Measured]:
     yield Measured("positions, uniform mask", 8 * len(pool) / k, "bits per entry")
     floor = (lgamma(_CODED + 1) - lgamma(k + 1) - lgamma(_CODED - k + 1)) / log(2)
     yield Measured("positions, least possible", floor / k, "bits per entry")
-    frames = frame.encode_update(update, frame.Origin("bench", "doctor", bytes(8), 0, 0, 1), MAX_FRAME_BYTES)
+    frames = frame.encode_update(update, frame.Origin("bench", "doctor", bytes(4), 0, 0, 1), MAX_FRAME_BYTES)
     yield Measured("whole frames, uniform mask", 8 * sum(map(len, frames)) / k, "bits per entry")
 
 

@@ -5,7 +5,7 @@ Example:
     >>> from edgeclient.wire.frame import Origin, encode_update
     >>> delta = np.array([0, 3, 0, -3, 0], np.float32)
     >>> update, _ = compress_with_feedback(delta, np.zeros(5, np.float32), k=2)
-    >>> made = encode_update(update, Origin("har", "pi-7", b"layout-8", 1, 4, 320), MAX_FRAME_BYTES)
+    >>> made = encode_update(update, Origin("har", "pi-7", b"tag4", 1, 4, 320), MAX_FRAME_BYTES)
     >>> decode(stamp(made[0], epoch=7, sequence=0)).update.values.decoded()
     array([ 3., -3.], dtype=float32)
 """

@@ -32,7 +32,7 @@ class Origin:
     Attributes:
         task: task id; with `device` it makes the address that the aggregator compares.
         device: device id.
-        layout_tag: first bytes of the layout digest, of which the frame sends four.
+        layout_tag: first 4 bytes of the layout digest.
         number: the update's number within its epoch.
         base_version: model version that the delta was trained from.
         num_examples: local examples behind it, at least 1.
@@ -93,7 +93,7 @@ class Header:
         """Without identity; `part`, if the update has others: its number, how many there are, first, span."""
         number, parts, first, span = part or (0, 1, 0, size)
         return cls(
-            flags | (PART if part else 0), address(origin.task, origin.device), origin.layout_tag[:4], 0, 0,
+            flags | (PART if part else 0), address(origin.task, origin.device), origin.layout_tag, 0, 0,
             origin.number, origin.base_version, min(origin.num_examples, MAX_U32), size, number, parts, first, span,
         )  # fmt: skip
 
