@@ -43,7 +43,7 @@ def version_of(path: Path) -> int:
 
 def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    with pytest.raises(LedgerError, match="cannot be opened"):
+    with pytest.raises(LedgerError, match="does not exist: nothing was counted here yet"):
         open_ledger(path, read_only=True)
     with pytest.raises(LedgerError, match="cannot be opened"):
         open_ledger(tmp_path / "missing" / "ledger.db")
