@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import socket
 import subprocess
 import sys
 from importlib import resources
@@ -11,6 +10,7 @@ from pathlib import Path
 import fleet
 import numpy as np
 import pytest
+from links import free_port
 
 from broker.processes import children
 from edgeclient.bundle import archive
@@ -31,12 +31,6 @@ def call(line: str, folder: Path) -> str:
     done = subprocess.run(command(line), cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
 
 
 @pytest.fixture

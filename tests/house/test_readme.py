@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
@@ -21,6 +20,7 @@ import attrs
 import click
 import fleet
 import pytest
+from links import free_port
 
 import broker.cli
 import edgeclient.cli
@@ -156,12 +156,6 @@ def run(script: str, folder: Path, python: str = sys.executable) -> str:
 
 def environment(python: str = sys.executable) -> dict[str, str]:
     return os.environ | {"PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
 
 
 @contextmanager

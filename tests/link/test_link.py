@@ -10,11 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
+from links import connected, started, wait_for
 from paho.mqtt.enums import MQTTErrorCode
 
 from broker.processes.embedded import EmbeddedBroker
@@ -30,8 +29,6 @@ from edgeclient.link.mqtt import (
     Will,
 )
 
-Kind = TypeVar("Kind", Connected, Disconnected, Message, SubscriptionRefused)
-
 ACCEPTED = bytes([0x20, 2, 0, 0])
 REFUSED = bytes([0x20, 2, 0, 5])
 
@@ -41,31 +38,8 @@ def topic() -> str:
     return f"test/{secrets.token_hex(8)}"
 
 
-@contextmanager
-def started(port: int, max_payload_bytes: int = 1_000_000) -> Iterator[Link]:
-    link = Link(Endpoint("127.0.0.1", port, max_payload_bytes=max_payload_bytes), client_id_prefix="test")
-    link.start()
-    try:
-        yield link
-    finally:
-        link.stop()
-
-
-@contextmanager
-def connected(port: int, max_payload_bytes: int = 1_000_000) -> Iterator[Link]:
-    with started(port, max_payload_bytes) as link:
-        assert wait_for(link, Connected) == Connected(1)
-        yield link
-
-
-def wait_for(link: Link, kind: type[Kind]) -> Kind:
-    """The next event of this kind; others before it are dropped."""
-    until_s = time.monotonic() + 30
-    while time.monotonic() < until_s:
-        for event in link.poll(0.5, limit=1):
-            if isinstance(event, kind):
-                return event
-    raise AssertionError(f"no {kind.__name__}")
+def at(port: int, max_payload_bytes: int = 1_000_000) -> Endpoint:
+    return Endpoint("127.0.0.1", port, max_payload_bytes=max_payload_bytes)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -113,7 +87,7 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 def test_messages_go_round_at_qos_1(mqtt_broker: EmbeddedBroker, topic: str) -> None:
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         link.subscribe(topic)
         for payload in (b"one", b"", bytes(range(256))):
             link.publish(topic, payload)
@@ -125,7 +99,7 @@ def test_messages_go_round_at_qos_1(mqtt_broker: EmbeddedBroker, topic: str) -> 
 
 
 def test_qos_0_needs_no_acknowledgement(mqtt_broker: EmbeddedBroker, topic: str) -> None:
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         link.subscribe(topic, qos=0)
         link.publish(topic, b"x", qos=0)
         message = wait_for(link, Message)
@@ -135,7 +109,7 @@ def test_qos_0_needs_no_acknowledgement(mqtt_broker: EmbeddedBroker, topic: str)
 
 def test_what_is_not_acknowledged_comes_again_within_the_connection(mqtt_broker: EmbeddedBroker, topic: str) -> None:
     """The broker's ack_wait is 5 s: manual acknowledgement is on."""
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         link.subscribe(topic)
         link.publish(topic, b"x")
         first = wait_for(link, Message)
@@ -145,17 +119,17 @@ def test_what_is_not_acknowledged_comes_again_within_the_connection(mqtt_broker:
 
 
 def test_retained_messages_come_to_who_subscribes_later(mqtt_broker: EmbeddedBroker, topic: str) -> None:
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         link.publish(topic, b"kept", retain=True)
         wait_until(lambda: link.pending == 0)
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         link.subscribe(topic)
         message = wait_for(link, Message)
         assert (message.payload, message.retained) == (b"kept", True)
 
 
 def test_unsubscribed_topics_are_silent(mqtt_broker: EmbeddedBroker, topic: str) -> None:
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         link.subscribe(f"{topic}/a", f"{topic}/b")
         link.unsubscribe(f"{topic}/a")
         link.subscribe()
@@ -167,7 +141,7 @@ def test_unsubscribed_topics_are_silent(mqtt_broker: EmbeddedBroker, topic: str)
 
 def test_a_refused_subscription_is_told(mqtt_broker: EmbeddedBroker, topic: str) -> None:
     """NATS refuses a filter with a space."""
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         link.subscribe(topic, f"{topic} with space")
         assert wait_for(link, SubscriptionRefused) == SubscriptionRefused((f"{topic} with space",))
         link.publish(topic, b"x")
@@ -180,7 +154,7 @@ def test_a_killed_client_leaves_its_will_and_a_stopped_one_does_not(mqtt_broker:
         "link = Link(Endpoint('127.0.0.1', int(sys.argv[1])), client_id_prefix='w', will=Will(sys.argv[2], b'gone'));"
         "link.start(); print(link.poll(30), flush=True); time.sleep(300)"
     )
-    with connected(mqtt_broker.port) as watcher:
+    with connected(at(mqtt_broker.port)) as watcher:
         watcher.subscribe(topic)
         polite = Link(
             Endpoint("127.0.0.1", mqtt_broker.port), client_id_prefix="polite", will=Will(topic, b"not to be heard")
@@ -196,7 +170,7 @@ def test_a_killed_client_leaves_its_will_and_a_stopped_one_does_not(mqtt_broker:
         message = wait_for(watcher, Message)
         assert message.payload == b"gone"
         watcher.acknowledge(message)
-    with connected(mqtt_broker.port) as late:
+    with connected(at(mqtt_broker.port)) as late:
         late.subscribe(topic)
         message = wait_for(late, Message)
         assert (message.payload, message.retained) == (b"gone", True)
@@ -220,7 +194,7 @@ def test_without_a_connection_nothing_is_taken(topic: str) -> None:
 def test_the_first_connect_is_retried(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     listener.close()
-    with started(port) as link:
+    with started(at(port)) as link:
         assert link.alive
         assert link.poll(0.1) == []
         with socket.create_server(("127.0.0.1", port)) as late:
@@ -231,7 +205,7 @@ def test_the_first_connect_is_retried(listener: socket.socket) -> None:
 
 
 def test_a_killed_broker_is_found_again_on_its_port(tmp_path: Path, topic: str) -> None:
-    with EmbeddedBroker(tmp_path) as broker, connected(broker.port) as link:
+    with EmbeddedBroker(tmp_path) as broker, connected(at(broker.port)) as link:
         link.subscribe(topic)
         link.publish(topic, bytes(10_000))
         old = wait_for(link, Message)
@@ -256,7 +230,7 @@ def test_a_killed_broker_is_found_again_on_its_port(tmp_path: Path, topic: str) 
 
 
 def test_a_refused_connect_is_told_and_retried(listener: socket.socket) -> None:
-    with started(listener.getsockname()[1]) as link:
+    with started(at(listener.getsockname()[1])) as link:
         with accept(listener, REFUSED):
             assert "refuses" in wait_for(link, Disconnected).why
             assert not link.connected
@@ -265,7 +239,7 @@ def test_a_refused_connect_is_told_and_retried(listener: socket.socket) -> None:
 
 
 def test_nothing_of_the_last_connection_is_sent_in_the_next(listener: socket.socket) -> None:
-    with started(listener.getsockname()[1]) as link:
+    with started(at(listener.getsockname()[1])) as link:
         with accept(listener) as first:
             wait_for(link, Connected)
             link.publish("a/b", b"once")
@@ -281,7 +255,7 @@ def test_nothing_of_the_last_connection_is_sent_in_the_next(listener: socket.soc
 
 
 def test_an_acknowledgement_of_an_earlier_connection_is_never_sent(listener: socket.socket) -> None:
-    with started(listener.getsockname()[1]) as link:
+    with started(at(listener.getsockname()[1])) as link:
         with accept(listener) as first:
             first.sendall(packet(b"a/b", 7, b"old"))
             old = wait_for(link, Message)
@@ -298,7 +272,7 @@ def test_an_acknowledgement_of_an_earlier_connection_is_never_sent(listener: soc
 
 
 def test_stopping_is_bounded_when_the_broker_stalls(tmp_path: Path, topic: str) -> None:
-    with EmbeddedBroker(tmp_path) as broker, connected(broker.port) as link:
+    with EmbeddedBroker(tmp_path) as broker, connected(at(broker.port)) as link:
         assert broker.process is not None
         broker.process.send_signal(signal.SIGSTOP)
         try:
@@ -313,7 +287,7 @@ def test_stopping_is_bounded_when_the_broker_stalls(tmp_path: Path, topic: str) 
 
 
 def test_stopping_sends_what_was_published_and_can_be_repeated(mqtt_broker: EmbeddedBroker, topic: str) -> None:
-    with connected(mqtt_broker.port) as watcher:
+    with connected(at(mqtt_broker.port)) as watcher:
         watcher.subscribe(topic)
         link = Link(Endpoint("127.0.0.1", mqtt_broker.port), client_id_prefix="test")
         link.start()
@@ -337,7 +311,7 @@ def test_stopping_sends_what_was_published_and_can_be_repeated(mqtt_broker: Embe
 
 
 def test_a_payload_over_the_limit_is_refused(mqtt_broker: EmbeddedBroker, topic: str) -> None:
-    with connected(mqtt_broker.port, max_payload_bytes=1000) as link:
+    with connected(at(mqtt_broker.port, max_payload_bytes=1000)) as link:
         link.subscribe(topic)
         with pytest.raises(ValueError, match="1001 bytes"):
             link.publish(topic, bytes(1001))
@@ -347,7 +321,7 @@ def test_a_payload_over_the_limit_is_refused(mqtt_broker: EmbeddedBroker, topic:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 def test_socket_bytes_hold_every_payload(mqtt_broker: EmbeddedBroker, topic: str) -> None:
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         sent, received = link.socket_bytes()
         assert sent > 0
         assert received > 0
@@ -362,7 +336,7 @@ def test_socket_bytes_hold_every_payload(mqtt_broker: EmbeddedBroker, topic: str
 
 
 def test_bytes_that_are_no_topic_do_not_end_the_thread(listener: socket.socket) -> None:
-    with started(listener.getsockname()[1]) as link, accept(listener) as connection:
+    with started(at(listener.getsockname()[1])) as link, accept(listener) as connection:
         wait_for(link, Connected)
         connection.sendall(packet(b"\xff\xfe", 1, b"bad") + packet(b"a/b", 2, b"good"))
         assert [wait_for(link, Message).topic for _ in range(2)] == ["", "a/b"]
@@ -372,7 +346,7 @@ def test_bytes_that_are_no_topic_do_not_end_the_thread(listener: socket.socket) 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_dead_thread_is_noticed_and_replaced(mqtt_broker: EmbeddedBroker, topic: str) -> None:
     """paho says it is connected and takes messages, but nothing comes or goes any more (measured with 2.2.0)."""
-    with connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as link:
         loop, thread = link._client._loop, link._thread
 
         def dies(timeout: float) -> MQTTErrorCode:
@@ -393,7 +367,7 @@ def test_a_dead_thread_is_noticed_and_replaced(mqtt_broker: EmbeddedBroker, topi
 
 
 def test_poll_returns_at_most_so_many(listener: socket.socket) -> None:
-    with started(listener.getsockname()[1]) as link, accept(listener) as connection:
+    with started(at(listener.getsockname()[1])) as link, accept(listener) as connection:
         wait_for(link, Connected)
         connection.sendall(b"".join(packet(b"a/b", mid, b"x") for mid in range(1, 101)))
         wait_until(lambda: link._events.qsize() == 100)
@@ -429,7 +403,7 @@ def test_client_ids_are_random_and_short() -> None:
 
 def test_a_flood_at_qos_0_is_dropped_where_nobody_reads(mqtt_broker: EmbeddedBroker, topic: str) -> None:
     """Nothing else bounds it; what is sent at QoS 1 the broker holds back itself, and all of it comes."""
-    with connected(mqtt_broker.port) as flood, connected(mqtt_broker.port) as link:
+    with connected(at(mqtt_broker.port)) as flood, connected(at(mqtt_broker.port)) as link:
         link.subscribe(f"{topic}/0", qos=0)
         link.subscribe(f"{topic}/1")
         for _ in range(2 * MAX_UNREAD_BYTES // 200_000):
@@ -446,7 +420,7 @@ def test_a_flood_at_qos_0_is_dropped_where_nobody_reads(mqtt_broker: EmbeddedBro
 
 def test_redeliveries_do_not_pile_up_where_nobody_reads(listener: socket.socket) -> None:
     """A broker sends again what is not acknowledged in time; one copy waits, and a read one may come again."""
-    with started(listener.getsockname()[1]) as link, accept(listener) as connection:
+    with started(at(listener.getsockname()[1])) as link, accept(listener) as connection:
         wait_for(link, Connected)
         connection.sendall(b"".join(packet(b"a/b", mid, b"x") for mid in [1, 2] * 100 + [3]))
         wait_until(lambda: any(mid == 3 for _, mid in link._unread))
@@ -467,7 +441,7 @@ def test_redeliveries_do_not_pile_up_where_nobody_reads(listener: socket.socket)
 
 def test_an_oversized_message_ends_its_senders_connection_alone(mqtt_broker: EmbeddedBroker, topic: str) -> None:
     """A few dozen that were let through would be more than the broker keeps ready for a listener: it would hang up."""
-    with connected(mqtt_broker.port) as listens, connected(mqtt_broker.port, 2_000_000) as sender:
+    with connected(at(mqtt_broker.port)) as listens, connected(at(mqtt_broker.port, 2_000_000)) as sender:
         listens.subscribe(topic)
         sender.publish(topic, bytes(1_900_000))
         wait_for(sender, Disconnected)

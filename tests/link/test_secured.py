@@ -9,13 +9,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import fleet
+import links
 import pytest
 import secured
 
@@ -23,11 +23,10 @@ from broker.service import Service
 from broker.settings import Aggregator, Task
 from broker.task.new import add_task
 from edgeclient.agent import Agent
-from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, Message, SubscriptionRefused
+from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, Message
 from edgeclient.settings import ConfigError, Device, Mqtt, load
 from edgeclient.wire import topics
 
-Kind = TypeVar("Kind", Connected, Disconnected, Message, SubscriptionRefused)
 MISSING = secured.mosquitto_program() is None and not os.environ.get("CI")
 BROKERS = [
     pytest.param(
@@ -71,33 +70,6 @@ def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield Secured(folder, port, authority)
 
 
-@contextmanager
-def started(mqtt: Mqtt) -> Iterator[Link]:
-    link = Link(Endpoint.of(mqtt), client_id_prefix="test")
-    link.start()
-    try:
-        yield link
-    finally:
-        link.stop()
-
-
-@contextmanager
-def connected(mqtt: Mqtt) -> Iterator[Link]:
-    with started(mqtt) as link:
-        assert wait_for(link, Connected) == Connected(1)
-        yield link
-
-
-def wait_for(link: Link, kind: type[Kind]) -> Kind:
-    """The next event, which must be of this kind."""
-    until_s = time.monotonic() + 30
-    while time.monotonic() < until_s:
-        for event in link.poll(0.5, limit=1):
-            assert isinstance(event, kind), event
-            return event
-    raise AssertionError(f"no {kind.__name__}")
-
-
 def subscribe(link: Link, *filters: str, qos: int = 1) -> None:
     """Returns once the broker has answered: what is published from now on is heard."""
     link.subscribe(*filters, qos=qos)
@@ -109,12 +81,15 @@ def subscribe(link: Link, *filters: str, qos: int = 1) -> None:
 
 def why(mqtt: Mqtt) -> str:
     """The reason of the first refusal."""
-    with started(mqtt) as link:
-        return wait_for(link, Disconnected).why
+    with links.started(Endpoint.of(mqtt)) as link:
+        return links.expect(link, Disconnected).why
 
 
 def test_the_protocol_goes_round_over_tls(broker: Secured) -> None:
-    with connected(broker.mqtt("aggregator")) as aggregator, connected(broker.mqtt("pi-7")) as device:
+    with (
+        links.connected(Endpoint.of(broker.mqtt("aggregator"))) as aggregator,
+        links.connected(Endpoint.of(broker.mqtt("pi-7"))) as device,
+    ):
         subscribe(aggregator, topics.everyone("har", "up"), topics.everyone("har", "status"))
         subscribe(device, topics.head("har"), topics.down("har", "pi-7"))
         subscribe(device, topics.blob("har", DIGEST, 3), qos=0)
@@ -128,7 +103,7 @@ def test_the_protocol_goes_round_over_tls(broker: Secured) -> None:
             # 64 KiB and a header: the largest message there is.
             payload = os.urandom(65_600)
             link.publish(topic, payload, retain=retain)
-            heard = wait_for(other, Message)
+            heard = links.expect(other, Message)
             assert (heard.topic, heard.payload) == (topic, payload)
             other.acknowledge(heard)
         sent, received = device.socket_bytes()
@@ -196,9 +171,9 @@ FORBIDDEN = [
 def test_a_device_cannot_publish(broker: Secured, topic: str) -> None:
     """Neither on another's topics nor an announcement, retained or not; all who may read the topic listen."""
     with (
-        connected(broker.mqtt("aggregator")) as aggregator,
-        connected(broker.mqtt("pi-8")) as other,
-        connected(broker.mqtt("pi-7")) as device,
+        links.connected(Endpoint.of(broker.mqtt("aggregator"))) as aggregator,
+        links.connected(Endpoint.of(broker.mqtt("pi-8"))) as other,
+        links.connected(Endpoint.of(broker.mqtt("pi-7"))) as device,
     ):
         task = f"t{time.monotonic_ns()}"  # nothing retained by another test
         topic = topic.replace("/har/", f"/{task}/")
@@ -208,14 +183,14 @@ def test_a_device_cannot_publish(broker: Secured, topic: str) -> None:
         device.publish(topic, b"forged", retain=True)
         device.publish(topics.up(task, "pi-7"), b"mine")
         # One client's messages keep their order: what was forged would have come first.
-        assert wait_for(aggregator, Message).payload == b"mine"
+        assert links.expect(aggregator, Message).payload == b"mine"
         aggregator.publish(topics.down(task, "pi-8"), b"receipt")
-        assert wait_for(other, Message).payload == b"receipt"
-    with connected(broker.mqtt("pi-8")) as late:
+        assert links.expect(other, Message).payload == b"receipt"
+    with links.connected(Endpoint.of(broker.mqtt("pi-8"))) as late:
         subscribe(late, topics.head(task), topics.down(task, "pi-8"), topics.blob(task, DIGEST, 0))
-        with connected(broker.mqtt("aggregator")) as aggregator:
+        with links.connected(Endpoint.of(broker.mqtt("aggregator"))) as aggregator:
             aggregator.publish(topics.down(task, "pi-8"), b"first")
-            assert wait_for(late, Message).payload == b"first"
+            assert links.expect(late, Message).payload == b"first"
 
 
 @pytest.mark.parametrize(
@@ -225,19 +200,19 @@ def test_a_device_cannot_publish(broker: Secured, topic: str) -> None:
 def test_a_device_cannot_listen_to_another(broker: Secured, filter_: str) -> None:
     """NATS refuses such a subscription; Mosquitto grants it, and delivers what may be read."""
     with (
-        connected(broker.mqtt("aggregator")) as aggregator,
-        connected(broker.mqtt("pi-8")) as other,
-        connected(broker.mqtt("pi-7")) as device,
+        links.connected(Endpoint.of(broker.mqtt("aggregator"))) as aggregator,
+        links.connected(Endpoint.of(broker.mqtt("pi-8"))) as other,
+        links.connected(Endpoint.of(broker.mqtt("pi-7"))) as device,
     ):
         subscribe(aggregator, topics.everyone("har", "up"))
         subscribe(other, topics.down("har", "pi-8"))
         subscribe(device, filter_)
         other.publish(topics.up("har", "pi-8"), b"private")
-        message = wait_for(aggregator, Message)
+        message = links.expect(aggregator, Message)
         assert message.payload == b"private"
         aggregator.acknowledge(message)
         aggregator.publish(topics.down("har", "pi-8"), b"receipt")
-        assert wait_for(other, Message).payload == b"receipt"
+        assert links.expect(other, Message).payload == b"receipt"
         subscribe(device, topics.down("har", "pi-7"))
         aggregator.publish(topics.down("har", "pi-7"), b"to pi-7")
         heard: list[bytes] = []
@@ -255,8 +230,8 @@ def test_a_wrong_password_is_one_line(broker: Secured) -> None:
     said = why(wrong)
     assert said == "the broker refuses us: Not authorized: see [mqtt] username and password_file"
     # That line is all: what follows from it, the closed connection, is no news.
-    with started(wrong) as link:
-        assert wait_for(link, Disconnected).why == said
+    with links.started(Endpoint.of(wrong)) as link:
+        assert links.expect(link, Disconnected).why == said
         assert [event.why for event in link.poll(0.3) if isinstance(event, Disconnected) and event.why != said] == []
 
 
@@ -283,14 +258,17 @@ def test_a_port_that_wants_tls_is_named(broker: Secured) -> None:
 
 def test_an_oversized_message_ends_its_senders_connection_alone(broker: Secured) -> None:
     up = topics.up("har", "pi-7")
-    with connected(broker.mqtt("aggregator")) as listens, started(broker.mqtt("pi-7")) as device:
-        wait_for(device, Connected)
+    with (
+        links.connected(Endpoint.of(broker.mqtt("aggregator"))) as listens,
+        links.started(Endpoint.of(broker.mqtt("pi-7"))) as device,
+    ):
+        links.expect(device, Connected)
         subscribe(listens, up)
         device.publish(up, bytes(900_000))
-        wait_for(device, Disconnected)
-        assert wait_for(device, Connected) == Connected(2)
+        links.expect(device, Disconnected)
+        assert links.expect(device, Connected) == Connected(2)
         device.publish(up, b"after it")
-        message = wait_for(listens, Message)
+        message = links.expect(listens, Message)
         assert (message.payload, message.connection) == (b"after it", 1)
         listens.acknowledge(message)
 
@@ -315,7 +293,9 @@ def test_a_device_may_show_a_certificate_of_its_own(tmp_path: Path) -> None:
     secured.secrets_of(tmp_path)
     with secured.mosquitto(tmp_path, more=f"cafile {authority.file}\nrequire_certificate true\n") as port:
         broker = Secured(tmp_path, port, authority)
-        with connected(broker.mqtt("pi-7", cert_file=tmp_path / "pi-7.crt", key_file=tmp_path / "pi-7.key")):
+        with links.connected(
+            Endpoint.of(broker.mqtt("pi-7", cert_file=tmp_path / "pi-7.crt", key_file=tmp_path / "pi-7.key"))
+        ):
             pass
         assert "it wants a certificate" in why(broker.mqtt("pi-7"))
 

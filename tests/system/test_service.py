@@ -6,7 +6,6 @@ import re
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import cast
 import fleet
 import numpy as np
 import pytest
+from links import free_port
 
 from broker import service
 from broker.ledger.opening import open_ledger
@@ -528,8 +528,7 @@ def _last_words(folder: Path) -> str:
 
 
 def test_serve_starts_its_mqtt_broker_again(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     config = tmp_path / "broker.toml"
     config.write_text(f'directory = "data"\n[embedded]\nport = {port}\n[monitor]\nenabled = false\n')
     add_task(load(config, Aggregator), "s-again", fleet.BUNDLE, Task())
