@@ -34,7 +34,7 @@ def once_command(config: Path, timeout_s: float, log_format: str, log_level: str
     timer.start()
     take_part([agent], once=True)
     timer.cancel()
-    why = "" if agent.outcome["done"] else agent.forbidden or f"stopped, or not done after {timeout_s:.0f} s"
+    why = "" if agent.outcome["done"] else agent.outcome["because"] or f"stopped, or not done after {timeout_s:.0f} s"
     if as_json:
         click.echo(json.dumps(agent.outcome | {"because": why}))
     else:

@@ -6,10 +6,11 @@ import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import click
 
-from edgeclient.agent import TURN_S, Agent
+from edgeclient.agent import Agent
 from edgeclient.commands.options import FILE
 from edgeclient.durable.lock import StoreError
 from edgeclient.logs import output
@@ -20,6 +21,7 @@ from edgeclient.train.runtime import check_runtimes
 from edgeclient.train.trainer import TrainingError
 
 _LOG = logging.getLogger(__name__)
+_TURN_S: Final = 0.5  # for all tasks together
 
 
 @click.command("run")
@@ -96,14 +98,14 @@ def take_part(agents: Sequence[Agent], *, once: bool = False) -> None:
         while living and not any(agent.stopping for agent in agents):
             for agent in list(living):
                 try:
-                    agent.turn(TURN_S / len(living))
+                    agent.turn(_TURN_S / len(living))
                 except (ConfigError, StoreError, DataError, TrainingError, OSError) as error:
                     failed = error
                     if len(agents) > 1:
                         _LOG.error("%s learns no longer, the other tasks go on: %s", agent, error)
                     agent.close(f"ended: {error}")
                     living.remove(agent)
-            if once and all(agent.done or agent.forbidden for agent in living):
+            if once and all(agent.standing.done or agent.standing.forbidden for agent in living):
                 break
     if failed and (once or not living):
         raise failed

@@ -36,10 +36,14 @@ class Pace:
     Attributes:
         bits_per_entry: of whole frames, a running average; 0 before the first update.
         threshold: magnitude from which entries are sent where the task asks for a steady one; 0 before the first.
+        selected: magnitude of the smallest entry that was last selected; makes the next selection faster.
+        residual_norm: of what the last round left unsent; None before it, or where it is beyond numbers.
     """
 
     bits_per_entry: float = 0.0
     threshold: float = 0.0
+    selected: float = 0.0
+    residual_norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,9 @@ def learnt(pace: Pace, target: Target, values: F32, *, entries: int, frame_bytes
         frame_bytes: their frames together.
 
     Example:
-        >>> learnt(Pace(), Target(2, 2, 2), np.array([3, 4], np.float32), entries=2, frame_bytes=3)
-        Pace(bits_per_entry=12.0, threshold=3.0)
+        >>> pace = learnt(Pace(), Target(2, 2, 2), np.array([3, 4], np.float32), entries=2, frame_bytes=3)
+        >>> pace.bits_per_entry, pace.threshold
+        (12.0, 3.0)
     """
     if not entries or not values.size:
         return pace

@@ -28,7 +28,7 @@ class Guard:
     Args:
         conditions: the owner's.
         directory: of the device: usage.json is kept there, and `paused` looked for.
-        board: tells the conditions.
+        board: tells the conditions; None for the one that this runs on.
 
     Attributes:
         rules: what the owner grants.
@@ -36,13 +36,13 @@ class Guard:
         hindrance: why training was last stopped, "" if it was not.
     """
 
-    def __init__(self, conditions: Conditions, directory: Path, board: Board) -> None:
+    def __init__(self, conditions: Conditions, directory: Path, board: Board | None = None) -> None:
         self.rules = conditions
         self.observed = Observed()
         self.hindrance = ""
         self._directory = directory
         self._pausable = [directory]
-        self._board = board
+        self._board = board or Board(directory)
         self._observed_s = -_OBSERVE_S
         self._usage = _usage(directory)
         self._counted: dict[Path, tuple[float, int]] = {}  # by task: when, and how much had passed

@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 from edgeclient.compress.feedback import NotFinite
 from edgeclient.conditions import policy
+from edgeclient.conditions.budgets import round_bytes
 from edgeclient.conditions.guard import Guard
-from edgeclient.conditions.policy import Decision, Hindrance, Queue, Wait
+from edgeclient.conditions.policy import Decision, Hindrance, Queue, Train, Wait
 from edgeclient.wire.life import Outbox, Row
 
 _LOG = logging.getLogger(__name__)
@@ -27,40 +28,45 @@ class Pauses:
 
     Args:
         guard: what the owner grants.
+        directory: of the device.
 
     Attributes:
         once: train one round at most, though the fleet makes new versions meanwhile.
+        decision: what is done, or waited for, at the moment.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, directory: Path) -> None:
         self.once = False
+        self.decision: Decision = Wait(0.0, "starting", "starting")
         self._guard = guard
+        guard.also(directory)
+        self._directory = directory
         self._full: tuple[float, str] = (-math.inf, "")
         self._failed: tuple[int, str] = (-1, "")  # the version that could not be trained on, and why
         self._starved_until_s = -math.inf
+        self._missing_bytes: int | None = None  # of what was announced
         self._unfetched: Hindrance | None = None
         self._rounds = 0
 
     # What happens
 
-    def full(self, error: Exception, directory: Path) -> Wait:
+    def full(self, error: Exception) -> None:
         """The disk has no room: nothing is lost and nothing half done; what could not be kept comes again.
 
-        Args:
-            error: what could not be done. An OSError of another kind is raised again.
-            directory: of the device.
+        An OSError of another kind is raised again.
         """
         why = str(error)
         if isinstance(error, OSError):
             if error.errno not in _FULL:
                 raise error
-            why = f"disk full: {error.filename or directory}: make room there"
+            why = f"disk full: {error.filename or self._directory}: make room there"
         self._full = (time.monotonic() + _DISK_S, f"training and sending pause: {why}")
         _LOG.warning("%s", self._full[1])
-        return self._disk_wait
+        self.decision = self._disk_wait
 
-    def trained(self) -> None:
-        """A round is committed."""
+    def trained(self, size: int, frame_bytes: int) -> None:
+        """A round of n = `size` parameters is committed."""
+        self._guard.wrote(round_bytes(size, frame_bytes))
         if self._guard.hindrance:
             _LOG.info("training stopped early, %s: what was learnt is kept", self._guard.hindrance)
         self._rounds += 1
@@ -68,6 +74,7 @@ class Pauses:
     @contextmanager
     def training(self, version: int) -> Iterator[None]:
         """Around a round: a version that leads beyond what numbers can hold cannot be trained on."""
+        self.decision = Train(f"training on version {version}")
         try:
             yield
         except NotFinite as error:
@@ -84,8 +91,9 @@ class Pauses:
             _LOG.error("version %d was not trained: %s", version, why)
             self._failed = version, f"cannot train on version {version}: {why}"
 
-    def may_fetch(self, missing_bytes: int) -> bool:
-        """Whether so much of a model may be asked for now; 0 when it is all there."""
+    def may_fetch(self, missing_bytes: int | None) -> bool:
+        """Whether so much of a model may be asked for now; 0 when it is all there, None before it was announced."""
+        self._missing_bytes = missing_bytes
         self._unfetched = self._guard.no_fetch(missing_bytes) if missing_bytes else None
         return not (self._unfetched or self.disk)
 
@@ -96,8 +104,10 @@ class Pauses:
         """Why nothing is written now, "" when the disk has room."""
         return self._full[1] if time.monotonic() < self._full[0] else ""
 
-    def idle(self, outbox: Outbox, version: int) -> bool:
-        """Whether this version was trained on, and every frame is settled."""
+    def done(self, outbox: Outbox | None, version: int | None) -> bool:
+        """Whether the version that is announced is there and was trained on, and every frame is settled."""
+        if self._missing_bytes != 0 or outbox is None or version is None:
+            return False
         queue = self._queue(outbox, version, [])
         return not (queue.new_version or queue.waiting or self._failed[0] == version)
 
@@ -110,6 +120,14 @@ class Pauses:
             due: frames that the window would let out, in order.
             link_up: whether the broker is connected.
         """
+        self.decision = self._decided(outbox, version, due, link_up=link_up)
+        return self.decision
+
+    def without_model(self) -> None:
+        """There is nothing to decide before there is a model."""
+        self.decision = self._disk_wait if self.disk else self._fetch_wait()
+
+    def _decided(self, outbox: Outbox, version: int, due: Sequence[Row], *, link_up: bool) -> Decision:
         if self.disk:
             return self._disk_wait
         queue = self._queue(outbox, version, due)
@@ -121,10 +139,6 @@ class Pauses:
         draw = random.random()  # noqa: S311 (jitter)
         guard, history = self._guard, self._guard.history(link_up=link_up)
         return policy.decide(guard.moment(), guard.observed, guard.rules, queue, history, draw)
-
-    def without_model(self) -> Wait:
-        """What is waited for before there is a model."""
-        return self._disk_wait if self.disk else self._fetch_wait()
 
     @property
     def _disk_wait(self) -> Wait:

@@ -95,7 +95,6 @@ class Hindrance(NamedTuple):
 
 
 Decision: TypeAlias = Train | Send | Wait
-STARTING: Final = Wait(0.0, "starting", "starting")
 
 
 def decide(  # noqa: PLR0911 (one return a decision)

@@ -4,8 +4,10 @@ A frame's life is the table `wire.life.LIFE`. A round is one transaction: frames
 named. Both or neither: a frame without its residual would count twice, a residual without its frame would lose.
 """
 
+import logging
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from edgeclient.wire.errors import WireError
 from edgeclient.wire.life import Account, Event, Outbox, Row, State
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Store:
         except BaseException:
             self.close()
             raise
+        if self.notice:
+            _LOG.warning("%s", self.notice)
 
     def __enter__(self) -> Self:
         return self
@@ -178,7 +183,7 @@ class Store:
         token: str,
         base_version: int,
         merged: Sequence[int] = (),
-        now_s: float = 0.0,
+        now_s: float | None = None,
     ) -> None:
         """One commit: frames queued, new residual live, merged frames gone.
 
@@ -188,12 +193,12 @@ class Store:
             token: names the round.
             base_version: model version that it was trained from.
             merged: ids of queued and returned frames whose entries the residual or the frames hold now.
-            now_s: Unix seconds.
+            now_s: Unix seconds; None for this moment.
 
         Raises:
             DiskFull: nothing was changed.
         """
-        idle = 1 - self._live
+        idle, made_s = 1 - self._live, time.time() if now_s is None else now_s
         if failpoint.sabotaged("residual"):
             residual = self.residual()
         self._slots.write(idle, residual)
@@ -201,7 +206,7 @@ class Store:
         with self._transaction() as db:
             db.executemany(
                 "INSERT INTO frame (state, layer, base_version, created, body) VALUES ('queued', ?, ?, ?, ?)",
-                [(layer, base_version, now_s, body) for layer, bodies in enumerate(layers) for body in bodies],
+                [(layer, base_version, made_s, body) for layer, bodies in enumerate(layers) for body in bodies],
             )
             move(db, Event.MERGE, "id", merged)
             db.execute(

@@ -1,6 +1,7 @@
 """From the newest announcement to an active model: which chunks to ask for next, and what came of them."""
 
 import time
+from contextlib import suppress
 from typing import Final
 
 from edgeclient.link.mqtt import Link, LinkDown
@@ -22,13 +23,12 @@ class Follower:
 
     Attributes:
         active: the model to train from, or None until the first is complete.
-        service: names the aggregator's life that announced last, "" before the first.
     """
 
     def __init__(self, task: str, models: Models) -> None:
         self._task = task
         self._models = models
-        self.service = ""
+        self._service = ""  # of the last announcement
         self.active: Model | None = models.active()
         self._announced: Announcement | None = None
         self._fetch: Fetch | None = None
@@ -39,7 +39,7 @@ class Follower:
         """Aim at this version, unless it is older than what is known: versions only rise.
 
         Returns:
-            Whether it comes from another life of the aggregator than the one before.
+            Whether another life of the aggregator has begun to announce.
 
         Raises:
             WireError: "topic", for an announcement of another task.
@@ -47,7 +47,7 @@ class Follower:
         if announced.task != self._task:
             raise WireError("topic", f"an announcement of task {announced.task}")
         self._follow(announced)
-        before, self.service = self.service, announced.service
+        before, self._service = self._service, announced.service
         return before != announced.service
 
     def _follow(self, announced: Announcement) -> None:
@@ -62,24 +62,26 @@ class Follower:
         return [(self._fetch.blob.digest, chunk) for chunk in self._fetch.wanted()] if self._fetch else []
 
     @property
-    def missing_bytes(self) -> int:
-        """Of the blob that is being fetched, at most."""
+    def missing_bytes(self) -> int | None:
+        """Of what was announced, at most: of the blob that is being fetched; None before anything was announced."""
+        if not self._service:
+            return None
         return self._fetch.missing_bytes if self._fetch else 0
 
-    def reconnected(self) -> None:
-        """A new connection has no subscriptions."""
+    def connected(self, link: Link) -> None:
+        """Ask a new connection, which has no subscriptions, for announcements."""
         self._asked.clear()
+        with suppress(LinkDown):
+            link.subscribe(topics.head(self._task))
 
     def ask(self, link: Link, *, allowed: bool) -> None:
         """Subscribe to the chunks that are wanted now, and to no others; to none where that is not allowed."""
         now = allowed and time.monotonic() >= self._ask_after_s
         wanted = {topics.blob(self._task, *chunk) for chunk in self.wanted()} if now else set()
-        try:
+        with suppress(LinkDown):
             link.unsubscribe(*sorted(self._asked - wanted))
             link.subscribe(*sorted(wanted - self._asked), qos=0)
-        except LinkDown:
-            return
-        self._asked = wanted
+            self._asked = wanted
 
     def receive(self, digest: str, chunk: int, payload: bytes) -> Model | None:
         """Take in a chunk; the new model once one is active.

@@ -1,13 +1,16 @@
 """What a device tells about itself, and when: on change, and as a heartbeat; at most every so many seconds."""
 
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from edgeclient import __version__
-from edgeclient.wire import status
+from edgeclient.link.events import Will
+from edgeclient.settings import Upload
+from edgeclient.wire import status, topics
 from edgeclient.wire.status import OFFLINE, ONLINE, Status
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -38,10 +41,15 @@ class Session:
         self._status = Status(ONLINE, id_, note="starting", doing="starting", software=__version__)
         self._told: tuple[float, Status] = (-math.inf, self._status)
 
-    @property
-    def will(self) -> bytes:
+    @classmethod
+    def of(cls, upload: Upload) -> Self:
+        """A new session of a device with these settings."""
+        return cls(secrets.token_hex(8), every_s=upload.status_every_s, heartbeat_s=upload.heartbeat_s)
+
+    def will(self, task: str, device: str) -> Will:
         """What the broker says when the connection breaks."""
-        return status.encode(Status(OFFLINE, self._status.session, note="connection lost"))
+        lost = Status(OFFLINE, self._status.session, note="connection lost")
+        return Will(topics.status(task, device), status.encode(lost))
 
     def uploaded(self, count: int, now_s: float = 0.0) -> None:
         """Payload bytes were published on `up` (Unix seconds)."""

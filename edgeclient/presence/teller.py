@@ -27,7 +27,8 @@ class Standing:
     Attributes:
         doing: what it does or waits for, one of wire.status.DOINGS.
         note: the same in plain words.
-        forbidden: why conditions or the owner forbid what there is to do, "" if they do not.
+        forbidden: conditions or the owner forbid what there is to do.
+        done: the version that the broker announces was trained on, and every frame is settled.
         version: of the active model; None before the first.
         outbox: what is held; None before there is a model.
         residual_norm: of what is not sent yet, after the last round.
@@ -38,7 +39,8 @@ class Standing:
 
     doing: str
     note: str
-    forbidden: str = ""
+    forbidden: bool
+    done: bool
     version: int | None = None
     outbox: Outbox | None = None
     residual_norm: float | None = None
@@ -67,8 +69,9 @@ class Teller:
         """At every connection, since a broker may have forgotten: the status, and Home Assistant's sensors."""
         self._session.again()
         if (wanted := self._settings.home_assistant) is not None:
-            for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
-                self._link.publish(topic, config, retain=True)
+            with suppress(LinkDown):
+                for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
+                    self._link.publish(topic, config, retain=True)
 
     def report(self, standing: Standing, *, now: bool = False) -> None:
         """Tell how things stand, if there is something to tell or it has to be `now`.
@@ -79,18 +82,19 @@ class Teller:
             self._session.again()
         self._log_wait(standing)
         told = self._session.due(
-            time.monotonic(), self.facts(standing), self._link.socket_bytes(), self._health(standing)
+            time.monotonic(), self._facts(standing), self._link.socket_bytes(), self._health(standing)
         )
         if told is not None:
             self._tell(told, standing.gain)
 
-    def goodbye(self, standing: Standing, why: str) -> None:
-        """The last word of this session."""
-        facts = {**self.facts(standing), "note": why}
-        told = self._session.goodbye(facts, self._link.socket_bytes(), self._health(standing))
+    def goodbye(self, standing: Standing, why: str) -> dict[str, Any]:
+        """The last word of this session; how things stood: done, because, and fields of Status."""
+        facts = self._facts(standing)
+        told = self._session.goodbye({**facts, "note": why}, self._link.socket_bytes(), self._health(standing))
         self._tell(told, standing.gain)
+        return {"done": standing.done, "because": standing.note if standing.forbidden else "", **facts}
 
-    def facts(self, standing: Standing) -> dict[str, Any]:
+    def _facts(self, standing: Standing) -> dict[str, Any]:
         """Fields of Status that change with what the device does."""
         note, doing = standing.note, standing.doing
         if not self._link.connected:
@@ -128,7 +132,7 @@ class Teller:
         self._up_s = now if up else self._up_s
         mqtt = self._settings.mqtt
         down = f"{mqtt.host} port {mqtt.port} does not answer" if now - self._up_s > _UNREACHED_S else ""
-        why = standing.forbidden if up else down
+        why = (standing.note if standing.forbidden else "") if up else down
         waits_for = (standing.doing if up else "link") if why else ""
         if why and waits_for != self._waits_for:
             _LOG.info("waiting: %s", why)

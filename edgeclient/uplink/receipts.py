@@ -6,7 +6,6 @@ from edgeclient.uplink.outbox import Frames
 from edgeclient.uplink.sender import Sender
 from edgeclient.uplink.settle import Settlement, settle
 from edgeclient.wire import frame, messages
-from edgeclient.wire.life import Outbox
 from edgeclient.wire.limits import MAX_RECEIPT_LIST
 
 _LOG = logging.getLogger(__name__)
@@ -26,10 +25,16 @@ class Receipts:
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self._unconfirmed = 0
 
-    def greet(self, outbox: Outbox) -> None:
-        """HELLO: it tells the ledger what is settled, and the receipt that answers it settles whatever was missed."""
-        self._unconfirmed = 0
-        self._sender.greet(outbox)
+    def connected(self, frames: Frames | None) -> None:
+        """Ask a new connection for receipts, and say HELLO."""
+        self._sender.connected()
+        self.greet(frames)
+
+    def greet(self, frames: Frames | None) -> None:
+        """HELLO tells the ledger what is settled, and the receipt that answers it settles whatever was missed."""
+        if frames is not None:
+            self._unconfirmed = 0
+            self._sender.greet(frames.outbox())
 
     def take(self, frames: Frames, payload: bytes) -> bool:
         """Settle what a receipt answers; whether a new epoch has begun.
@@ -55,7 +60,7 @@ class Receipts:
             _LOG.warning("another device uses a copy of this store, or it is an old backup. A new epoch begins")
             frames.renew()
             self._settled.clear()
-            self.greet(frames.outbox())
+            self.greet(frames)
             return True
         if settlement.empty:
             return False
@@ -68,7 +73,7 @@ class Receipts:
         self._unconfirmed += len(settled)
         # The ledger folds what is confirmed, and tells no refusal twice.
         if self._unconfirmed > _CONFIRM or len(receipt.refused) > MAX_RECEIPT_LIST // 2:
-            self.greet(frames.outbox())
+            self.greet(frames)
         return False
 
     def _log(self, settlement: Settlement, epoch: int) -> None:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,7 @@ from edgeclient.uplink.outbox import Bounds, Frames, LinkQuality, overflow, supe
 from edgeclient.uplink.window import Window
 from edgeclient.wire import frame, messages, topics
 from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.errors import WireError
 from edgeclient.wire.life import Outbox, Row, State
 from edgeclient.wire.limits import MAX_WITHDRAW_LIST
 
@@ -42,7 +43,8 @@ class Sender:
 
     def __init__(self, settings: Device, link: Link, uploaded: Callable[[int, float], None]) -> None:
         self._upload = settings.upload
-        self._topic = topics.up(settings.task, settings.device)
+        self._up = topics.up(settings.task, settings.device)
+        self._down = topics.down(settings.task, settings.device)
         self.identity = partial(identity, settings.task, settings.device)
         self._link = link
         self._uploaded = uploaded
@@ -79,6 +81,21 @@ class Sender:
                     _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
                 case event:
                     yield event
+
+    def connected(self) -> None:
+        """Ask a new connection for what is said to this device alone."""
+        with suppress(LinkDown):
+            self._link.subscribe(self._down)
+
+    @contextmanager
+    def taking(self, message: Message) -> Iterator[None]:
+        """Around what is made of a message: acknowledged whatever comes of it, in the log if it is none of ours."""
+        try:
+            yield
+        except WireError as error:
+            _LOG.warning("refused what came on %s: %s", message.topic, error)
+        finally:  # what was not kept is asked for again; brokers stop at 20 without an acknowledgement
+            self._link.acknowledge(message)
 
     def greet(self, outbox: Outbox) -> None:
         """Say HELLO."""
@@ -159,7 +176,7 @@ class Sender:
         self._withdraw_after, self._withdraw_s = 0.0, _WITHDRAW_S
 
     def _publish(self, payload: bytes) -> None:
-        self._link.publish(self._topic, payload)
+        self._link.publish(self._up, payload)
         self._uploaded(len(payload), time.time())
         self._connection_bytes += len(payload)
         failpoint.hit("agent.after-publish")

@@ -1,5 +1,6 @@
 """What one update may be: what the task asks for, as far as this device's owner and link grant it. Pure functions."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgeclient.bundle.layout import Layout
@@ -8,6 +9,7 @@ from edgeclient.compress.quantise import Quantiser
 from edgeclient.settings import Device
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.frame import Coding, Origin
+from edgeclient.wire.life import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,16 @@ class Terms:
         """How the update becomes frames."""
         return Coding(self.frame_bytes, self.layout.tensors, self.settings.training.accel)
 
-    def aim(self, pace: Pace, *, share: float, free_bytes: int | None, held_bytes: int) -> Target:
+    def aim(self, pace: Pace, *, share: float, free_bytes: int | None, held: Iterable[Row]) -> Target:
         """How many entries to send.
 
         Args:
             pace: from earlier rounds.
             share: of the work that was asked for, the part that was done.
             free_bytes: memory there is; None if unknown.
-            held_bytes: that the outbox holds already. Where it has no room, the whole delta joins the residual.
+            held: what stays in the outbox. Where that leaves no room, the whole delta joins the residual.
         """
-        if held_bytes >= self.settings.upload.max_outbox_bytes:
+        if sum(row.size for row in held) >= self.settings.upload.max_outbox_bytes:
             return Target(0, 0, 0)
         policy = self.announced.policy
         return target(

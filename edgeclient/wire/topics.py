@@ -54,11 +54,6 @@ def down(task: str, device: str) -> str:
     return f"{PREFIX}/{checked(task)}/down/{checked(device)}"
 
 
-def of_device(task: str, device: str) -> tuple[str, str]:
-    """What a device subscribes to at every connection: the announcement, and what is said to it alone."""
-    return head(task), down(task, device)
-
-
 def status(task: str, device: str) -> str:
     """Retained presence of a device, and its last will."""
     return f"{PREFIX}/{checked(task)}/status/{checked(device)}"

@@ -39,5 +39,5 @@ def test_the_goodbye_carries_health_and_the_will_says_what_it_is() -> None:
     session.uploaded(100, 1e9)
     last = session.goodbye({"version": 3}, (1, 2), {"battery_percent": 4})
     assert (last.state, last.doing, last.battery_percent, last.uploaded_s) == ("offline", "stopped", 4, 10**9)
-    will = status.decode(session.will)
+    will = status.decode(session.will("har", "pi").payload)
     assert (will.state, will.session, will.note) == ("offline", "s", "connection lost")

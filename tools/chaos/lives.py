@@ -26,6 +26,7 @@ from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.conditions import guard, pauses
 from edgeclient.conditions.board import Board, Observed
+from edgeclient.durable import store
 from edgeclient.link.events import Event
 from edgeclient.link.mqtt import Connected, Link, Message
 from edgeclient.models import follow
@@ -187,7 +188,7 @@ def _open(*_: Path | Manifest | Device) -> tuple[Any, Any]:
 def learn(settings: Device, link: Scripted, clock: Clock) -> None:
     """A device's life."""
     with ExitStack() as stack:
-        for module in (agent, guard, pauses, follow, teller, sender):
+        for module in (store, guard, pauses, follow, teller, sender):
             stack.enter_context(mock.patch.object(module, "time", clock))
         granted = guard.Guard(settings.conditions, settings.directory, Silent())
         device = agent.Agent(settings, link, Learner(settings, _open), granted)
@@ -267,11 +268,11 @@ def warm_up() -> None:
     structure({}, Task, where="task")
 
 
-def under_way(store: Path) -> int:
+def under_way(folder: Path) -> int:
     """Frames of a device's store that are not settled; 0 if it has none."""
-    if not (store / "store.db").exists():
+    if not (folder / "store.db").exists():
         return 0
-    db = sqlite3.connect(f"{(store / 'store.db').resolve().as_uri()}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{(folder / 'store.db').resolve().as_uri()}?mode=ro", uri=True)
     try:
         (count,) = db.execute("SELECT count(*) FROM frame WHERE state != 'returned'").fetchone()
         return int(count)

@@ -1,7 +1,8 @@
 """A round's compressed update as frames that keep to a budget: what does not fit stays in the residual."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from edgeclient.compress.arrays import F32
 from edgeclient.compress.feedback import Compressed, fewer
 from edgeclient.compress.pace import Pace, Target, learnt, within_budget
 from edgeclient.compress.quantise import Quantiser
@@ -22,6 +23,11 @@ class Packed:
     compressed: Compressed
 
     @property
+    def residual(self) -> F32:
+        """What the frames leave unsent, float32 (n,)."""
+        return self.compressed.residual
+
+    @property
     def entries(self) -> int:
         """How many entries are sent."""
         return self.compressed.update.indices.size
@@ -33,8 +39,9 @@ class Packed:
 
     def pace(self, before: Pace, aim: Target) -> Pace:
         """What this round teaches the next; `aim` is what it was compressed for."""
-        values = self.compressed.selection.values
-        return learnt(before, aim, values, entries=self.entries, frame_bytes=self.frame_bytes)
+        made = self.compressed
+        pace = learnt(before, aim, made.selection.values, entries=self.entries, frame_bytes=self.frame_bytes)
+        return replace(pace, selected=made.threshold, residual_norm=made.norm)
 
 
 def pack(
