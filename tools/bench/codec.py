@@ -31,10 +31,7 @@ Pair = tuple[Callable[[], object], Callable[[], object]]
 
 
 @click.command("codec")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a plot there.")
-@click.option("--quick", is_flag=True, help="Under a minute: ten million parameters.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+@report.options("Under a minute: ten million parameters.")
 def codec_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
     """Entries per second on one core, at density 1 %: encoding, and decoding and adding to a dense float32 vector.
 
@@ -119,16 +116,12 @@ def _context(chosen: I64, negative: Bools) -> Pair:
 
 
 def _plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 (only with --out)
-
-    out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(rows))
-    axes.bar(places - 0.2, [row["encode_mentries_s"] for row in rows], 0.4, label="encode")
-    axes.bar(places + 0.2, [row["decode_add_mentries_s"] for row in rows], 0.4, label="decode and add")
-    axes.set_xticks(places, [row["mode"] for row in rows], rotation=30, ha="right")
-    axes.set_yscale("log")
-    axes.set_ylabel("million entries per second")
-    axes.legend()
-    figure.savefig(out / "codec.png", dpi=150)
+    with report.figure(out / "codec.png", 8, 4) as figure:
+        axes = figure.subplots()
+        places = np.arange(len(rows))
+        axes.bar(places - 0.2, [row["encode_mentries_s"] for row in rows], 0.4, label="encode")
+        axes.bar(places + 0.2, [row["decode_add_mentries_s"] for row in rows], 0.4, label="decode and add")
+        axes.set_xticks(places, [row["mode"] for row in rows], rotation=30, ha="right")
+        axes.set_yscale("log")
+        axes.set_ylabel("million entries per second")
+        axes.legend()

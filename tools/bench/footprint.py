@@ -5,25 +5,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 import click
-import numpy as np
 
-from broker.demo import data
-from broker.processes import children
+from broker.demo import data, files
+from broker.demo.observer import Observer
+from broker.demo.plan import AGGREGATOR, TASK, DemoError
+from broker.demo.supervisor import Supervisor
 from broker.processes.embedded import EmbeddedBroker
 from broker.settings import Aggregator, Task
 from broker.task.new import add_task
-from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
-from edgeclient.settings import Mqtt
-from edgeclient.wire import status, topics
+from edgeclient.settings import load
+from edgeclient.wire.status import ONLINE
 from tools.bench.code_lines import device_code_lines
 from tools.bench.report import tell
+from tools.output import output, work_tree_wheel
 
 ROOT: Final = Path(__file__).parents[2]
 # Upper bounds; what has none is told only.
@@ -36,7 +37,6 @@ BARS: Final = {
     "wheel_kb": 900.0,  # with both sides, for boards that fetch it over a data plan
 }
 EXTRAS: Final = {"core": "", "onnx": "[onnx]", "accel": "[onnx,accel]"}
-TASK: Final = "watch-har"
 DEVICE: Final = "idle"
 # A Raspberry Pi with today's system; there numpy is smaller than here.
 BOARD: Final = ("--python-version=3.13", *(f"--platform=manylinux_2_{glibc}_aarch64" for glibc in (28, 27, 17)))
@@ -64,12 +64,9 @@ def footprint_command(*, quick: bool, as_json: bool) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="footprint-") as folder:
             measured, rows = measure(Path(folder), repetitions=5 if quick else 15)
-    except FootprintError as error:
+    except (FootprintError, DemoError) as error:
         raise click.ClickException(str(error)) from None
-    over = [name for name, bar in BARS.items() if measured[name] > bar]
-    tell({**measured, "over": over}, rows, as_json=as_json, seed=0)
-    if over:
-        sys.exit(1)
+    tell(measured, rows, as_json=as_json, seed=0, bars=BARS)
 
 
 def measure(folder: Path, *, repetitions: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
@@ -94,9 +91,9 @@ def measure(folder: Path, *, repetitions: int) -> tuple[dict[str, float], list[d
     config = folder / "device-core" / "device.toml"
     timed = _timed(
         {
-            "numpy": [str(pythons["core"]), "-P", "-c", "import numpy"],
-            "edgeclient": [str(pythons["core"]), "-P", "-c", "import edgeclient"],
-            "command": [str(pythons["core"]), "-P", "-c", "import edgeclient.cli"],
+            "numpy": [str(pythons["core"]), "-c", "import numpy"],
+            "edgeclient": [str(pythons["core"]), "-c", "import edgeclient"],
+            "command": [str(pythons["core"]), "-c", "import edgeclient.cli"],
             "status": [str(pythons["core"].parent / "edgeclient"), "status", str(config), "--json"],
         },
         repetitions,
@@ -118,14 +115,8 @@ def measure(folder: Path, *, repetitions: int) -> tuple[dict[str, float], list[d
 
 
 def build_wheel(out: Path) -> Path:
-    """The wheel of what lies in the work tree.
-
-    Raises:
-        FootprintError: `tools/release` refuses.
-    """
-    _run([str(ROOT / "tools" / "release"), "--work-tree", "--out", str(out)], _INSTALL_S)
-    (wheel,) = out.glob("edgeclient-*.whl")
-    return wheel
+    """The wheel of what lies in the work tree; FootprintError when `tools/release` refuses."""
+    return work_tree_wheel(out, FootprintError)
 
 
 def install(folder: Path, requirement: str) -> Path:
@@ -136,10 +127,10 @@ def install(folder: Path, requirement: str) -> Path:
     Raises:
         FootprintError: pip refuses.
     """
-    _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], _INSTALL_S)
+    output([sys.executable, "-m", "venv", "--without-pip", str(folder)], FootprintError, limit_s=_INSTALL_S)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "--quiet"]
-    _run([*pip, "install", "--no-compile", requirement], _INSTALL_S)
+    output([*pip, "install", "--no-compile", requirement], FootprintError, limit_s=_INSTALL_S)
     return python
 
 
@@ -153,7 +144,7 @@ def install_for_board(folder: Path, wheel: Path) -> Path:
     # pip would ask for its own Python's release.
     options = ["--ignore-requires-python", "--only-binary=:all:", "--implementation=cp", *BOARD, "--platform=any"]
     options += ["--target", str(folder)]
-    _run([*pip, *options, str(wheel)], _INSTALL_S)
+    output([*pip, *options, str(wheel)], FootprintError, limit_s=_INSTALL_S)
     return folder
 
 
@@ -182,18 +173,28 @@ def idle_rss_mib(python: Path, folder: Path, *, trained: bool) -> float:
     """
     folder.mkdir()
     # Compiling modules, as the first start does, takes memory that is not given back.
-    _run([str(python), "-P", "-c", "import edgeclient.cli"], _INSTALL_S, _environment())
-    with EmbeddedBroker(folder / "mqtt") as mqtt, _observer(Endpoint("127.0.0.1", mqtt.port)) as observer:
-        running = {}
+    output([python, "-c", "import edgeclient.cli"], FootprintError, env=_environment(), limit_s=_INSTALL_S)
+    configs = {AGGREGATOR: folder / "aggregator.toml", DEVICE: folder / "device.toml"}
+    with ExitStack() as stack:
+        mqtt = stack.enter_context(EmbeddedBroker(folder / "mqtt"))
+        files.write_windows(folder, 1, 0)
+        files.write_device(configs[DEVICE], DEVICE, mqtt.port, audit=False, more="[upload]\nstatus_every_s = 0.2\n")
+        observer = stack.enter_context(Observer(mqtt.port))
+        observer.connect(_IDLE_S)
+        supervisor = stack.enter_context(
+            Supervisor(
+                configs.__getitem__, lambda name: folder / f"{name}.log", device=python, environment=_environment()
+            )
+        )
         if trained:
-            running["aggregator"] = _aggregator(folder, mqtt.port)
-        command = [str(python), "-P", "-m", "edgeclient.cli", "run", str(_config(folder, mqtt.port))]
-        running["device"] = device = children.spawn(command, log=folder / "device.log", env=_environment())
-        try:
-            _await_rest(observer, running, folder, trained=trained)
-            return _rss_mib(device.pid)
-        finally:
-            children.end_all(running.values())
+            files.write_aggregator(configs[AGGREGATOR], mqtt.port)
+            # It waits for a second device, so that the first rests after its round.
+            waiting = Task(goal=2, deadline_s=86400.0)
+            add_task(load(configs[AGGREGATOR], Aggregator), TASK, data.bundle_bytes(), waiting)
+            supervisor.start(AGGREGATOR)
+        supervisor.start(DEVICE)
+        _await_rest(observer, supervisor, trained=trained)
+        return _rss_mib(supervisor.processes[DEVICE].pid)
 
 
 def _timed(commands: Mapping[str, list[str]], repetitions: int) -> dict[str, tuple[float, float]]:
@@ -215,61 +216,20 @@ def _timed(commands: Mapping[str, list[str]], repetitions: int) -> dict[str, tup
 
 def _environment() -> dict[str, str]:
     """Ours without what concerns Python: no bytecode is kept where PYTHONDONTWRITEBYTECODE is set."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**ours, "PYTHONSAFEPATH": "1"}  # what is installed, not what lies in this folder
 
 
-def _config(folder: Path, port: int) -> Path:
-    x, labels = data.device_windows(1, 0)
-    np.savez(folder / "windows.npz", x=x, labels=labels)
-    path = folder / "device.toml"
-    path.write_text(
-        f'device = "{DEVICE}"\ntask = "{TASK}"\ndirectory = "state"\n[mqtt]\nport = {port}\n'
-        '[data]\nsource = "windows.npz"\n[upload]\nstatus_every_s = 0.2\n'
-        '[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n'
-    )
-    return path
-
-
-def _aggregator(folder: Path, port: int) -> "subprocess.Popen[bytes]":
-    """One that waits for a second device, so that the first rests after its round."""
-    made = Aggregator(directory=folder / "aggregator", mqtt=Mqtt(port=port))
-    add_task(made, TASK, data.bundle_bytes(), Task(goal=2, deadline_s=86400.0))
-    (folder / "aggregator.toml").write_text(
-        f'directory = "aggregator"\n[mqtt]\nport = {port}\n[monitor]\nenabled = false\n'
-    )
-    serve = [sys.executable, "-m", "broker.cli", "serve", str(folder / "aggregator.toml")]
-    return children.spawn(serve, log=folder / "aggregator.log")
-
-
-@contextmanager
-def _observer(endpoint: Endpoint) -> Iterator[Link]:
-    link = Link(endpoint, client_id_prefix="observer")
-    link.start()
-    try:
-        yield link
-    finally:
-        link.stop()
-
-
-def _await_rest(
-    observer: Link, running: "Mapping[str, subprocess.Popen[bytes]]", folder: Path, *, trained: bool
-) -> None:
+def _await_rest(observer: Observer, supervisor: Supervisor, *, trained: bool) -> None:
     until_s, last = time.monotonic() + _IDLE_S, "no word from it"
     while time.monotonic() < until_s:
-        for event in observer.poll(0.2):
-            if isinstance(event, Connected):
-                observer.subscribe(topics.status(TASK, DEVICE))
-            elif isinstance(event, Message):
-                observer.acknowledge(event)
-                said = status.decode(event.payload)
-                last = said.note
-                settled = said.applied >= 1 and not said.sent + said.queued if trained else True
-                if said.state == status.ONLINE and settled:
-                    return
-        for name, process in running.items():
-            if process.poll() is not None:
-                lines = (folder / f"{name}.log").read_text(errors="replace").splitlines()
-                raise FootprintError(f"{name} ended: {lines[-1] if lines else 'no message'}")
+        observer.listen(0.2)
+        supervisor.check()
+        if (device := observer.fleet.find(TASK, DEVICE)) is not None:
+            said, last = device.said, device.said.note
+            settled = said.applied >= 1 and not said.sent + said.queued if trained else True
+            if said.state == ONLINE and settled:
+                return
     raise FootprintError(f"the device did not come to rest in {_IDLE_S:.0f} s: {last}")
 
 
@@ -279,10 +239,3 @@ def _rss_mib(pid: int) -> float:
         if name == "VmRSS":
             return int(value.split()[0]) / 1024
     raise FootprintError(f"process {pid} has no memory")
-
-
-def _run(command: list[str], limit_s: float, env: dict[str, str] | None = None) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s, env=env)
-    if done.returncode:
-        said = (done.stderr.strip() or "no message").splitlines()
-        raise FootprintError(f"{' '.join(command[:4])} ...: {said[-1]}")

@@ -22,10 +22,7 @@ _SHARES: Final = (0.1, 0.25, 0.5, 0.75)
 
 
 @click.command("layers")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a plot there.")
-@click.option("--quick", is_flag=True, help="A million parameters, not ten.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+@report.options("A million parameters, not ten.")
 def layers_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
     """Share of an update's energy that is there after 10, 25, 50 and 75 % of its bytes.
 
@@ -110,16 +107,12 @@ def _arrived(frames: Sequence[tuple[int, float]], total: int) -> Any:
 
 
 def _plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 (only with --out)
-
-    out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    for axes, row in zip(figure.subplots(3, 3).flat, rows, strict=True):
-        ours, theirs = row["curves"]
-        axes.plot(_GRID, ours, label="layered")
-        axes.plot(_GRID, theirs, "--", label="unordered")
-        axes.set_title(f"{row['source']}, {row['mode']}: {row['layers']} layers")
-        axes.set_xlabel("share of the bytes")
-        axes.set_ylabel("share of the energy")
-        axes.legend()
-    figure.savefig(out / "layers.png", dpi=120)
+    with report.figure(out / "layers.png", 12, 7) as figure:
+        for axes, row in zip(figure.subplots(3, 3).flat, rows, strict=True):
+            ours, theirs = row["curves"]
+            axes.plot(_GRID, ours, label="layered")
+            axes.plot(_GRID, theirs, "--", label="unordered")
+            axes.set_title(f"{row['source']}, {row['mode']}: {row['layers']} layers")
+            axes.set_xlabel("share of the bytes")
+            axes.set_ylabel("share of the energy")
+            axes.legend()

@@ -102,9 +102,7 @@ def _no_evaluation(_: list[str]) -> Any:
 @click.option(
     "--statuses", type=click.FloatRange(0, 10), default=1.0, show_default=True, help="Statuses that come per upload."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--quick", is_flag=True, help="Under a minute.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+@report.options("Under a minute.", plots=False)
 def monitor_command(devices: int, statuses: float, seed: int, *, quick: bool, as_json: bool) -> None:
     """Throughput of the aggregator with metrics on, against metrics off, and how long a scrape takes.
 

@@ -3,13 +3,21 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
 import numpy as np
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
 PACKAGES = ("numpy", "numba", "onnxruntime", "onnxruntime-training-cpu", "onnx")
 
 
@@ -35,11 +43,53 @@ def host() -> dict[str, Any]:
     }
 
 
-def tell(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, as_json: bool, seed: int) -> None:
-    """Print the rows as a table and the summary, or everything as one JSON object on the last line."""
+def options(quick: str, *, plots: bool = True) -> Callable[[_Command], _Command]:
+    """--seed, --quick with this help, --json, and --out where there are plots."""
+    made = [
+        click.option("--seed", type=int, default=0, show_default=True),
+        click.option("--quick", is_flag=True, help=quick),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line."),
+    ]
+    if plots:
+        made.append(click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a plot there."))
+    return lambda command: reduce(lambda so_far, each: each(so_far), reversed(made), command)
+
+
+@contextmanager
+def figure(path: Path, width: float, height: float) -> "Iterator[Figure]":
+    """A figure of so many inches that is written to `path` in the end."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 (only with --out)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    yield drawn
+    drawn.savefig(path, dpi=150)
+
+
+def tell(
+    summary: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    as_json: bool,
+    seed: int,
+    bars: Mapping[str, float] | None = None,
+) -> None:
+    """Print the rows as a table and the summary, or everything as one JSON object on the last line.
+
+    With `bars`, upper bounds by key, "over" names those that are passed, and then the exit code is 1.
+    """
+    over = [name for name, bar in (bars or {}).items() if summary[name] > bar]
+    if bars is not None:
+        summary = {**summary, "over": over}
     if as_json:
         print(json.dumps({"host": host(), "seed": seed, **summary, "rows": list(rows)}))
-        return
+    else:
+        _print(summary, rows)
+    if over:
+        sys.exit(1)
+
+
+def _print(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         heads = list(rows[0])
         cells = [heads, *[[_cell(row.get(head)) for head in heads] for row in rows]]

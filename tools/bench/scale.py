@@ -67,10 +67,7 @@ def _anonymous_mib() -> float:
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Where the files go, 12 bytes a parameter; removed at the end. Default: where temporary files go.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a plot there.")
-@click.option("--quick", is_flag=True, help="Under a minute.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+@report.options("Under a minute.")
 def scale_command(
     size: int | None, folder: Path | None, seed: int, out: Path | None, *, quick: bool, as_json: bool
 ) -> None:
@@ -156,18 +153,14 @@ def _fill(array: F32, noise: F32, rng: np.random.Generator) -> None:
 
 
 def _plot(summary: dict[str, Any], out: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 (only with --out)
-
-    out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(8, 2.5), layout="constrained")
-    axes = figure.subplots()
-    left = 0.0
-    for name in ("compress", "encode", "fsync", "checksum"):
-        seconds = summary[f"{name}_seconds"]
-        axes.barh(0, seconds, left=left, label=f"{name} {seconds:.1f} s")
-        left += seconds
-    axes.set_yticks([])
-    axes.set_xlabel(f"seconds for {summary['n']:,} parameters")
-    axes.legend(ncols=4, loc="upper center")
-    axes.set_ylim(-0.5, 1)
-    figure.savefig(out / "scale.png", dpi=150)
+    with report.figure(out / "scale.png", 8, 2.5) as figure:
+        axes = figure.subplots()
+        left = 0.0
+        for name in ("compress", "encode", "fsync", "checksum"):
+            seconds = summary[f"{name}_seconds"]
+            axes.barh(0, seconds, left=left, label=f"{name} {seconds:.1f} s")
+            left += seconds
+        axes.set_yticks([])
+        axes.set_xlabel(f"seconds for {summary['n']:,} parameters")
+        axes.legend(ncols=4, loc="upper center")
+        axes.set_ylim(-0.5, 1)

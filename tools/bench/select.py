@@ -28,10 +28,7 @@ QUICK_TURNS: Final = 5
 @click.command("select")
 @click.option("--n", "sizes", multiple=True, type=click.IntRange(1000), help="Parameters; repeatable.")
 @click.option("--density", "densities", multiple=True, type=click.FloatRange(0, 1), help="Of entries; repeatable.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a plot there.")
-@click.option("--quick", is_flag=True, help="Under a minute: up to ten million parameters.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+@report.options("Under a minute: up to ten million parameters.")
 def select_command(
     sizes: tuple[int, ...], densities: tuple[float, ...], seed: int, out: Path | None, *, quick: bool, as_json: bool
 ) -> None:
@@ -125,25 +122,21 @@ def _topk(torch: Any, delta: F32, residual: F32, k: int) -> float:
 
 
 def _plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 (only with --out)
-
-    out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for density in dict.fromkeys(row["density"] for row in rows):
-        part = [row for row in rows if row["density"] == density]
-        sizes = [row["n"] for row in part]
-        left.plot(sizes, [row["ours_ms"] * 1e6 / row["n"] for row in part], "o-", label=f"{density:.1%}")
-        right.plot(sizes, [row["over_numpy"] for row in part], "o-", label=f"{density:.1%}")
-        last = left.lines[-1].get_color()
-        left.plot(sizes, [row["numpy_ms"] * 1e6 / row["n"] for row in part], "x:", color=last, linewidth=0.8)
-    left.plot(sizes, [row["limit_ms"] * 1e6 / row["n"] for row in part], "k--", label="in-place add")
-    left.set_ylabel("ns per parameter (dotted: NumPy argpartition)")
-    right.axhline(1, color="black", linewidth=0.8)
-    right.set_ylabel("times faster than NumPy argpartition")
-    for axes in (left, right):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("parameters")
-        axes.legend()
-    figure.savefig(out / "select.png", dpi=150)
+    with report.figure(out / "select.png", 9, 4) as figure:
+        left, right = figure.subplots(1, 2)
+        for density in dict.fromkeys(row["density"] for row in rows):
+            part = [row for row in rows if row["density"] == density]
+            sizes = [row["n"] for row in part]
+            left.plot(sizes, [row["ours_ms"] * 1e6 / row["n"] for row in part], "o-", label=f"{density:.1%}")
+            right.plot(sizes, [row["over_numpy"] for row in part], "o-", label=f"{density:.1%}")
+            last = left.lines[-1].get_color()
+            left.plot(sizes, [row["numpy_ms"] * 1e6 / row["n"] for row in part], "x:", color=last, linewidth=0.8)
+        left.plot(sizes, [row["limit_ms"] * 1e6 / row["n"] for row in part], "k--", label="in-place add")
+        left.set_ylabel("ns per parameter (dotted: NumPy argpartition)")
+        right.axhline(1, color="black", linewidth=0.8)
+        right.set_ylabel("times faster than NumPy argpartition")
+        for axes in (left, right):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_xlabel("parameters")
+            axes.legend()

@@ -62,8 +62,18 @@ class Worker:
         self._process.wait(30)
 
 
-def measure(models: Sequence[str], seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
-    """Compile the zoo where the training package is, then let three trainers of each model take turns."""
+@click.command("train")
+@click.option("--model", "models", multiple=True, help="Only this model of the zoo; repeatable.")
+@report.options("Under a minute.")
+def train_command(models: tuple[str, ...], seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
+    """CPU time of a training step: compiled bundles on the plain runtime against ONNX Runtime training 1.19.2.
+
+    Needs .venv-native, which tools/test makes.
+
+    \b
+    Example:
+      python -m tools.bench train --model cnn --model gru
+    """
     if not NATIVE.exists():
         raise click.ClickException(f"{NATIVE} is missing: tools/test makes it on x86-64 with Python 3.11 or 3.12")
     from tools.zoo import ZOO  # noqa: PLC0415 (loads onnx)
@@ -126,14 +136,10 @@ def _row(name: str, place: Path, *, turns: int, turn_s: float) -> dict[str, Any]
 
 
 def _plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 (only with --out)
-
-    out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(rows))
-    axes.bar(places, [row["ratio"] for row in rows], width=0.6)
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_xticks(places, [row["model"] for row in rows], rotation=30)
-    axes.set_ylabel("CPU per step, compiled ÷ native")
-    figure.savefig(out / "train.png", dpi=150)
+    with report.figure(out / "train.png", 8, 4) as figure:
+        axes = figure.subplots()
+        places = np.arange(len(rows))
+        axes.bar(places, [row["ratio"] for row in rows], width=0.6)
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set_xticks(places, [row["model"] for row in rows], rotation=30)
+        axes.set_ylabel("CPU per step, compiled ÷ native")

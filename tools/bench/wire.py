@@ -38,10 +38,7 @@ _ORIGIN: Final = frame.Origin("bench", "device-1", bytes(4), 100, 100, 500)
 
 
 @click.command("wire")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write a plot there.")
-@click.option("--quick", is_flag=True, help="Under a minute: up to ten million parameters.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on the last line.")
+@report.options("Under a minute: up to ten million parameters.")
 def wire_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> None:
     """Bits per entry: the floor log2 C(n, k) / k, our frames and their parts, and other formats.
 
@@ -175,23 +172,21 @@ def _leb128(gaps: I64) -> bytes:
 
 
 def _plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    from matplotlib.figure import Figure  # noqa: PLC0415 (only with --out)
-
-    out.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(10, 0.5 + 0.4 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(rows))[::-1]
-    positions = [row["position_bits"] for row in rows]
-    values = [row["value_bits"] for row in rows]
-    rest = [row["frame_bits"] - row["position_bits"] - row["value_bits"] for row in rows]
-    axes.barh(places, positions, label="positions, streams")
-    axes.barh(places, values, left=positions, label="values")
-    axes.barh(places, rest, left=np.add(positions, values), label="header, checksum")
-    axes.plot([row["floor_bits"] for row in rows], places, "k|", markersize=14, label="floor of uniform positions")
-    for name, mark in [("leb128_zstd_bits", "x"), ("bitmap_zstd_bits", "+"), ("roaring_bits", ".")]:
-        axes.plot([row[name] for row in rows], places, mark, label=f"{name.removesuffix('_bits')}, positions alone")
-    names = [f"{row['source']} {row['n']:.3g}, {row['density']:.1%}, {row['mode']}{_of(row['rounds'])}" for row in rows]
-    axes.set_yticks(places, names)
-    axes.set_xlabel("bits per entry")
-    axes.legend()
-    figure.savefig(out / "wire.png", dpi=150)
+    with report.figure(out / "wire.png", 10, 0.5 + 0.4 * len(rows)) as figure:
+        axes = figure.subplots()
+        places = np.arange(len(rows))[::-1]
+        positions = [row["position_bits"] for row in rows]
+        values = [row["value_bits"] for row in rows]
+        rest = [row["frame_bits"] - row["position_bits"] - row["value_bits"] for row in rows]
+        axes.barh(places, positions, label="positions, streams")
+        axes.barh(places, values, left=positions, label="values")
+        axes.barh(places, rest, left=np.add(positions, values), label="header, checksum")
+        axes.plot([row["floor_bits"] for row in rows], places, "k|", markersize=14, label="floor of uniform positions")
+        for name, mark in [("leb128_zstd_bits", "x"), ("bitmap_zstd_bits", "+"), ("roaring_bits", ".")]:
+            axes.plot([row[name] for row in rows], places, mark, label=f"{name.removesuffix('_bits')}, positions alone")
+        names = [
+            f"{row['source']} {row['n']:.3g}, {row['density']:.1%}, {row['mode']}{_of(row['rounds'])}" for row in rows
+        ]
+        axes.set_yticks(places, names)
+        axes.set_xlabel("bits per entry")
+        axes.legend()
