@@ -54,9 +54,9 @@ class Budget:
         return context.encode(1, levels.size, every, negative, levels, accel=self.engine())
 
     def _spend(self, positions: int) -> bool:
-        if self.left is None:
+        if self.left is None and positions <= BUDGET:
             self.left = BUDGET if self.engine() == "numba" else BUDGET_UNCOMPILED
-        if positions > self.left:
+        if self.left is None or positions > self.left:
             return False
         self.left -= positions
         return True
