@@ -129,12 +129,8 @@ def decide(  # noqa: PLR0911 (one return a decision)
     if queue.new_version:
         why = hindrance(observed, rules)
         if why is None and history.wear_wait_s > 0:
-            return Wait(
-                moment.now_s + max(1.0, history.wear_wait_s),
-                f"spares the card: the next round begins in {history.wear_wait_s / _MINUTE_S:.0f} min",
-                "wear",
-                forbidden=True,
-            )
+            because = f"spares the card: the next round begins in {history.wear_wait_s / _MINUTE_S:.0f} min"
+            return Wait(moment.now_s + max(1.0, history.wear_wait_s), because, "wear", forbidden=True)
         if why is None:
             return Train()
         return Wait(again_s, f"{why.because}: training waits", why.doing, forbidden=True)

@@ -68,11 +68,10 @@ def check_source(source: str) -> None:
     Raises:
         DataError: no such file, folder, module or function.
     """
+    path = Path(source)
     if is_function(source):
         function_of(source)
-        return
-    path = Path(source)
-    if path.is_dir():
+    elif path.is_dir():
         is_packed(path)
     elif path.suffix not in (".npz", ".csv", *SUFFIXES):
         raise _unknown(source)

@@ -5,6 +5,7 @@ Equal examples fall on the same side, whatever file, order or run they come in, 
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -49,19 +50,19 @@ def mixed(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     return codes ^ (codes >> np.uint32(16))
 
 
+@dataclass(frozen=True, slots=True)
 class Examples:
     """One side of a source, as batches.
 
-    Args:
+    Attributes:
         source: where the examples come from.
         fraction: of them in the holdout; 0 for no holdout.
         side: which side these are.
     """
 
-    def __init__(self, source: Source, fraction: float = 0.0, side: Side = "train") -> None:
-        self._source = source
-        self._fraction = fraction
-        self._side = side
+    source: Source
+    fraction: float = 0.0
+    side: Side = "train"
 
     def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
         """See Dataset; a source that decides the size of batches is not shuffled.
@@ -70,10 +71,10 @@ class Examples:
             NoExamplesError: this side has none.
         """
         found = yielded = False
-        for block, _ in self._source.blocks(rng):
+        for block, _ in self.source.blocks(rng):
             found = True
-            wanted = np.flatnonzero(held_out(block, self._fraction) == (self._side == "holdout"))
-            if self._source.sized:
+            wanted = np.flatnonzero(held_out(block, self.fraction) == (self.side == "holdout"))
+            if self.source.sized:
                 parts = [wanted] if wanted.size else []
             else:
                 order = wanted if rng is None else wanted[rng.permutation(len(wanted))]
@@ -83,10 +84,10 @@ class Examples:
                 yield tuple(array[part] for array in block)
         if not found:
             raise NoExamplesError(
-                f"{self._source.name} {'yielded no batch' if self._source.sized else 'has no examples'}"
+                f"{self.source.name} {'yielded no batch' if self.source.sized else 'has no examples'}"
             )
         if not yielded:
-            raise NoExamplesError(nothing(self._source.name, self._side))
+            raise NoExamplesError(nothing(self.source.name, self.side))
 
 
 def nothing(source: str, side: Side) -> str:

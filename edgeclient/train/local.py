@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,10 @@ from edgeclient.train.trainer import LocalRound, Trainer
 REPLAY: Final = "replay"
 # Enough to see a loss fall, and two passes over them take about as long as one over 700 examples that trains.
 _MOST_MEASURED: Final = 1024
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +48,25 @@ class Gain:
     accuracy_after: float | None
 
 
+@dataclass(frozen=True, slots=True)
 class Local:
     """The data of a device for one model.
 
-    Args:
+    Attributes:
         train: what rounds learn from.
         holdout: what they never see; None without one.
         take: takes in what is new before a round, and says how many examples that was.
     """
 
-    def __init__(
-        self,
-        train: Dataset,
-        holdout: Dataset | None = None,
-        take: Callable[[Callable[[], bool]], int] = lambda _: 0,
-    ) -> None:
-        self._train = train
-        self.holdout = holdout
-        self._take = take
+    train: Dataset
+    holdout: Dataset | None = None
+    take: Callable[[Callable[[], bool]], int] = lambda _: 0
 
-    def refresh(self, proceed: Callable[[], bool] | None = None) -> int:
+    def refresh(self, proceed: Callable[[], bool] = _always) -> int:
         """Take in what a growing source has; to be called before a round. Other sources are read by the pass.
 
         Args:
-            proceed: asked after every block whether to go on; what is left waits for the next round. None for always.
+            proceed: asked after every block whether to go on; what is left waits for the next round.
 
         Returns:
             How many examples were new.
@@ -75,11 +75,11 @@ class Local:
             DataError: the source has failed.
             OSError: the disk is full; nothing was lost.
         """
-        return self._take(proceed or _always)
+        return self.take(proceed)
 
     def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
         """What rounds learn from; see Dataset."""
-        return self._train.batches(batch_size, rng)
+        return self.train.batches(batch_size, rng)
 
 
 def open_local(data: Data, manifest: Manifest, *, directory: Path, device: str) -> Local:
@@ -104,11 +104,8 @@ def open_local(data: Data, manifest: Manifest, *, directory: Path, device: str) 
             ' a function that yields what is new, or a SQLite query with since = "rowid" in [data.options]'
         )
     replay = _replay(data, manifest, directory, device)
-    return Local(
-        replay.side("train"),
-        replay.side("holdout") if data.holdout else None,
-        lambda proceed: replay.take(source, proceed=proceed),
-    )
+    held_out = replay.side("holdout") if data.holdout else None
+    return Local(replay.side("train"), held_out, partial(replay.take, source))
 
 
 def open_measured(data: Data, manifest: Manifest, *, directory: Path, device: str) -> Dataset:
@@ -131,7 +128,7 @@ def gain(
     parameters: F32,
     made: LocalRound,
     local: F32,
-    proceed: Callable[[], bool] | None = None,
+    proceed: Callable[[], bool] = _always,
 ) -> Gain | None:
     """Measure a round on the holdout, at most 1,024 examples of it; None when there is nothing to measure on.
 
@@ -142,14 +139,14 @@ def gain(
         parameters: of that version, float32 (n,).
         made: the round.
         local: running statistics that it began with, float32 (l,).
-        proceed: asked before each batch whether there is time for this; None for always. Without, the result is None.
+        proceed: asked before each batch whether there is time for this; without, the result is None.
 
     Raises:
         DataError: the data does not fit the model.
     """
     if holdout is None:
         return None
-    some = _Some(holdout, proceed or _always)
+    some = _Some(holdout, proceed)
     try:
         before = trainer.evaluate(parameters, some, local)
         after = trainer.evaluate(parameters + made.delta, some, made.local)
@@ -158,25 +155,21 @@ def gain(
     return Gain(version, after.num_examples, before.loss, after.loss, before.accuracy, after.accuracy)
 
 
-def _always() -> bool:
-    return True
-
-
 class _StoppedError(Exception):
     """There is no time to measure."""
 
 
+@dataclass(frozen=True, slots=True)
 class _Some:
     """The first batches of a dataset."""
 
-    def __init__(self, dataset: Dataset, proceed: Callable[[], bool]) -> None:
-        self._dataset = dataset
-        self._proceed = proceed
+    dataset: Dataset
+    proceed: Callable[[], bool]
 
     def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
         left = _MOST_MEASURED
-        for batch in self._dataset.batches(batch_size, rng):
-            if not self._proceed():
+        for batch in self.dataset.batches(batch_size, rng):
+            if not self.proceed():
                 raise _StoppedError
             yield tuple(array[:left] for array in batch)
             left -= len(batch[-1])

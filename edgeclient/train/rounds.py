@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -28,10 +29,11 @@ class Engine(Protocol):
         """Loss and first output in evaluation mode."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class RoundTrainer:
     """See Trainer.
 
-    Args:
+    Attributes:
         manifest: of the bundle.
         engine: what computes.
         initial: the bundle's running statistics that stay on the device, float32 (l,).
@@ -39,32 +41,24 @@ class RoundTrainer:
         sleep: waits so many seconds.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        engine: Engine,
-        initial: F32,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._manifest = manifest
-        self._engine = engine
-        self._initial = initial
-        self._clock = clock
-        self._sleep = sleep
+    manifest: Manifest
+    engine: Engine
+    initial: F32
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
     def train(
         self, parameters: F32, data: Dataset, plan: Plan, rng: np.random.Generator, local: F32 | None = None
     ) -> LocalRound:
         """See Trainer."""
-        trained = self._manifest.trained_size
+        trained = self.manifest.trained_size
         weights = parameters[:trained].copy()
         # Shared statistics stand behind the trained parameters in the flat vector; local ones follow here.
-        statistics = np.concatenate([parameters[trained:], self._initial if local is None else local])
+        statistics = np.concatenate([parameters[trained:], self.initial if local is None else local])
         gradients = np.zeros(trained, np.float32)
-        self._engine.begin(weights, statistics, gradients)
-        optimiser = stepper(self._manifest.optimiser, trained)
-        progress = _Progress(plan, self._clock, self._sleep)
+        self.engine.begin(weights, statistics, gradients)
+        optimiser = stepper(self.manifest.optimiser, trained)
+        progress = _Progress(plan, self.clock, self.sleep)
         with np.errstate(all="ignore"):
             for batch in progress.batches(data, rng):
                 loss = self._step(batch, plan, gradients)
@@ -84,18 +78,18 @@ class RoundTrainer:
 
     def evaluate(self, parameters: F32, data: Dataset, local: F32 | None = None) -> Evaluation:
         """See Trainer."""
-        trained, classes = self._manifest.trained_size, self._manifest.classes
-        statistics = np.concatenate([parameters[trained:], self._initial if local is None else local])
+        trained, classes = self.manifest.trained_size, self.manifest.classes
+        statistics = np.concatenate([parameters[trained:], self.initial if local is None else local])
         weights = np.ascontiguousarray(parameters[:trained])
         total, hits, examples, answers = 0.0, 0, 0, 0
         counts: I64 = np.zeros(classes or 0, np.int64)
         for batch in data.batches(_EVALUATION_BATCH, None):
-            loss, output = self._engine.judge(weights, statistics, batch)
+            loss, output = self.engine.judge(weights, statistics, batch)
             labels = batch[-1]
             total += loss * len(labels)
             examples += len(labels)
             if classes is not None:
-                asked = labels != self._manifest.ignored
+                asked = labels != self.manifest.ignored
                 hits += int((output.argmax(axis=1) == labels)[asked].sum())
                 answers += int(asked.sum())
                 counts += np.bincount(labels[asked], minlength=classes)
@@ -107,7 +101,7 @@ class RoundTrainer:
         """The mean loss of a batch; its mean gradient, clipped, in `gradients`. None if it was stopped halfway."""
         size = len(batch[-1])
         if plan.micro_batch is None or size <= plan.micro_batch:
-            loss = self._engine.learn(batch)
+            loss = self.engine.learn(batch)
         else:
             loss, total = 0.0, np.zeros_like(gradients)
             for first in range(0, size, plan.micro_batch):
@@ -115,7 +109,7 @@ class RoundTrainer:
                     return None
                 part = tuple(array[first : first + plan.micro_batch] for array in batch)
                 share = len(part[-1]) / size
-                loss += self._engine.learn(part) * share
+                loss += self.engine.learn(part) * share
                 gradients *= np.float32(share)
                 total += gradients
             gradients[:] = total

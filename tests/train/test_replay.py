@@ -323,7 +323,7 @@ def test_a_round_is_measured_on_the_holdout(project: Path, tmp_path: Path) -> No
     data = open_local(Data(source, holdout=0.3), opened.manifest, directory=tmp_path, device="pi")
     made = trainer.train(opened.parameters, data, Plan(0.1, 6, 16), np.random.default_rng(0), start)
 
-    def measured(holdout: Dataset | None, proceed: Callable[[], bool] | None = None) -> Any:
+    def measured(holdout: Dataset | None, proceed: Callable[[], bool] = lambda: True) -> Any:
         return gain(trainer, holdout, version=4, parameters=opened.parameters, made=made, local=start, proceed=proceed)
 
     found = measured(data.holdout)

@@ -34,7 +34,7 @@ def test_training_rests_as_long_as_it_is_told(opened: Bundle, tmp_path: Path) ->
     trainer = compiled_trainer(unpack(opened, tmp_path))
     now, rested = iter(range(1000)), list[float]()
     calm = RoundTrainer(
-        opened.manifest, trainer._engine, trainer._initial, clock=lambda: float(next(now)), sleep=rested.append
+        opened.manifest, trainer.engine, trainer.initial, clock=lambda: float(next(now)), sleep=rested.append
     )
     plan = replace(PLAN, max_steps=3, duty=0.25)
     assert calm.train(opened.parameters, windows(opened, tmp_path), plan, np.random.default_rng(0)).steps == 3
@@ -60,7 +60,7 @@ def test_a_round_stops_when_it_may_not_go_on(opened: Bundle, tmp_path: Path, ste
 def test_a_round_ends_when_its_time_is_over(opened: Bundle, tmp_path: Path) -> None:
     trainer = compiled_trainer(unpack(opened, tmp_path))
     now = iter(range(1000))
-    limited = RoundTrainer(opened.manifest, trainer._engine, trainer._initial, clock=lambda: float(next(now)))
+    limited = RoundTrainer(opened.manifest, trainer.engine, trainer.initial, clock=lambda: float(next(now)))
     made = limited.train(
         opened.parameters, windows(opened, tmp_path), replace(PLAN, max_seconds=3.5), np.random.default_rng(0)
     )
@@ -171,7 +171,7 @@ def test_no_telemetry(opened: Bundle, tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\n"
         "from edgeclient.train.compiled import compiled_trainer\n"
-        "compiled_trainer(pathlib.Path(sys.argv[1]))._engine._session('training.onnx')\n"
+        "compiled_trainer(pathlib.Path(sys.argv[1])).engine._session('training.onnx')\n"
     )
     quiet = {
         name: value
@@ -203,7 +203,7 @@ def test_one_thread_is_one_thread(opened: Bundle, tmp_path: Path) -> None:
         "runtime.load()\n"
         "count = lambda: len(os.listdir('/proc/self/task'))\n"
         "before = count()\n"
-        "engine = compiled_trainer(pathlib.Path(sys.argv[1]), int(sys.argv[2]))._engine\n"
+        "engine = compiled_trainer(pathlib.Path(sys.argv[1]), int(sys.argv[2])).engine\n"
         "sessions = [engine._session(name) for name in ('training.onnx', 'eval.onnx')]\n"
         "print(count() - before)"
     )

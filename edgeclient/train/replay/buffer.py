@@ -100,7 +100,7 @@ class Replay:
         self._about = json.dumps(described, sort_keys=True, default=str)
         self._name = name
 
-    def take(self, source: Source, *, proceed: Callable[[], bool] = lambda: True) -> int:
+    def take(self, source: Source, proceed: Callable[[], bool] = lambda: True) -> int:
         """Take in what is new, and keep it through power loss.
 
         Args:
@@ -191,13 +191,13 @@ class Replay:
         files.replace(self._directory / _STATE, json.dumps({"format": _FORMAT, **asdict(state)}).encode())
 
 
+@dataclass(frozen=True, slots=True)
 class Kept:
     """Examples of a buffer as a Dataset; see `Replay.side`."""
 
-    def __init__(self, records: Records, live: Callable[[], I64], otherwise: str) -> None:
-        self._records = records
-        self._live = live
-        self._otherwise = otherwise
+    records: Records
+    live: Callable[[], I64]
+    otherwise: str
 
     def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
         """See Dataset.
@@ -205,11 +205,11 @@ class Kept:
         Raises:
             NoExamplesError: there is none.
         """
-        live = self._live()
+        live = self.live()
         if not len(live):
-            raise NoExamplesError(self._otherwise)
+            raise NoExamplesError(self.otherwise)
         order = live if rng is None else live[rng.permutation(len(live))]
         for first in range(0, len(order), batch_size):
-            batch = self._records.read(order[first : first + batch_size])
+            batch = self.records.read(order[first : first + batch_size])
             if len(batch[-1]):
                 yield batch

@@ -78,13 +78,13 @@ def function_of(source: str) -> Callable[..., Any]:
         DataError: no such file, module or function.
     """
     module, _, name = source.rpartition(":")
+    if module.endswith(".py") and not Path(module).is_file():
+        raise missing(module)
     try:
         found = getattr(_loaded(Path(module)) if module.endswith(".py") else importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
         hint = "see that file" if module.endswith(".py") else "is the package installed here?"
         raise DataError(f"data source {source}: {error}: {hint}") from None
-    except DataError:
-        raise
     except Exception as error:  # the user's own code
         raise _failed(source, error) from error
     if not callable(found):
@@ -117,8 +117,6 @@ def _failed(source: str, error: Exception) -> DataError:
 
 
 def _loaded(path: Path) -> Any:
-    if not path.is_file():
-        raise missing(path)
     spec = importlib.util.spec_from_file_location(f"edgeclient_data_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
