@@ -6,9 +6,13 @@ from typing import Final
 
 import pytest
 
+from tools.bench.code_lines import device_code_lines
 from tools.emulation import suite
 
 ROOT: Final = Path(__file__).parents[2]
+# The two roots read as the map, in two minutes.
+ROOTS: Final = ("edgeclient/agent.py", "broker/service.py")
+ROOT_LINES: Final = 200
 # A module is read in one sitting ...
 MODULE_LINES: Final = 300
 # ... but for these: every trap of paho in one file, and one coder that is one loop.
@@ -18,6 +22,9 @@ MEDIAN_LINES: Final = 110
 # What is not a stage's stays few: the root, the command line, settings, and what every stage stands on.
 LOOSE_MODULES: Final = {"edgeclient": 7, "broker": 4}
 
+# All that a device's root imports, lazily or not. Lightweight is a feature: a higher bound names here what for.
+DEVICE_CODE_LINES: Final = 7000
+
 LINES: Final = {
     str(path.relative_to(ROOT)): len(path.read_text().splitlines())
     for package in LOOSE_MODULES
@@ -25,10 +32,18 @@ LINES: Final = {
 }
 
 
+@pytest.mark.parametrize("root", ROOTS)
+def test_a_root_is_a_map(root: str) -> None:
+    assert LINES[root] <= ROOT_LINES
+
+
 def test_modules_are_short() -> None:
-    roots = {"edgeclient/agent.py", "broker/service.py"}
-    assert {name: lines for name, lines in LINES.items() if lines > MODULE_LINES}.keys() - LARGER - roots == set()
+    assert {name for name, lines in LINES.items() if lines > MODULE_LINES} <= LARGER
     assert median(LINES.values()) <= MEDIAN_LINES
+
+
+def test_a_device_carries_little_code() -> None:
+    assert device_code_lines() <= DEVICE_CODE_LINES
 
 
 @pytest.mark.parametrize("package", LOOSE_MODULES)
