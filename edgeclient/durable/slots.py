@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeclient import failpoint, files
 from edgeclient.compress.arrays import F32
+from edgeclient.durable.lock import DiskFull, StoreError
 
 _READ: Final = 1 << 20
 
@@ -28,13 +29,17 @@ class Slots:
         """Make both slots, all zero, and wait until they are on the disk.
 
         Raises:
-            OSError: the disk has no room.
+            DiskFull: it has no room.
         """
-        for path in self._paths:
-            with path.open("wb") as file:
-                if self.size:
-                    os.posix_fallocate(file.fileno(), 0, 4 * self.size)
-                os.fsync(file.fileno())
+        try:
+            for path in self._paths:
+                with path.open("wb") as file:
+                    if self.size:
+                        os.posix_fallocate(file.fileno(), 0, 4 * self.size)
+                    os.fsync(file.fileno())
+        except OSError as error:
+            room = f"no room for two residual slots ({8 * self.size >> 20} MiB)"
+            raise DiskFull(f"{room} in {self._paths[0].parent}: {error}") from None
         files.sync_directory(self._paths[0].parent)
 
     def read(self, slot: int) -> F32:
@@ -42,26 +47,40 @@ class Slots:
         return np.fromfile(self._paths[slot], "<f4", count=self.size).astype(np.float32, copy=False)
 
     def view(self, slot: int) -> F32:
-        """A slot's numbers, (n,), mapped from its file; read-only."""
-        return np.memmap(self._paths[slot], "<f4", "r", shape=(self.size,)) if self.size else np.empty(0, np.float32)
+        """A slot's numbers, (n,), mapped from its file; read-only.
+
+        Raises:
+            StoreError: it was damaged since the store was opened.
+        """
+        path = self._paths[slot]
+        try:
+            return np.memmap(path, "<f4", "r", shape=(self.size,)) if self.size else np.empty(0, np.float32)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is damaged ({error}): start again, and a new epoch begins") from None
 
     def open(self, slot: int) -> F32:
         """A slot to be filled through a mapping of its file, (n,); `write` then waits until that is on the disk.
 
         Raises:
-            OSError: the file is gone or was cut short, and the disk has no room.
+            DiskFull: the file is gone, was cut short or copied with holes, and there is no room to fill it.
         """
         failpoint.hit("durable.before-slot")
         if not self.size:
             return np.empty(0, np.float32)
+        try:
+            self._allocate(slot)
+            self._opened = np.memmap(self._paths[slot], "<f4", "r+", shape=(self.size,))
+        except OSError as error:
+            raise DiskFull(f"{self._paths[slot].parent}: no room for a residual slot: {error}") from None
+        return self._opened
+
+    def _allocate(self, slot: int) -> None:
         self._restore(slot)
         with self._paths[slot].open("r+b") as file:
             # A mapped hole, as a copy of the folder may have, would become a SIGBUS when the disk is full.
             held = os.fstat(file.fileno())
             if min(held.st_size, 512 * held.st_blocks) < 4 * self.size:
                 os.posix_fallocate(file.fileno(), 0, 4 * self.size)
-        self._opened = np.memmap(self._paths[slot], "<f4", "r+", shape=(self.size,))
-        return self._opened
 
     def write(self, slot: int, residual: F32) -> None:
         """Overwrite a slot and wait until it is on the disk; the other slot is not touched.
@@ -89,6 +108,13 @@ class Slots:
         if not self._paths[slot].exists():
             self._paths[slot].touch()
             files.sync_directory(self._paths[slot].parent)
+
+    def whole(self, slot: int, stored: int) -> bool:
+        """Whether a slot's file has the checksum that was stored."""
+        try:
+            return self.checksum(slot) == stored
+        except OSError:
+            return False
 
     def checksum(self, slot: int) -> int:
         """CRC-32 of a slot's file."""

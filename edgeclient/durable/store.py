@@ -20,7 +20,7 @@ import numpy as np
 from edgeclient import failpoint, files
 from edgeclient.compress.arrays import F32
 from edgeclient.durable.database import Database, move
-from edgeclient.durable.lock import DiskFull, Lock, StoreError
+from edgeclient.durable.lock import Lock, StoreError
 from edgeclient.durable.slots import Slots, checksum
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.life import Account, Event, Outbox, Row, State
@@ -139,15 +139,7 @@ class Store:
             array([1., 1., 1.], dtype=float32)
         """
         live = self._live
-        try:
-            kept = self._slots.view(live)
-        except (OSError, ValueError) as error:  # it was whole when the store was opened
-            path = self.directory / f"residual.{live}"
-            raise StoreError(f"{path} is damaged ({error}): start again, and a new epoch begins") from None
-        try:
-            return kept, self._slots.open(1 - live)
-        except OSError as error:
-            raise DiskFull(f"{self.directory}: no room for a residual slot: {error}") from None
+        return self._slots.view(live), self._slots.open(1 - live)
 
     def frames(self, *states: State) -> list[Stored]:
         """Frames in the given states (all if none is given), oldest first."""
@@ -280,11 +272,7 @@ class Store:
                 if not archive.exists():  # a crash further down repeats this step
                     (self.directory / f"residual.{self._live}").replace(archive)
         self._slots = Slots(self.directory, size)
-        try:
-            self._slots.create()
-        except OSError as error:
-            room = f"no room for two residual slots ({8 * size >> 20} MiB)"
-            raise DiskFull(f"{room} in {self.directory}: {error}") from None
+        self._slots.create()
         self._begin(layout, size, 0)
         return notice
 
@@ -293,10 +281,7 @@ class Store:
         if (account.layout, account.size) != (layout, size):
             return "the parameter layout changed: a new account begins, the old residual is archived"
         ((slot, stored),) = self._db.rows("SELECT slot, checksum FROM account")
-        try:
-            whole = self._slots.checksum(slot) == stored
-        except OSError:
-            whole = False
+        whole = self._slots.whole(slot, stored)
         return None if whole else f"residual.{slot} is damaged: it is dropped and a new epoch begins"
 
     def _begin(self, layout: str, size: int, slot: int) -> None:
