@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy as np
 from edgeclient import failpoint, files
 from edgeclient.compress.arrays import F32
 from edgeclient.durable.database import Database, move
-from edgeclient.durable.lock import Lock, StoreError
+from edgeclient.durable.lock import Lock
 from edgeclient.durable.slots import Slots, checksum
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.life import Account, Event, Outbox, Row, State
@@ -78,19 +77,12 @@ class Store:
         except BaseException:
             self.close()
             raise
-        if self.notice:
-            _LOG.warning("%s", self.notice)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-        if isinstance(error, sqlite3.DatabaseError):  # a damaged page
-            path = self.directory / "store.db"
-            raise StoreError(f"{path} cannot be read ({error}): edgeclient store check says more") from None
 
     def close(self) -> None:
         """Release the store; nothing is pending, since every method commits."""
@@ -274,6 +266,8 @@ class Store:
         self._slots = Slots(self.directory, size)
         self._slots.create()
         self._begin(layout, size, 0)
+        if notice:
+            _LOG.warning("%s", notice)
         return notice
 
     def _why_begin_anew(self, account: Account, layout: str, size: int) -> str | None:
