@@ -77,11 +77,12 @@ def test_training_stops_and_goes_on(tmp_path: Path, endpoint: Endpoint, name: st
             log=log, env={"PATH": f"{commands}:{os.environ['PATH']}"},
         )  # fmt: skip
         try:
-            until(lambda: "training on version" in str(told()["note"]), log)
-            answers(commands, name, bad)
-            took_s = until(lambda: why in str(told()["note"]), log)
-            print(f"{name}: stopped and told after {took_s:.1f} s")
-            until(lambda: "training stopped early" in log.read_text(), log)
+            while "training stopped early" not in log.read_text():  # on a busy machine it stops before its first step
+                answers(commands, name, COMMANDS[name])
+                until(lambda: "training on version" in str(told()["note"]), log)
+                answers(commands, name, bad)
+                took_s = until(lambda: why in str(told()["note"]), log)
+                print(f"{name}: stopped and told after {took_s:.1f} s")
             assert told()["rounds"] == 1  # what was learnt is kept
             answers(commands, name, COMMANDS[name])
             until(lambda: "training on version" in str(told()["note"]) and told()["version"] != 0, log)
