@@ -13,7 +13,7 @@ from typing import Final
 from edgeclient.conditions import policy
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.conditions.budgets import Allowance, Usage, lacking
-from edgeclient.conditions.policy import Hindrance, History, Moment
+from edgeclient.conditions.policy import Decision, Hindrance, History, Queue
 from edgeclient.settings import Conditions, ConfigError
 
 _LOG = logging.getLogger(__name__)
@@ -100,12 +100,11 @@ class Guard:
         """So many bytes were written to the card."""
         self._wear = self._wear.spent(count, now=time.monotonic())
 
-    def moment(self) -> Moment:
-        """Now."""
-        here = datetime.now()  # noqa: DTZ005 (quiet hours are the owner's)
-        return Moment(time.monotonic(), 60 * here.hour + here.minute)
+    def decide(self, queue: Queue, *, link_up: bool) -> Decision:
+        """What conditions and budgets make of what could be done."""
+        return policy.decide(_minute(), self.observed, self.rules, queue, self._history(link_up=link_up))
 
-    def history(self, *, link_up: bool) -> History:
+    def _history(self, *, link_up: bool) -> History:
         """What was done."""
         paused = "paused by its owner: edgeclient resume lets it go on" if self._paused else ""
         wait_s = self._wear.wait_s(now=time.monotonic())
@@ -113,7 +112,7 @@ class Guard:
 
     def no_fetch(self, size: int) -> Hindrance | None:
         """Why a model of so many bytes may not be downloaded, or None."""
-        return policy.no_fetch(self.moment(), self.observed, self.rules, self.history(link_up=True), size)
+        return policy.no_fetch(_minute(), self.observed, self.rules, self._history(link_up=True), size)
 
     def training(self, stopping: Callable[[], bool]) -> Callable[[], bool]:
         """A function that says before every step whether training may go on, and keeps the `hindrance`."""
@@ -136,6 +135,11 @@ class Guard:
 
     def _observe(self) -> None:
         self.observed, self._observed_s = self._board.observe(), time.monotonic()
+
+
+def _minute() -> int:
+    here = datetime.now()  # noqa: DTZ005 (quiet hours are the owner's)
+    return 60 * here.hour + here.minute
 
 
 def _usage(directory: Path) -> Usage:

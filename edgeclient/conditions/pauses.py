@@ -3,7 +3,6 @@
 import errno
 import logging
 import math
-import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edgeclient.compress.feedback import NotFinite
-from edgeclient.conditions import policy
 from edgeclient.conditions.budgets import round_bytes
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.policy import Decision, Hindrance, Queue, Train, Wait
@@ -37,7 +35,7 @@ class Pauses:
 
     def __init__(self, guard: Guard, directory: Path) -> None:
         self.once = False
-        self.decision: Decision = Wait(0.0, "starting", "starting")
+        self.decision: Decision = Wait("starting", "starting")
         self._guard = guard
         guard.also(directory)
         self._directory = directory
@@ -133,21 +131,19 @@ class Pauses:
         queue = self._queue(outbox, version, due)
         if not (queue.waiting or queue.new_version):
             if self._failed[0] == version:
-                return Wait(math.inf, self._failed[1], "failed", forbidden=True)
+                return Wait(self._failed[1], "failed", forbidden=True)
             if self._unfetched is not None:
                 return self._fetch_wait()
-        draw = random.random()  # noqa: S311 (jitter)
-        guard, history = self._guard, self._guard.history(link_up=link_up)
-        return policy.decide(guard.moment(), guard.observed, guard.rules, queue, history, draw)
+        return self._guard.decide(queue, link_up=link_up)
 
     @property
     def _disk_wait(self) -> Wait:
-        return Wait(self._full[0], self._full[1], "disk", forbidden=True)
+        return Wait(self._full[1], "disk", forbidden=True)
 
     def _fetch_wait(self) -> Wait:
         if self._unfetched is None:
-            return Wait(math.inf, "waiting for the model", "model")
-        return Wait(math.inf, self._unfetched.because, self._unfetched.doing, forbidden=True)
+            return Wait("waiting for the model", "model")
+        return Wait(self._unfetched.because, self._unfetched.doing, forbidden=True)
 
     def _queue(self, outbox: Outbox, version: int, due: Sequence[Row]) -> Queue:
         trained = outbox.account.trained_version

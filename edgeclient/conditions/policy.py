@@ -2,24 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 from edgeclient.conditions.board import Observed
 from edgeclient.settings import Conditions
-
-_MINUTE_S: Final = 60
-# Conditions do not change faster; a wait for them is looked at again by then, with up to a fifth more, so that a
-# fleet does not come back all at once.
-_AGAIN_S: Final = 30.0
-_JITTER: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """Now: seconds on a steady clock, and the minute of the local day, 0..1439."""
-
-    now_s: float
-    minute: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +65,8 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Do nothing before `until_s`, unless something happens; `forbidden` if conditions or the owner want it so."""
+    """Do nothing for now; `forbidden` if conditions or the owner want it so."""
 
-    until_s: float
     because: str
     doing: str
     forbidden: bool = False
@@ -98,47 +83,44 @@ Decision: TypeAlias = Train | Send | Wait
 
 
 def decide(  # noqa: PLR0911 (one return a decision)
-    moment: Moment, observed: Observed, rules: Conditions, queue: Queue, history: History, draw: float = 0.5
+    minute: int, observed: Observed, rules: Conditions, queue: Queue, history: History
 ) -> Decision:
     """What to do now. Frames that may leave go first, since that is quick.
 
     Unknown conditions count as good: a board that tells nothing is a board on mains and a home network.
 
     Args:
-        moment: now.
+        minute: of the local day, 0..1439.
         observed: the conditions.
         rules: what the owner grants.
         queue: what could be done.
         history: what was done.
-        draw: a random number in 0..1, for the jitter of waits.
 
     Example:
         >>> low = Observed(on_battery=True, battery_percent=20)
-        >>> decide(Moment(0.0, 720), low, Conditions(), Queue(True), History())
-        Wait(until_s=30.0, because='battery at 20 %, needs 30 % or a charger', doing='battery', forbidden=True)
-        >>> decide(Moment(0.0, 720), Observed(), Conditions(), Queue(due=[900, 800]), History())
+        >>> decide(720, low, Conditions(), Queue(True), History())
+        Wait(because='battery at 20 %, needs 30 % or a charger', doing='battery', forbidden=True)
+        >>> decide(720, Observed(), Conditions(), Queue(due=[900, 800]), History())
         Send(frames=2, because='sending', doing='sending')
     """
-    again_s = moment.now_s + _AGAIN_S * (1 + _JITTER * (2 * draw - 1))
-    if (why := _standstill(moment, observed, rules, history)) is not None:
-        quiet_s = _MINUTE_S * _quiet_minutes(moment, rules)
-        return Wait(moment.now_s + quiet_s if quiet_s else again_s, why.because, why.doing, forbidden=True)
+    if (why := _standstill(minute, observed, rules, history)) is not None:
+        return Wait(why.because, why.doing, forbidden=True)
     frames, unsent = _sendable(observed, rules, queue, history)
     if frames:
         return Send(frames)
     if queue.new_version:
         why = hindrance(observed, rules)
         if why is None and history.wear_wait_s > 0:
-            because = f"spares the card: the next round begins in {history.wear_wait_s / _MINUTE_S:.0f} min"
-            return Wait(moment.now_s + max(1.0, history.wear_wait_s), because, "wear", forbidden=True)
+            minutes = history.wear_wait_s / 60
+            return Wait(f"spares the card: the next round begins in {minutes:.0f} min", "wear", forbidden=True)
         if why is None:
             return Train()
-        return Wait(again_s, f"{why.because}: training waits", why.doing, forbidden=True)
+        return Wait(f"{why.because}: training waits", why.doing, forbidden=True)
     if unsent is not None:
-        return Wait(again_s, unsent.because, unsent.doing, forbidden=history.link_up)
+        return Wait(unsent.because, unsent.doing, forbidden=history.link_up)
     if queue.waiting:
-        return Wait(again_s, f"{queue.waiting} frames await their receipt", "receipts")
-    return Wait(again_s, "trained on this version: waiting for the next", "next-version")
+        return Wait(f"{queue.waiting} frames await their receipt", "receipts")
+    return Wait("trained on this version: waiting for the next", "next-version")
 
 
 def hindrance(observed: Observed, rules: Conditions) -> Hindrance | None:  # noqa: PLR0911 (one return a reason)
@@ -173,14 +155,14 @@ def hindrance(observed: Observed, rules: Conditions) -> Hindrance | None:  # noq
     return None
 
 
-def no_fetch(moment: Moment, observed: Observed, rules: Conditions, history: History, size: int) -> Hindrance | None:
+def no_fetch(minute: int, observed: Observed, rules: Conditions, history: History, size: int) -> Hindrance | None:
     """Why a model of `size` bytes may not be downloaded now, or None.
 
     Example:
-        >>> no_fetch(Moment(0.0, 720), Observed(metered=True), Conditions("frugal"), History(), 900)
+        >>> no_fetch(720, Observed(metered=True), Conditions("frugal"), History(), 900)
         Hindrance(doing='metered', because='the network is metered: the model waits for another')
     """
-    if (why := _standstill(moment, observed, rules, history)) is not None or not observed.metered:
+    if (why := _standstill(minute, observed, rules, history)) is not None or not observed.metered:
         return why
     if rules.metered == "no":
         return Hindrance("metered", "the network is metered: the model waits for another")
@@ -189,11 +171,11 @@ def no_fetch(moment: Moment, observed: Observed, rules: Conditions, history: His
     return None
 
 
-def _standstill(moment: Moment, observed: Observed, rules: Conditions, history: History) -> Hindrance | None:
+def _standstill(minute: int, observed: Observed, rules: Conditions, history: History) -> Hindrance | None:
     """Why nothing at all may be done, or None."""
     if history.paused:
         return Hindrance("paused", history.paused)
-    if _quiet_minutes(moment, rules):
+    if _quiet(minute, rules):
         return Hindrance("quiet-hours", f"quiet hours until {rules.quiet.partition('-')[2]}")
     return _battery(observed, rules)
 
@@ -237,9 +219,9 @@ def _sendable(observed: Observed, rules: Conditions, queue: Queue, history: Hist
     return fit, Hindrance("budget", large if queue.due[0] > most else used)
 
 
-def _quiet_minutes(moment: Moment, rules: Conditions) -> int:
-    """How long the quiet hours last from now on; 0 when they are not."""
+def _quiet(minute: int, rules: Conditions) -> bool:
+    """Whether these are the quiet hours."""
     if not rules.quiet:
-        return 0
+        return False
     begin, end = (60 * int(clock[:2]) + int(clock[3:]) for clock in rules.quiet.split("-"))
-    return (end - moment.minute) % 1440 if (moment.minute - begin) % 1440 < (end - begin) % 1440 else 0
+    return (minute - begin) % 1440 < (end - begin) % 1440

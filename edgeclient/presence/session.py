@@ -4,16 +4,13 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from edgeclient import __version__
 from edgeclient.link.events import Will
 from edgeclient.settings import Upload
 from edgeclient.wire import status, topics
 from edgeclient.wire.status import OFFLINE, ONLINE, Status
-
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Session:
@@ -27,9 +24,9 @@ class Session:
     Example:
         >>> session = Session("5e55101d", every_s=1.0, heartbeat_s=900.0)
         >>> session.uploaded(120)
-        >>> session.due(0.0, {"note": "training"}, socket_bytes=(0, 0)).up_bytes
+        >>> session.due(0.0, {"note": "training"}, socket_bytes=(0, 0), health={}).up_bytes
         120
-        >>> session.due(0.5, {"note": "sending"}, socket_bytes=(0, 0)) is None
+        >>> session.due(0.5, {"note": "sending"}, socket_bytes=(0, 0), health={}) is None
         True
         >>> session.due(901.0, {}, socket_bytes=(0, 0), health={"battery_percent": 80}).battery_percent
         80
@@ -60,7 +57,7 @@ class Session:
         self._status = replace(self._status, down_bytes=self._status.down_bytes + count)
 
     def due(
-        self, now: float, facts: dict[str, Any], socket_bytes: tuple[int, int], health: Mapping[str, Any] = _NOTHING
+        self, now: float, facts: dict[str, Any], socket_bytes: tuple[int, int], health: Mapping[str, Any]
     ) -> Status | None:
         """The status to tell now, or None when nothing changed or too little time has passed.
 
@@ -81,9 +78,7 @@ class Session:
         """Tell even without a change: a new connection may be to a broker that has forgotten."""
         self._told = (-math.inf, Status(OFFLINE, self._status.session))
 
-    def goodbye(
-        self, facts: dict[str, Any], socket_bytes: tuple[int, int], health: Mapping[str, Any] = _NOTHING
-    ) -> Status:
+    def goodbye(self, facts: dict[str, Any], socket_bytes: tuple[int, int], health: Mapping[str, Any]) -> Status:
         """The last status of this session."""
         self._status = replace(self._status, **{**facts, "state": OFFLINE, "doing": "stopped"})
         return self._with(socket_bytes, health)

@@ -84,7 +84,8 @@ class Learner:
         Raises:
             DataError: the source has failed.
         """
-        bundle, trainer, data = self._open
+        assert self._opened is not None, "open comes first"
+        bundle, trainer, data = self._opened
         own = self._settings
         rng = np.random.default_rng([own.training.seed, zlib.crc32(own.device.encode()), announced.version])
         try:
@@ -111,7 +112,8 @@ class Learner:
             made: the round.
             proceed: as of `train`; without time for it, nothing is measured.
         """
-        bundle, trainer, data = self._open
+        assert self._opened is not None, "train comes first"
+        bundle, trainer, data = self._opened
         statistics = Statistics(bundle)
         before = statistics.load()
         try:
@@ -121,11 +123,6 @@ class Learner:
         self.gain = gain(
             trainer, data.holdout, version=version, parameters=parameters, made=made, local=before, proceed=proceed
         )
-
-    @property
-    def _open(self) -> tuple[Path, Trainer, Local]:
-        assert self._opened is not None, "open comes first"
-        return self._opened
 
     def _plan(self, announced: Announcement, free_bytes: int | None, proceed: Proceed) -> Plan:
         policy, own = announced.policy, self._settings.training

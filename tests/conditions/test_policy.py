@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from edgeclient.conditions.board import Observed
 from edgeclient.conditions.policy import (
     History,
-    Moment,
     Queue,
     Send,
     Train,
@@ -21,7 +20,7 @@ from edgeclient.conditions.policy import (
 from edgeclient.settings import Conditions, ConfigError, Device, structure
 from edgeclient.wire import status
 
-NOON = Moment(1000.0, 720)
+NOON = 720
 NEW = Queue(new_version=True)
 DUE = Queue(due=(900, 800, 700), waiting=3)
 BOTH = replace(DUE, new_version=True)
@@ -100,28 +99,24 @@ def test_situations(
     assert because in made.because
     if wanted is Wait:
         assert isinstance(made, Wait)
-        assert made.until_s > NOON.now_s
     else:
         assert made == wanted
 
 
 @pytest.mark.parametrize(
-    ("minute", "minutes"),
-    [(22 * 60, 540), (23 * 60 + 59, 421), (0, 420), (6 * 60 + 59, 1), (7 * 60, None), (720, None)],
+    ("minute", "quiet"),
+    [(22 * 60, True), (23 * 60 + 59, True), (0, True), (6 * 60 + 59, True), (7 * 60, False), (720, False)],
 )
-def test_quiet_hours_go_over_midnight(minute: int, minutes: int | None) -> None:
-    made = decide(Moment(1000.0, minute), Observed(), NIGHT, BOTH, History())
-    if minutes is None:
-        assert made == Send(3)
-    else:
-        assert made == Wait(1000.0 + 60 * minutes, "quiet hours until 07:00", "quiet-hours", forbidden=True)
+def test_quiet_hours_go_over_midnight(minute: int, quiet: bool) -> None:
+    made = decide(minute, Observed(), NIGHT, BOTH, History())
+    assert made == (Wait("quiet hours until 07:00", "quiet-hours", forbidden=True) if quiet else Send(3))
 
 
 def test_situations_come_under_the_words_that_metrics_count() -> None:
     words = {
         decide(NOON, observed, granted, queue, history).doing for observed, granted, queue, history, *_ in SITUATIONS
     }
-    words.add(decide(Moment(1000.0, 0), Observed(), NIGHT, BOTH, History()).doing)
+    words.add(decide(0, Observed(), NIGHT, BOTH, History()).doing)
     # The others are no decisions of the policy: the agent's and the connection's.
     assert set(status.DOINGS) - words == {"starting", "model", "failed", "stopped"}
     assert decide(NOON, Observed(metered=True), FRUGAL, DUE, History()).doing == "metered"
@@ -159,14 +154,14 @@ HISTORIES = st.builds(
     st.sampled_from(["", "why"]),
     st.booleans(),
 )
-MOMENTS = st.builds(Moment, st.floats(0, 1e9), st.integers(0, 1439))
+MINUTES = st.integers(0, 1439)
 
 
-@given(MOMENTS, OBSERVED, RULES, QUEUES, HISTORIES, st.floats(0, 1))
+@given(MINUTES, OBSERVED, RULES, QUEUES, HISTORIES)
 def test_every_situation_has_a_decision_and_keeps_to_the_rules(
-    moment: Moment, observed: Observed, granted: Conditions, queue: Queue, history: History, draw: float
+    minute: int, observed: Observed, granted: Conditions, queue: Queue, history: History
 ) -> None:
-    made = decide(moment, observed, granted, queue, history, draw)
+    made = decide(minute, observed, granted, queue, history)
     assert made.because
     assert made.doing in status.DOINGS
     if isinstance(made, Send):
@@ -178,16 +173,9 @@ def test_every_situation_has_a_decision_and_keeps_to_the_rules(
     elif isinstance(made, Train):
         assert queue.new_version
         assert hindrance(observed, granted) is None
-    else:
-        assert made.until_s > moment.now_s
     if not isinstance(made, Wait):
         assert not history.paused
         assert not (observed.on_battery and (observed.battery_percent or 100) < granted.min_battery_percent)
-
-
-def test_waits_are_spread() -> None:
-    waits = [decide(NOON, Observed(), BALANCED, Queue(), History(), draw) for draw in (0.0, 0.5, 1.0)]
-    assert [each.until_s - NOON.now_s for each in waits if isinstance(each, Wait)] == [24.0, 30.0, 36.0]
 
 
 def test_models_are_fetched_within_the_budget() -> None:
@@ -198,7 +186,7 @@ def test_models_are_fetched_within_the_budget() -> None:
 
 
 def test_nothing_is_fetched_when_nothing_may_happen() -> None:
-    assert no_fetch(Moment(0.0, 23 * 60), Observed(), NIGHT, History(), 1)
+    assert no_fetch(23 * 60, Observed(), NIGHT, History(), 1)
     assert not no_fetch(NOON, Observed(), NIGHT, History(), 1)
     assert no_fetch(NOON, Observed(on_battery=True, battery_percent=29), BALANCED, History(), 1)
     assert no_fetch(NOON, Observed(), BALANCED, History(paused="by its owner"), 1)
