@@ -4,19 +4,16 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any
 
 from broker.demo.observer import Moment, Observer
 from broker.demo.plan import TASK, Plan
 from broker.ledger.opening import open_ledger
-from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Version
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator
 from broker.upkeep import accounts, remake
 from edgeclient.bundle import archive
-
-_ALL: Final = 1 << 30
 
 
 def make(
@@ -43,10 +40,11 @@ def make(
         found = [accounts.examine(ledger, TASK, name, plan.config(name)) for name in devices]
         counts = ledger.frame_counts(TASK)
         updates = sum(version.updates for version in versions) + ledger.pending(TASK).updates
-        trained_from = _trained_from(ledger, versions)
+        trained_from = len({(each.device, each.base_version) for each in accounts.contributions(ledger, TASK)})
         (task,) = (task for task in ledger.tasks() if task.name == TASK)
         remade = sum(same for _, same in remake.remade(ledger, Blobs(settings.registry), task))
     last = observer.now
+    made = len(versions) - 1  # the last number may be higher: a ledger from before goes on above what the fleet knows
     # The end may come before the last version is evaluated.
     evaluated = [version.metrics for version in versions if version.metrics] or [versions[0].metrics]
     fetched = sum(device.said.version >= 0 for device in observer.fleet.devices(TASK).values())
@@ -54,7 +52,7 @@ def make(
         "accuracy_before": evaluated[0].get("accuracy"),
         "accuracy_after": evaluated[-1].get("accuracy"),
         "majority_baseline": evaluated[0].get("majority"),
-        "versions": versions[-1].number,
+        "versions": made,
         "versions_remade": remade,
         "versions_trained_from": trained_from,
         "devices": len(devices),
@@ -64,7 +62,7 @@ def make(
         "frames_waiting": sum(account.waiting for account in found),
         "frames_lost": sum(account.lost for account in found),
         "frames_doubled": sum(doubled for _, _, doubled in counts.values()),
-        "law_holds": all(account.law_holds for account in found) and remade == versions[-1].number,
+        "law_holds": all(account.law_holds for account in found) and remade == made,
         "law_worst_error": max(account.worst_error for account in found),
         "residuals_dropped": sum(account.renewals for account in found),
         **costs(
@@ -127,13 +125,6 @@ def costs(
 def adds_up(report: Mapping[str, Any]) -> bool:
     """Whether nothing was lost, nothing was counted twice, and the law holds."""
     return bool(report["law_holds"] and not report["frames_lost"] and not report["frames_doubled"])
-
-
-def _trained_from(ledger: Ledger, versions: Sequence[Version]) -> int:
-    """How many pairs of device and version there is an applied update of."""
-    batches = [ledger.batch(TASK, version.batch) for version in versions if version.batch is not None]
-    batches.append(ledger.open_contributions(TASK, _ALL))
-    return len({(each.device, each.base_version) for batch in batches for each in batch})
 
 
 def _point(version: Version, versions: Sequence[Version], seen: Moment, parameters: int) -> dict[str, Any]:

@@ -9,14 +9,17 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from broker.ledger.protocol import Ledger
+from broker.ledger.rows import Contribution
 from broker.upkeep import law
 from edgeclient.compress.arrays import Array
 from edgeclient.wire import frame
+
+_ALL: Final = 1 << 30
 
 
 class AccountError(Exception):
@@ -75,6 +78,12 @@ def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
         worst_error=balance.worst,
         renewals=told["renewals"],
     )
+
+
+def contributions(ledger: Ledger, task: str) -> list[Contribution]:
+    """Every applied frame whose body is kept: those of all batches, and those that wait for the next."""
+    batches = [ledger.batch(task, version.batch) for version in ledger.versions(task) if version.batch is not None]
+    return [each for batch in (*batches, ledger.open_contributions(task, _ALL)) for each in batch]
 
 
 def _export(config: Path, out: Path) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -3,8 +3,6 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from broker.aggregate.batch import MAX_FRAMES
-from broker.ledger.protocol import Ledger
 from broker.registry.blobs import Blobs
 from broker.upkeep import accounts, remake
 from tools.chaos import schedule
@@ -26,7 +24,8 @@ def report(fleet: Run) -> dict[str, Any]:
     versions = ledger.versions(TASK)
     (task,) = ledger.tasks()
     remade = sum(same for _, same in remake.remade(ledger, Blobs(fleet.settings.registry), task))
-    frames, useful = _applied(ledger)
+    applied = accounts.contributions(ledger, TASK)
+    useful = sum(len(each.body) for each in applied)
     sent, counters = fleet.sent, fleet.proxy.counters
     usual, recovery_s = schedule.recovery(fleet.samples, *fleet.outage) if fleet.outage else (None, None)
     updates = sum(version.updates for version in versions) + ledger.pending(TASK).updates
@@ -41,7 +40,7 @@ def report(fleet: Run) -> dict[str, Any]:
         "updates": updates,
         "updates_wanted": plan.updates,
         "complete": fleet.drained and updates >= plan.updates,
-        "frames": frames,
+        "frames": len(applied),
         "refused": sum(refused for _, refused, _ in counts.values()),
         "waiting": sum(account.waiting for account in found),
         "lost": sum(account.lost for account in found),
@@ -77,11 +76,3 @@ def holds(told: dict[str, Any]) -> bool:
     """Whether everything was applied, once, and the account adds up."""
     bad = ("lost", "doubled", "waiting", "residuals_dropped", "died", "tracebacks")
     return bool(told["complete"] and told["law_holds"]) and not any(told[key] for key in bad)
-
-
-def _applied(ledger: Ledger) -> tuple[int, int]:
-    """Applied frames and their bytes, every one that the ledger has."""
-    batches = [version.batch for version in ledger.versions(TASK) if version.batch is not None]
-    members = [each for batch in batches for each in ledger.batch(TASK, batch)]
-    members += ledger.open_contributions(TASK, MAX_FRAMES)
-    return len(members), sum(len(each.body) for each in members)

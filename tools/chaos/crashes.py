@@ -173,6 +173,7 @@ def examined(world: World) -> dict[str, Any]:
         remade = sum(same for _, same in remake.remade(ledger, Blobs(world.settings.registry), task))
         undisturbed = lives.undisturbed(ledger, world.folder / "undisturbed")
         counts = ledger.frame_counts(TASK).values()
+        useful = sum(len(each.body) for each in accounts.contributions(ledger, TASK))
     return {
         "seed": world.seed,
         "kills": sum(world.killed.values()),
@@ -189,7 +190,7 @@ def examined(world: World) -> dict[str, Any]:
         "law_holds": all(each.law_holds for each in found),
         "worst_error": max(each.worst_error for each in found),
         "same_model": remade == versions[-1].number and undisturbed == versions[-1].digest,
-        "useful_bytes": lives.useful_bytes(world.settings.ledger),
+        "useful_bytes": useful,
         "sent_bytes": world.sent_bytes,
     }
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from broker import service as service_module
 from broker.intake import reading as reading_module
-from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.service import Service
 from broker.settings import Aggregator, Embedded, Task
@@ -278,12 +277,3 @@ def under_way(folder: Path) -> int:
         return int(count)
     finally:
         db.close()
-
-
-def useful_bytes(path: Path) -> int:
-    """Bytes of applied frames."""
-    with open_ledger(path, read_only=True) as ledger:
-        batches = [version.batch for version in ledger.versions(TASK) if version.batch is not None]
-        members = [each for batch in batches for each in ledger.batch(TASK, batch)]
-        members += ledger.open_contributions(TASK, 1 << 20)
-        return sum(len(each.body) for each in members)
