@@ -6,9 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeclient.bundle.layout import Layout, Parameter
+from edgeclient.compress.pace import Pace
+from edgeclient.settings import Device, structure
 from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
 from edgeclient.uplink.settle import Settlement, settle
+from edgeclient.uplink.terms import Terms
 from edgeclient.uplink.window import MAX_RETRY_S, Window
+from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.life import Row, State
 from edgeclient.wire.messages import Receipt, Refusal
 
@@ -232,3 +237,30 @@ def test_a_conflict_ends_the_epoch_of_the_store_that_made_the_frame() -> None:
 @pytest.mark.parametrize(("seen", "renew"), [(4, False), (5, False), (6, True)])
 def test_a_ledger_that_has_seen_more_ends_the_epoch(seen: int, renew: bool) -> None:
     assert settled(Receipt(EPOCH, watermark=0, seen=seen), [1], next_sequence=5).renew is renew
+
+
+# Terms
+
+
+def terms(**upload: int) -> Terms:
+    layout = Layout((Parameter("w", (10, 100)),))
+    announced = Announcement("har", 0, "5e", BLOB, BLOB, layout.digest, layout.size, policy=Policy(update_bytes=900))
+    values = {"device": "pi", "task": "har", "directory": "x", "data": {"source": "x.npz"}, "upload": upload}
+    return Terms(announced, structure(values, Device, where="test"), layout, 1000)
+
+
+BLOB = Blob("ab" * 32, 1, 1)
+
+
+def test_the_smaller_budget_counts() -> None:
+    assert terms().budget_bytes == 900
+    assert terms(max_update_bytes=800).budget_bytes == 800
+    assert terms(max_update_bytes=1000).budget_bytes == 900
+
+
+def test_a_full_outbox_takes_no_entries() -> None:
+    """Then the whole delta joins the residual."""
+    full, room = [kept(0, size=60), kept(1, size=60)], [kept(0, size=60)]
+    bounded = terms(max_outbox_bytes=120)
+    assert bounded.aim(Pace(), share=1.0, free_bytes=None, held=full).entries == 0
+    assert bounded.aim(Pace(), share=1.0, free_bytes=None, held=room).entries == 10
