@@ -193,6 +193,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, native_python: str) -> Path:
     return folder
 
 
+@pytest.mark.timeout(300)  # many commands, on a machine that may be busy
 def test_two_machines(made: Path, tmp_path: Path) -> None:
     port = free_port()
     init, add, serve = block("README.md", "sh", "edgebroker init").splitlines()

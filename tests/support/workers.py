@@ -13,6 +13,7 @@ LONG: Final = (
     "tests/system/test_disasters.py",
     "tests/demo/test_demo.py",
     "tests/chaos/test_chaos_fleet.py",
+    "tests/house/test_readme.py",
     "tests/house/test_footprint.py",
     "tests/system/test_service.py",
     "tests/system/test_interruptions.py",
