@@ -1,11 +1,11 @@
 """An independent listener on the MQTT broker: counts what travels, and believes what devices say of their sockets."""
 
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import NamedTuple, Self
 
 from broker.demo.plan import TASK, DemoError
-from broker.demo.traffic import Traffic
 from broker.monitor.fleet import Fleet
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.wire import topics
@@ -24,13 +24,17 @@ class Moment(NamedTuple):
 class Observer:
     """Listens to one task.
 
+    A message that the broker delivers twice counts twice: the figures err against us.
+
     Attributes:
-        traffic: payload bytes, counted here.
+        payload_bytes: by kind of topic: up, down, status.
+        uploaded_bytes: on `up`, by device.
         fleet: what devices say.
     """
 
     def __init__(self, port: int) -> None:
-        self.traffic = Traffic()
+        self.payload_bytes = Counter[str]()
+        self.uploaded_bytes = Counter[str]()
         self.fleet = Fleet()
         self._link = Link(Endpoint("127.0.0.1", port), client_id_prefix="observer")
         self._started_s = time.monotonic()
@@ -47,7 +51,7 @@ class Observer:
         """The figures of this moment."""
         return Moment(
             time.monotonic() - self._started_s,
-            self.traffic.bytes["up"],
+            self.payload_bytes["up"],
             self.fleet.downlink_bytes,
             self.fleet.socket_bytes,
         )
@@ -66,7 +70,10 @@ class Observer:
         for event in self._link.poll(timeout_s):
             if isinstance(event, Message):
                 self._link.acknowledge(event)
-                if not event.retained:
-                    self.traffic.hear(event.topic, len(event.payload))
-                with suppress(WireError):  # what is no status is not for the book
+                with suppress(WireError):  # who may write there may write anything
+                    topic = topics.parse(event.topic)
+                    if not event.retained:
+                        self.payload_bytes[topic.kind] += len(event.payload)
+                        if topic.kind == "up":
+                            self.uploaded_bytes[topic.rest[0]] += len(event.payload)
                     self.fleet.hear(event.topic, event.payload)

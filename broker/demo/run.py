@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from broker.demo import files, report, sentences
+from broker.demo import document, files, report
 from broker.demo.observer import Moment, Observer
 from broker.demo.plan import AGGREGATOR, TASK, Plan
 from broker.demo.supervisor import Supervisor
@@ -91,7 +91,7 @@ def _learn(
         while (now := observer.now).seconds < began_s + plan.seconds:
             versions = ledger.versions(TASK)
             moments.setdefault(versions[-1].number, now)
-            show(terminal.View(now, versions, observer.fleet.devices(TASK), observer.traffic.up_by_device, events))
+            show(terminal.View(now, versions, observer.fleet.devices(TASK), observer.uploaded_bytes, events))
             observer.listen(0.25)
             if any(device.said.version >= 0 for device in observer.fleet.devices(TASK).values()):
                 began_s = min(began_s, now.seconds)
@@ -115,10 +115,8 @@ def _settle(observer: Observer, supervisor: Supervisor, ledger: Ledger, devices:
 
 
 def _write(plan: Plan, made: dict[str, Any]) -> None:
-    from broker.demo import document  # noqa: PLC0415 (matplotlib takes a second)
-
     (plan.out / "report.json").write_text(json.dumps(made, indent=2) + "\n")
     here = Path.cwd()
     out = plan.out.relative_to(here) if plan.out.is_relative_to(here) else plan.out
     (plan.out / "report.html").write_text(document.page(made, str(out)))
-    print(f"{sentences.closing(made)}\nreport: {out / 'report.html'}")
+    print(f"{document.closing(made)}\nreport: {out / 'report.html'}")

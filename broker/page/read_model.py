@@ -13,27 +13,22 @@ from typing import Any, Final
 
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
-from broker.ledger.views import Point
 from broker.monitor import story
 from broker.monitor.events import Bookmark, Notice, notices
+from broker.monitor.fleet import Sighting
 from broker.monitor.metrics import Metrics
-from broker.page import directory
 from broker.settings import Task
 from edgeclient.settings import structure
 from edgeclient.wire.topics import checked
 
 ROUNDS: Final = 10
+PAGE: Final = 100  # devices
 _EVENTS: Final = 100
 _SILENT_AFTER_S: Final = 3600.0
 
 
 class ReadModel:
-    """Tasks, rounds and devices, as they are when they are asked for.
-
-    Args:
-        ledger: the database file.
-        metrics: the watch that the service tells.
-    """
+    """Tasks, rounds and devices, as they are when they are asked for; `metrics` is the watch that the service tells."""
 
     def __init__(self, ledger: Path, metrics: Metrics) -> None:
         self._path = ledger
@@ -85,16 +80,25 @@ class ReadModel:
                 "wrong": self._metrics.ready(),
             },
             "fleet": {"states": summary.states, "reasons": summary.reasons(), "outbox": sum(summary.outbox.values())},
-            "points": [_point(each) for each in curve],
-            "verdicts": self._verdicts(task),
+            "points": [{**each._asdict(), "metrics": finite(each.metrics)} for each in curve],
+            "verdicts": {
+                "answers": [
+                    {"verdict": verdict, "reason": reason, "count": count}
+                    for (verdict, reason), count in sorted(self._metrics.answers(task).items())
+                ],
+                "unreadable": dict(sorted(self._metrics.unreadable().items())),
+            },
             "events": self._happened(task),
             "statuses": self._metrics.fleet.changes,
         }
 
     def devices(self, task: str, *, state: str = "", search: str = "", number: int = 0) -> dict[str, Any]:
-        """A page of the fleet."""
+        """Devices in a state, or in any, whose name contains `search`; PAGE of them by name, from page `number` on."""
         self._metrics.look()
-        return directory.page(self._metrics.fleet.devices(task), state=state, search=search[:64], number=number)
+        devices, search = self._metrics.fleet.devices(task), search[:64].lower()
+        found = sorted(name for name, each in devices.items() if search in name.lower() and state in {"", each.state})
+        rows = [_row(name, devices[name]) for name in found[number * PAGE : (number + 1) * PAGE]]
+        return {"rows": rows, "total": len(found), "page": number, "per_page": PAGE}
 
     def device(self, task: str, name: str) -> dict[str, Any] | None:
         """Everything about one device; None when nobody knows it."""
@@ -107,7 +111,7 @@ class ReadModel:
         said = None if device is None else device.said
         asked = not self._metrics.ready()
         facts = story.joined(task, name, past._asdict(), said, asked=asked, now_s=time.time())
-        told = {} if device is None else {**directory.row(name, device), **asdict(device.said), "state": device.state}
+        told = {} if device is None else {**_row(name, device), **asdict(device.said), "state": device.state}
         return {
             "name": name,
             "story": story.told(facts),
@@ -124,9 +128,9 @@ class ReadModel:
             "recent": [each._asdict() for each in self._ledger.recent(task, name)],
         }
 
-    def rounds(self, task: str, *, before: int = 2**62, limit: int = ROUNDS) -> list[dict[str, Any]]:
+    def rounds(self, task: str, *, before: int = 2**62) -> list[dict[str, Any]]:
         """The newest rounds below a version."""
-        return [each._asdict() for each in self._ledger.rounds(task, before, limit)]
+        return [each._asdict() for each in self._ledger.rounds(task, before, ROUNDS)]
 
     def contributors(self, task: str, number: int) -> list[str]:
         """All devices of a round."""
@@ -136,22 +140,11 @@ class ReadModel:
         values = {each.name: each.settings for each in self._ledger.tasks()}.get(task, {})
         return structure(values, Task, where=f"settings of task {task}")
 
-    def _verdicts(self, task: str) -> dict[str, Any]:
-        answers = [
-            {"verdict": verdict, "reason": reason, "count": count}
-            for (verdict, reason), count in sorted(self._metrics.answers(task).items())
-        ]
-        return {"answers": answers, "unreadable": dict(sorted(self._metrics.unreadable().items()))}
-
     def _happened(self, task: str) -> list[dict[str, Any]]:
         news = self._ledger.news(self._bookmark.versions, self._bookmark.marks)
         self._events.extend(notices(self._bookmark, *news, now_s=time.time()))
         both = sorted([*self._events, *self._metrics.fleet.events.copy()])
         return [each._asdict() for each in both if each.task == task][-_EVENTS:]
-
-
-def _point(point: Point) -> dict[str, Any]:
-    return {**point._asdict(), "metrics": finite(point.metrics)}
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -162,3 +155,18 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
         {'accuracy': 0.5}
     """
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _row(name: str, device: Sighting) -> dict[str, Any]:
+    said = device.said
+    return {
+        "name": name,
+        "state": device.state,
+        "note": said.note,
+        "since_s": device.since_s,
+        "version": said.version,
+        "outbox": said.queued + said.sent + said.returned,
+        "applied": said.applied,
+        "refused": said.refused,
+        "up_bytes": said.up_bytes,
+    }

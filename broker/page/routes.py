@@ -1,25 +1,34 @@
 """The addresses of the web page and what answers each: files, probes, Prometheus, and the read model as JSON."""
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 from broker.ledger.protocol import LedgerError
 from broker.monitor.metrics import Metrics
-from broker.page import assets
 from broker.page.changes import EVERY_S, Changes, difference
 from broker.page.read_model import ReadModel
-from broker.page.site import Answer, Query, Route, Site, as_json, told, verdict
+from broker.page.site import HTML, Answer, Query, Route, Site, as_json, told, verdict
 from edgeclient.wire.errors import WireError
 
 _PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 # What the login form needs before anybody has logged in.
 _PUBLIC: Final = frozenset({"/healthz", "/readyz", "/page.css", "/icon.svg"})
 _NEWEST: Final = 2**62
+_KINDS: Final = {
+    ".html": HTML,
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_FOLDER: Final = files("broker.page") / "static"
 
 
 @contextmanager
@@ -29,10 +38,10 @@ def reading(ledger: Path, registry: Path) -> Iterator[tuple[Metrics, Site]]:
     model = ReadModel(ledger, metrics)
     changes = Changes(model)
     with ThreadPoolExecutor(1, "ledger-reader") as reader:
-        routes = {**_probes(metrics), **_api(model, changes, reader), **assets.files_of_page()}
+        routes = {**_probes(metrics), **_api(model, changes, reader), **_files()}
         reader.submit(_warm, model)
         try:
-            yield metrics, Site(routes, _stream(changes, reader), assets.login, _PUBLIC)
+            yield metrics, Site(routes, _stream(changes, reader), _login, _PUBLIC)
         finally:
             reader.submit(model.close)  # SQLite wants the thread that has opened it
 
@@ -42,6 +51,32 @@ def _warm(model: ReadModel) -> None:
     with suppress(LedgerError):
         for task in model.tasks():
             model.live(task)
+
+
+def _files() -> dict[str, Route]:
+    """The files of the page by their address, read once."""
+    found: dict[str, Route] = {}
+    for place, prefix in ((_FOLDER, "/"), (_FOLDER / "uplot", "/uplot/")):
+        for each in place.iterdir():
+            kind = _KINDS.get(Path(each.name).suffix)
+            if kind is not None and each.name != "login.html":
+                found["/" if each.name == "index.html" else prefix + each.name] = _asset(kind, each.read_bytes())
+    return found
+
+
+def _asset(kind: str, body: bytes) -> Route:
+    answer = Answer(200, kind, body, hashlib.sha256(body).hexdigest()[:16])
+
+    async def route(_: Query) -> Answer:
+        return answer
+
+    return route
+
+
+def _login(wrong: str) -> Answer:
+    """The form, with what was wrong."""
+    form = (_FOLDER / "login.html").read_text()
+    return Answer(401, HTML, form.replace("<!-- wrong -->", escape(wrong)).encode())
 
 
 def _probes(counts: Metrics) -> dict[str, Route]:

@@ -20,8 +20,8 @@ from served import TASK, TOKEN, Page, served
 
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
-from broker.page.directory import PAGE
 from broker.page.gate import Gate, read_token
+from broker.page.read_model import PAGE
 from broker.page.server import MAX_CONNECTIONS
 from broker.page.serving import watching
 from broker.settings import Aggregator, Monitor
