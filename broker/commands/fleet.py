@@ -2,16 +2,17 @@
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from broker.commands.options import CONFIG, FILE, JSON
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
-from broker.monitor import listing
 from broker.monitor.listener import Listener, endpoint_of
-from broker.monitor.silence import WORDS
+from broker.monitor.silence import WORDS, Contact, guess
 from broker.monitor.text import printable
 from broker.settings import Aggregator
 from edgeclient.settings import ConfigError, load
@@ -29,7 +30,7 @@ port = {port}
 
 
 @click.command("init")
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False), default="broker.toml")
+@click.argument("config", type=FILE, default="broker.toml")
 @click.option("--directory", default="broker-data", show_default=True, help="For ledger and models.")
 @click.option("--host", default="0.0.0.0", show_default=True, help="Where the embedded MQTT broker listens.")  # noqa: S104 (devices are elsewhere)
 @click.option("--port", type=click.IntRange(1, 65535), default=1883, show_default=True)
@@ -52,8 +53,8 @@ def init(config: Path, directory: str, host: str, port: int) -> None:
 
 
 @click.command("devices")
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@CONFIG
+@JSON
 def devices(config: Path, *, as_json: bool) -> None:
     """Who takes part: what each device says of itself, beside what the ledger knows of it.
 
@@ -92,16 +93,25 @@ def listed(ledger: Ledger, listener: Listener) -> list[dict[str, Any]]:
         counts, (last,), heard = ledger.frame_counts(task), ledger.versions(task, last=1), listener.fleet.devices(task)
         for device in sorted(counts.keys() | heard.keys()):
             applied, refused, _ = counts.get(device, (0, 0, 0))
-            rows.append(
-                listing.row(
-                    task,
-                    device,
-                    said=heard[device].said if device in heard else None,
-                    asked=listener.reached,
-                    applied=applied,
-                    refused=refused,
-                    version=last.number,
-                    now_s=time.time(),
-                )
-            )
+            said = heard[device].said if device in heard else None
+            facts = Contact(said, listener.reached, applied + refused > 0, version=last.number)
+            rows.append(row(task, device, facts, applied=applied, refused=refused, now_s=time.time()))
     return rows
+
+
+def row(task: str, device: str, contact: Contact, *, applied: int, refused: int, now_s: float) -> dict[str, Any]:
+    """What is known of a device, as JSON has it; times are Unix seconds."""
+    said, version = contact.said, contact.version
+    age_s = max(0.0, now_s - said.time_s) if said is not None and said.time_s > 0 else None
+    return {
+        "state": "",
+        "note": "",
+        **({} if said is None else asdict(said)),
+        "task": task,
+        "device": device,
+        "applied": applied,
+        "refused": refused,
+        "guess": guess(contact._replace(age_s=age_s)),
+        "behind": version - said.version if said is not None and said.version >= 0 else None,
+        "said_age_s": age_s,
+    }

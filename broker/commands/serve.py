@@ -10,6 +10,7 @@ import click
 
 from broker.commands.options import CONFIG
 from broker.ledger.protocol import LedgerError
+from broker.monitor.listener import endpoint_of
 from broker.monitor.mqtt_health import TOPICS
 from broker.monitor.watch import Watch
 from broker.page.serving import watching
@@ -17,7 +18,7 @@ from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker, monitoring_url
 from broker.service import Service
 from broker.settings import Aggregator
-from edgeclient.link.mqtt import Endpoint, Link
+from edgeclient.link.mqtt import Link
 from edgeclient.logs import output
 from edgeclient.settings import load
 
@@ -49,14 +50,10 @@ def serve_command(config: Path, log_format: str, log_level: str) -> None:
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
     with ExitStack() as stack:
-        tend = None
-        if settings.embedded is not None:
-            wanted = settings.embedded
+        tend, endpoint = None, endpoint_of(settings)
+        if (wanted := settings.embedded) is not None:
             embedded = EmbeddedBroker(settings.directory / "mqtt", host=wanted.host, port=wanted.port)
-            tend, endpoint = stack.enter_context(embedded).tend, Endpoint(wanted.reached_at, embedded.port)
-        else:
-            assert settings.mqtt is not None
-            endpoint = Endpoint.of(settings.mqtt)
+            tend = stack.enter_context(embedded).tend
         evaluators: list[subprocess.Popen[bytes]] = []
         stack.callback(lambda: children.end_all(evaluators))
 

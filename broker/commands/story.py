@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from broker.commands.options import FILE, JSON
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.monitor import story
@@ -23,18 +24,14 @@ from edgeclient.wire.status import Status
 
 _POLL_S: Final = 1.0
 _CONFIG: Final = click.option(
-    "--config",
-    default="broker.toml",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The aggregator's file.",
+    "--config", default="broker.toml", show_default=True, type=FILE, help="The aggregator's file."
 )
 
 
 @click.command()
 @click.argument("device")
 @_CONFIG
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@JSON
 def why(device: str, config: Path, *, as_json: bool) -> None:
     """Tell the story of a DEVICE: last contact, last update, what it waits for, what was refused and why.
 
@@ -49,11 +46,8 @@ def why(device: str, config: Path, *, as_json: bool) -> None:
     with open_ledger(settings.ledger, read_only=True) as ledger:
         tasks = [each.name for each in ledger.tasks()]
         said = _statuses(settings, tasks, device)
-        found = [
-            facts
-            for name in tasks
-            if (facts := _facts(ledger, name, device, said)).epochs or facts.said is not None
-        ]  # fmt: skip
+        every = [_facts(ledger, name, device, said) for name in tasks]
+        found = [facts for facts in every if facts.past.epochs or facts.said is not None]
         others = ledger.devices()
     if not found:
         near = difflib.get_close_matches(device, others, n=1)
@@ -63,10 +57,10 @@ def why(device: str, config: Path, *, as_json: bool) -> None:
             + (f"did you mean {near[0]}?" if near else "edgebroker devices lists those that are")
         )
     if as_json:
-        click.echo(json.dumps({"device": device, "tasks": [_as_json(facts) for facts in found]}))
+        click.echo(json.dumps({"device": device, "tasks": [_as_json(device, facts) for facts in found]}))
         return
     for facts in found:
-        click.echo(f"{facts.task}/{facts.device}")
+        click.echo(f"{facts.task}/{device}")
         for line in story.told(facts):
             click.echo(f"  {line}")
 
@@ -112,8 +106,20 @@ def _show(happened: list[Notice], *, as_json: bool) -> None:
             click.echo(f"{when} {each.task}{'/' if each.device else ''}{each.device}: {each.text}")
 
 
-def _as_json(facts: Facts) -> dict[str, Any]:
-    return {**asdict(facts), "story": story.told(facts)}
+def _as_json(device: str, facts: Facts) -> dict[str, Any]:
+    past, said = facts.past, facts.said
+    return {
+        **{name: value for name, value in past._asdict().items() if name != "settings"},
+        "task": facts.task,
+        "device": device,
+        "now_s": facts.now_s,
+        "max_staleness": facts.settings.policy.max_staleness,
+        "goal": facts.settings.goal,
+        "asked": facts.asked,
+        "said": said and asdict(said),
+        "update": past.update and past.update._asdict(),
+        "story": story.told(facts),
+    }
 
 
 def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, Status] | None:
@@ -126,9 +132,8 @@ def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, 
 
 
 def _facts(ledger: Ledger, task: str, device: str, said: dict[str, Status] | None) -> Facts:
-    past = ledger.device(task, device)._asdict()
     own = None if said is None else said.get(task)
-    return story.joined(task, device, past, own, asked=said is not None, now_s=time.time())
+    return Facts(task, ledger.device(task, device), own, said is not None, time.time())
 
 
 def _news(ledger: Ledger, bookmark: Bookmark, now_s: float) -> list[Notice]:

@@ -2,29 +2,30 @@
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from broker.commands.fleet import listed, listener_of
+from broker.commands.options import FILE
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.monitor.listener import Listener
-from broker.monitor.listing import by_trouble
 from broker.settings import Aggregator, Task
 from edgeclient.settings import ConfigError, load, structure
+from edgeclient.wire.status import OFFLINE
 
-_EVERY_S: Final = 2.0
+# In this order: what somebody should look at comes first.
+_TROUBLE: Final = ("hangs", "failed", "overheated", "battery-empty", "connection-lost", "no-receipts", "no-model")
 
 
 @click.command("top")
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False), default="broker.toml")
+@click.argument("config", type=FILE, default="broker.toml")
 @click.option("--once", is_flag=True, help="Print one screen and end.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a screen, on a line.")
-@click.option(
-    "--every", "every_s", type=click.FloatRange(0.2, 3600), default=_EVERY_S, show_default=True, metavar="SECONDS"
-)
+@click.option("--every", "every_s", type=click.FloatRange(0.2, 3600), default=2.0, show_default=True, metavar="SECONDS")
 def top(config: Path, *, once: bool, as_json: bool, every_s: float) -> None:
     """Show tasks and devices, live: versions, what each device does or waits for, outboxes, health.
 
@@ -39,29 +40,15 @@ def top(config: Path, *, once: bool, as_json: bool, every_s: float) -> None:
     settings = load(config, Aggregator)
     with open_ledger(settings.ledger, read_only=True) as ledger, listener_of(settings, ledger) as listener:
         listener.first()
-        if as_json or once:
-            _print(ledger, listener, once=once, as_json=as_json, every_s=every_s)
-        else:
-            _draw(ledger, listener, every_s)
+        with nullcontext(_dump) if as_json else nullcontext(_rich().show) if once else _rich().live() as tell:
+            tell(_screen(ledger, listener))
+            while not once:
+                listener.wait(every_s)
+                tell(_screen(ledger, listener))
 
 
-def _print(ledger: Ledger, listener: Listener, *, once: bool, as_json: bool, every_s: float) -> None:
-    while True:
-        seen = _screen(ledger, listener)
-        if as_json:
-            click.echo(json.dumps(seen))
-        else:
-            _rich().show(seen)
-        if once:
-            return
-        listener.wait(every_s)
-
-
-def _draw(ledger: Ledger, listener: Listener, every_s: float) -> None:
-    with _rich().live() as draw:
-        while True:
-            draw(_screen(ledger, listener))
-            listener.wait(every_s)
+def _dump(seen: dict[str, Any]) -> None:
+    click.echo(json.dumps(seen))
 
 
 def _rich() -> Any:
@@ -95,3 +82,13 @@ def _screen(ledger: Ledger, listener: Listener) -> dict[str, Any]:
         "tasks": tasks,
         "devices": by_trouble(listed(ledger, listener)),
     }
+
+
+def by_trouble(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those first that somebody should look at, then those that work, then those that are off."""
+
+    def rank(each: dict[str, Any]) -> tuple[int, str, str]:
+        trouble = _TROUBLE.index(each["guess"]) if each["guess"] in _TROUBLE else len(_TROUBLE)
+        return trouble + (each["state"] in {"", OFFLINE}), each["task"], each["device"]
+
+    return sorted(rows, key=rank)

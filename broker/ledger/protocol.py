@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from broker.ledger.rows import Admission, Contribution, Entry, Pending, TaskRow, Version, Withdrawal
-from broker.ledger.views import Breach, Epoch, Mark, NewMark, NewVersion, Past, Point, Recent, Round
+from broker.views import Breach, Epoch, Mark, NewMark, NewVersion, Past, Point, Recent, Round
 from edgeclient.wire.messages import Hello, Receipt, Refusal
 
 

@@ -2,18 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from broker.monitor.text import age
-
-_Key: TypeAlias = tuple[str, str, int]  # task, device, epoch
-_Mark: TypeAlias = tuple[int, int, int, int]  # watermark, seen, confirmed, lost
-_Refused: TypeAlias = tuple[int, str, float]  # sequence, reason, Unix seconds
-# Task, number, when it was made, of how many updates; None for a version that was not made of any.
-VersionNews: TypeAlias = tuple[str, int, float, int | None]
-# An epoch of which something has changed, how far it is, when its first and its newest frame came if that is still
-# known, and refusals from the watermark on that was known before.
-EpochNews: TypeAlias = tuple[_Key, _Mark, float | None, float | None, tuple[_Refused, ...]]
+from broker.views import Epoch, Mark, NewMark, NewVersion
 
 
 class Notice(NamedTuple):
@@ -37,7 +29,7 @@ class Bookmark:
 
     Example:
         >>> bookmark = Bookmark(silent_after_s=60)
-        >>> epoch = (("har", "pi-7", 1), (1, 1, 0, 0), 1000.0, 1000.0, ())
+        >>> epoch = NewMark(("har", "pi-7", 1), (1, 1, 0, 0), 1000.0, 1000.0, ())
         >>> [(each.kind, each.text) for each in notices(bookmark, [], [epoch], now_s=1001.0)]
         [('new-device', 'is new here')]
         >>> [(each.kind, each.text) for each in notices(bookmark, [], [], now_s=1100.0)]
@@ -48,8 +40,8 @@ class Bookmark:
 
     silent_after_s: float
     versions: dict[str, int] = field(default_factory=dict)
-    marks: dict[_Key, _Mark] = field(default_factory=dict)
-    _refused: dict[_Key, frozenset[int]] = field(default_factory=dict)
+    marks: dict[Epoch, Mark] = field(default_factory=dict)
+    _refused: dict[Epoch, frozenset[int]] = field(default_factory=dict)
     _heard_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _silent: set[tuple[str, str]] = field(default_factory=set)
 
@@ -73,16 +65,16 @@ class Bookmark:
         """Whether it has ever been in contact."""
         return (task, device) in self._heard_s
 
-    def untold(self, key: _Key, watermark: int, refused: tuple[_Refused, ...]) -> list[_Refused]:
+    def untold(self, new: NewMark) -> list[tuple[int, str, float]]:
         """Refusals of an epoch that are new."""
-        told = self._refused.get(key, frozenset())
+        told = self._refused.get(new.epoch, frozenset())
         # Below the watermark no refusal is new, so that those need not be remembered.
-        self._refused[key] = frozenset(each[0] for each in refused if each[0] >= watermark)
-        return [each for each in refused if each[0] not in told]
+        self._refused[new.epoch] = frozenset(each[0] for each in new.refused if each[0] >= new.mark[0])
+        return [each for each in new.refused if each[0] not in told]
 
 
 def notices(
-    bookmark: Bookmark, versions: Iterable[VersionNews], epochs: Iterable[EpochNews], *, now_s: float
+    bookmark: Bookmark, versions: Iterable[NewVersion], epochs: Iterable[NewMark], *, now_s: float
 ) -> list[Notice]:
     """What is worth a line, oldest first; the bookmark stands behind it from now on.
 
@@ -94,30 +86,29 @@ def notices(
         bookmark.versions[task] = max(number, bookmark.versions.get(task, 0))
         what = "begins" if updates is None else f"made from {updates} updates"
         events.append(Notice(made_s, task, "", "version", f"version {number} {what}"))
-    for epoch in sorted(epochs, key=lambda epoch: epoch[2] or 0.0):
-        events += _of_device(bookmark, epoch, now_s=now_s, first_time=first_time)
+    for new in sorted(epochs, key=lambda new: new.first_s or 0.0):
+        events += _of_device(bookmark, new, now_s=now_s, first_time=first_time)
     for task, device, since_s in bookmark.fallen_silent(now_s):
         events.append(Notice(now_s, task, device, "silent", f"nothing has come for {age(now_s - since_s)}"))
     return sorted(events)
 
 
-def _of_device(bookmark: Bookmark, epoch: EpochNews, *, now_s: float, first_time: bool) -> Iterator[Notice]:
-    key, mark, first_s, last_s, refused = epoch
-    task, device, _ = key
-    before = bookmark.marks.get(key)
+def _of_device(bookmark: Bookmark, new: NewMark, *, now_s: float, first_time: bool) -> Iterator[Notice]:
+    task, device, _ = new.epoch
+    before = bookmark.marks.get(new.epoch)
     stranger = not bookmark.knows(task, device)
-    bookmark.marks[key] = mark
-    contact_s = (last_s or now_s) if first_time else now_s
+    bookmark.marks[new.epoch] = new.mark
+    contact_s = (new.last_s or now_s) if first_time else now_s
     if bookmark.heard(task, device, contact_s):
         yield Notice(contact_s, task, device, "back", "has come back")
-    began_s = first_s or (None if first_time else now_s)
+    began_s = new.first_s or (None if first_time else now_s)
     if before is None and began_s is not None:
         if stranger:
             yield Notice(began_s, task, device, "new-device", "is new here")
         else:
             yield Notice(began_s, task, device, "renewed", "has begun anew: what it had not sent yet was dropped")
-    for sequence, reason, when_s in bookmark.untold(key, mark[0], refused):
+    for sequence, reason, when_s in bookmark.untold(new):
         yield Notice(when_s, task, device, "refused", f"frame {sequence} is not counted: {reason}")
-    lost = mark[3] - (before[3] if before else 0)
+    lost = new.mark[3] - (before[3] if before else 0)
     if lost:
         yield Notice(now_s, task, device, "lost", f"{lost} frames are unknown since a backup was restored")

@@ -24,6 +24,7 @@ from edgeclient.wire.topics import checked
 ROUNDS: Final = 10
 PAGE: Final = 100  # devices
 _EVENTS: Final = 100
+_PAST: Final = ("version", "applied", "refused", "lost", "refusals", "last_refusal", "last_frame_s")
 _SILENT_AFTER_S: Final = 3600.0
 
 
@@ -110,21 +111,15 @@ class ReadModel:
             return None
         said = None if device is None else device.said
         asked = not self._metrics.ready()
-        facts = story.joined(task, name, past._asdict(), said, asked=asked, now_s=time.time())
+        facts = story.Facts(task, past, said, asked, time.time())
         told = {} if device is None else {**_row(name, device), **asdict(device.said), "state": device.state}
         return {
             "name": name,
             "story": story.told(facts),
             "said": told,
-            "version": past.version,
-            "applied": past.applied,
-            "refused": past.refused,
-            "lost": past.lost,
-            "refusals": past.refusals,
-            "last_refusal": past.last_refusal,
-            "last_frame_s": past.last_frame_s,
+            **{name: getattr(past, name) for name in _PAST},
             "density": self._metrics.density(task, name),
-            "task_density": self._settings(task).policy.density,
+            "task_density": facts.settings.policy.density,
             "recent": [each._asdict() for each in self._ledger.recent(task, name)],
         }
 

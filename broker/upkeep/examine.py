@@ -3,10 +3,10 @@
 from typing import Any
 
 from broker.ledger.opening import open_ledger
-from broker.ledger.views import REPORT, Breach
 from broker.registry.blobs import Blobs, RegistryError
 from broker.settings import Aggregator
 from broker.upkeep.remake import remade
+from broker.views import REPORT, Breach
 from edgeclient.wire.errors import WireError
 
 

@@ -20,8 +20,11 @@ from command_lines import edgebroker
 from ledgers import entry, of_an_aggregator
 from rich.console import Console
 
+from broker.commands import fleet as fleet_command
+from broker.commands.top import by_trouble
 from broker.ledger.protocol import Ledger
-from broker.monitor import listing, screen
+from broker.monitor import screen
+from broker.monitor.silence import Contact
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.wire import status, topics
 from edgeclient.wire.messages import Refusal
@@ -39,9 +42,8 @@ ONLINE = Status("online", "s", note="waits for power", doing="battery", version=
 
 
 def row(device: str, said: Status | None, **values: Any) -> dict[str, Any]:
-    return listing.row(
-        "t", device, **{"said": said, "asked": True, "applied": 1, "refused": 0, "version": 7, "now_s": NOW} | values
-    )
+    contact = Contact(said, counted=True, version=7)
+    return fleet_command.row("t", device, contact, **{"applied": 1, "refused": 0, "now_s": NOW} | values)
 
 
 def test_a_row_joins_what_is_said_and_what_was_counted() -> None:
@@ -64,7 +66,7 @@ def test_trouble_comes_first() -> None:
         row("hangs", Status("online", "s", time_s=int(NOW) - 10**6)),
         row("gone", Status("offline", "s", note="connection lost")),
     ]
-    ordered = [each["device"] for each in listing.by_trouble(rows)]
+    ordered = [each["device"] for each in by_trouble(rows)]
     assert ordered == ["hangs", "fails", "gone", "a-works", "b-works", "off"]
 
 

@@ -18,20 +18,23 @@ from ledgers import close, entry, hello, of_an_aggregator
 from broker.commands import story as story_command
 from broker.ledger import digests
 from broker.ledger.protocol import Ledger
-from broker.ledger.views import NewMark
 from broker.monitor.events import Bookmark, notices
 from broker.monitor.listener import Listener
-from broker.monitor.story import REFUSED, Facts, Update, told
+from broker.monitor.story import REFUSED, Facts, told
+from broker.views import Counted, NewMark, Past
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.wire import status, topics
 from edgeclient.wire.messages import Refusal
 from edgeclient.wire.status import Status
 
-FACTS = Facts("har", "pi-7", 1e9, 20, 10, 3, 8, epochs=1)
+PAST = Past(
+    settings={"goal": 8, "policy": {"max_staleness": 10}}, version=20, waiting=3, epochs=1, applied=0, refused=0,
+    lost=0, last_frame_s=None, update=None, refusals={}, last_refusal=None,
+)  # fmt: skip
 
 
-def story(**values: Any) -> str:
-    return "\n".join(told(replace(FACTS, **values)))
+def story(said: Status | None = None, *, asked: bool = True, **values: Any) -> str:
+    return "\n".join(told(Facts("har", PAST._replace(**values), said, asked, now_s=1e9)))
 
 
 # The words
@@ -64,10 +67,10 @@ def test_a_note_cannot_steer_the_terminal() -> None:
 
 
 def test_updates_refusals_losses_and_renewals_are_told() -> None:
-    waits = Update(19, 1e9 - 60, None, None)
+    waits = Counted(19, 1e9 - 60, None, None)
     assert "trained from version 19 and waits for the next one: 3 of 8 updates are there" in story(update=waits)
     text = story(
-        applied=5, refused=3, epochs=3, lost=2, last_frame_s=1e9 - 42, update=Update(17, None, 18, 1e9 - 7200),
+        applied=5, refused=3, epochs=3, lost=2, last_frame_s=1e9 - 42, update=Counted(17, None, 18, 1e9 - 7200),
         refusals={"stale": 1, "conflict": 2}, last_refusal=(9, "stale", 1e9 - 180),
     )  # fmt: skip
     assert "Its last frame came 42 s ago." in text
@@ -117,23 +120,23 @@ def facts(ledger: Ledger, device: str = "d") -> Facts:
 
 
 def test_facts_of_a_device(ledger: Ledger) -> None:
-    assert facts(ledger).epochs == 0
+    assert facts(ledger).past.epochs == 0
     ledger.admit([entry(0)], 100.0)
     ledger.admit([entry(1, refusal=Refusal.STALE), entry(0, device="other")], 110.0)
-    found = facts(ledger)
-    assert (found.applied, found.refused, found.waiting, found.goal) == (1, 1, 2, 4)
-    assert (found.last_frame_s, found.update) == (110.0, Update(0, 100.0, None, None))
+    found, settings = facts(ledger).past, facts(ledger).settings
+    assert (found.applied, found.refused, found.waiting, settings.goal) == (1, 1, 2, 4)
+    assert (found.last_frame_s, found.update) == (110.0, Counted(0, 100.0, None, None))
     assert (found.refusals, found.last_refusal) == ({"stale": 1}, (1, "stale", 110.0))
     close(ledger, 1)
-    assert facts(ledger).update == Update(0, 100.0, 1, 101.0)
+    assert facts(ledger).past.update == Counted(0, 100.0, 1, 101.0)
     assert hello(ledger, 5, epoch=8) == 5
-    assert (facts(ledger).epochs, facts(ledger).lost) == (2, 5)
+    assert (facts(ledger).past.epochs, facts(ledger).past.lost) == (2, 5)
 
 
 def test_what_is_compacted_is_still_told_as_far_as_it_goes(ledger: Ledger) -> None:
     count = digests.FOLD_AT
     ledger.admit([entry(s, refusal=Refusal.STALE if s % 2 else None) for s in range(count)], 100.0)
-    before = facts(ledger)
+    before = facts(ledger).past
     hello(ledger, count)
     for number in (1, 2, 3):
         if number > 1:
@@ -141,8 +144,8 @@ def test_what_is_compacted_is_still_told_as_far_as_it_goes(ledger: Ledger) -> No
         close(ledger, number)
     ledger.forget_bodies("t", 3)
     assert ledger.compact("t", before_batch=3, before_base=3) >= count
-    after = facts(ledger)
-    assert (after.last_frame_s, after.last_refusal, after.update) == (None, None, Update(0, None, 1, 101.0))
+    after = facts(ledger).past
+    assert (after.last_frame_s, after.last_refusal, after.update) == (None, None, Counted(0, None, 1, 101.0))
     for name in ("applied", "refused", "refusals", "epochs"):
         assert getattr(after, name) == getattr(before, name), name
 

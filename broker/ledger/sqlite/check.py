@@ -10,7 +10,7 @@ from broker.ledger import record
 from broker.ledger.protocol import LedgerError
 from broker.ledger.sqlite import admission
 from broker.ledger.sqlite.database import Database
-from broker.ledger.views import REPORT, RESTORE, Breach
+from broker.views import REPORT, RESTORE, Breach
 
 
 def check(database: Database) -> list[Breach]:

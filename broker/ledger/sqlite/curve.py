@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from broker.ledger import record
-from broker.ledger.views import Point, Round
+from broker.views import Point, Round
 
 _POINTS: Final = 400  # more than a chart can show
 _LISTED: Final = 12  # devices of a round, before all of them are asked for

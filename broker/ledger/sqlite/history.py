@@ -9,7 +9,7 @@ from typing import Final
 from broker.ledger import record
 from broker.ledger.digests import Chunk
 from broker.ledger.sqlite import accounts, batches
-from broker.ledger.views import Counted, Epoch, Mark, NewMark, NewVersion, Past, Recent
+from broker.views import Counted, Epoch, Mark, NewMark, NewVersion, Past, Recent
 from edgeclient.wire.messages import Refusal
 
 # An update older than this many versions is found in no record; reading one takes 0.1 ms.

@@ -10,7 +10,7 @@ from broker.ledger.protocol import Ledger, LedgerError
 from broker.ledger.rows import Admission, Contribution, Entry, Pending, TaskRow, Version, Withdrawal
 from broker.ledger.sqlite import accounts, admission, batches, check, compaction, curve, history
 from broker.ledger.sqlite.database import Database
-from broker.ledger.views import Breach, Epoch, Mark, NewMark, NewVersion, Past, Point, Recent, Round
+from broker.views import Breach, Epoch, Mark, NewMark, NewVersion, Past, Point, Recent, Round
 from edgeclient import failpoint
 from edgeclient.wire.messages import Hello, Receipt, Refusal
 
