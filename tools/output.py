@@ -1,8 +1,20 @@
-"""What a command printed, or the last line of its complaint."""
+"""What a command printed, or the last line of its complaint; and what pip is told of boards."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
+
+PYTHON: Final = "3.13"  # of a Raspberry Pi with today's system
+# For pip: wheels that such a board takes.
+BOARD: Final = (
+    f"--python-version={PYTHON}",
+    "--implementation=cp",
+    "--only-binary=:all:",
+    *(f"--abi={abi}" for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none")),
+    *(f"--platform=manylinux{glibc}_aarch64" for glibc in ("_2_34", "_2_28", "_2_27", "_2_17", "2014")),
+    "--platform=any",
+)
 
 
 def output(
@@ -13,16 +25,11 @@ def output(
     env: Mapping[str, str] | None = None,
     limit_s: float | None = None,
 ) -> str:
-    """Standard output of a command that ends well.
-
-    Args:
-        command: program and arguments.
-        failed: raised with one line when it does not end well.
-        cwd: its folder.
-        env: instead of ours.
-        limit_s: TimeoutExpired after this time.
-    """
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=limit_s)
+    """Standard output of a command that ends well; else `failed` with one line, TimeoutExpired after `limit_s`."""
+    try:
+        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=limit_s)
+    except FileNotFoundError:
+        raise failed(f"{command[0]} is not installed") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
         raise failed(f"{' '.join(map(str, command[:3]))} ...: {said[-1]}")

@@ -1,19 +1,17 @@
 """The command `tools/release`: wheel, sdist, bill of materials and checksums of a commit, the same bytes each time."""
 
 import argparse
-import io
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from tools.output import output
 from tools.release_closure import CLOSURE, ClosureError, read_closure, resolve
 from tools.release_materials import bill
 
@@ -32,11 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--commit", default="HEAD", metavar="REV", help="the commit to release (default: HEAD)")
     what.add_argument("--work-tree", action="store_true", help="wheel and sdist of what lies here, for tests")
-    what.add_argument(
-        "--resolve",
-        action="store_true",
-        help=f"ask pip which versions the extras need now, and write {CLOSURE}; commit that",
-    )
+    help_ = f"ask pip which versions the extras need now, and write {CLOSURE}; commit that"
+    what.add_argument("--resolve", action="store_true", help=help_)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR", help="where to (default: dist)")
     asked = parser.parse_args(arguments)
     try:
@@ -54,11 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def release(commit: str, scratch: Path) -> list[Path]:
-    """Build everything, the checksums last.
-
-    Args:
-        commit: which.
-        scratch: an empty folder.
+    """Build everything in an empty folder, the checksums last.
 
     Raises:
         ReleaseError: git or the build backend refuses.
@@ -76,13 +67,10 @@ def release(commit: str, scratch: Path) -> list[Path]:
 
 
 def archives(commit: str | None, scratch: Path) -> list[Path]:
-    """The wheel and the sdist.
+    """The wheel and the sdist of a commit, or of the work tree with all that is not ignored.
 
-    The backend writes sorted names, plain permissions and the time it is given, the commit's.
-
-    Args:
-        commit: which; None for the work tree with all that is not ignored.
-        scratch: an empty folder; what was built is in `source` then.
+    The backend writes sorted names, plain permissions and the time it is given, the commit's. `scratch` is empty;
+    what was built is in its `source` then.
 
     Raises:
         ReleaseError: git or the build backend refuses.
@@ -90,7 +78,8 @@ def archives(commit: str | None, scratch: Path) -> list[Path]:
     source, made = scratch / "source", scratch / "made"
     snapshot(commit, source)
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(made)]
-    _run(build, source, {"SOURCE_DATE_EPOCH": str(_time_s(commit or "HEAD"))})
+    environment = os.environ | {"SOURCE_DATE_EPOCH": str(_time_s(commit or "HEAD"))}
+    output(build, ReleaseError, cwd=source, env=environment, limit_s=_BUILD_S)
     return [next(made.glob(each)) for each in ("*.whl", "*.tar.gz")]
 
 
@@ -102,12 +91,13 @@ def snapshot(commit: str | None, to: Path) -> None:
     """
     to.mkdir()
     if commit is not None:
-        with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", commit))) as archive:
-            archive.extractall(to, filter="data")
+        packed = to.with_suffix(".tar")
+        _git("archive", "--output", packed, commit)
+        shutil.unpack_archive(packed, to, filter="data")
         if _git("status", "--porcelain"):
             print(f"tools/release: what is not committed is not in {commit}", file=sys.stderr)
         return
-    names = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").decode().split("\0")
+    names = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
@@ -135,21 +125,8 @@ def _deliver(files: Sequence[Path], out: Path) -> list[Path]:
     return [Path(shutil.copy(path, out / path.name)) for path in files]
 
 
-def _git(*arguments: str) -> bytes:
-    return _run(["git", *arguments], ROOT, {})
-
-
-def _run(command: Sequence[str], folder: Path, also: Mapping[str, str]) -> bytes:
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=os.environ | also, capture_output=True, check=False, timeout=_BUILD_S
-        )
-    except FileNotFoundError:
-        raise ReleaseError(f"{command[0]} is not installed") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-        raise ReleaseError(f"{' '.join(command[:3])} ...: {said.splitlines()[-1]}")
-    return done.stdout
+def _git(*arguments: str | Path) -> str:
+    return output(["git", *arguments], ReleaseError, cwd=ROOT, limit_s=_BUILD_S)
 
 
 if __name__ == "__main__":

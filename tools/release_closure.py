@@ -2,7 +2,6 @@
 
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -11,19 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tools.output import BOARD, PYTHON, output
+
 CLOSURE: Final = "tools/release_closure.json"
 _PIP_S: Final = 900
 _LICENCE_LETTERS: Final = 40  # more is the text of a licence, not its name
 # Metadata name no licence, a file has its text; axe-core, which the second brings along, is under the other of its two.
 _TEXT_ALONE: Final = {"atheris": "Apache-2.0", "axe-playwright-python": "MIT AND MPL-2.0"}
-_BOARD: Final = [
-    "--python-version=3.13",
-    "--implementation=cp",
-    *(f"--abi={abi}" for abi in ("cp313", "abi3", "none")),
-    *(f"--platform=manylinux_{glibc}_aarch64" for glibc in ("2_34", "2_28", "2_27", "2_17")),
-    "--platform=manylinux2014_aarch64",
-    "--platform=any",
-]
 _ON_BOARDS: Final = frozenset({"", "accel", "broker", "onnx"})
 
 
@@ -92,9 +85,9 @@ def resolve(wheel: Path, root: Path) -> None:
         raise ClosureError("only Python 3.11 or 3.12 on x86-64 resolves all extras: PYTHON=... tools/release --resolve")
     here = f"cpython {sys.version_info.major}.{sys.version_info.minor}, x86_64"
     wanted = requirements(root)
-    targets: dict[str, dict[str, list[str]]] = {here: {}, "cpython 3.13, aarch64": {}}
+    targets: dict[str, dict[str, list[str]]] = {here: {}, f"cpython {PYTHON}, aarch64": {}}
     packages: dict[str, Package] = {}
-    for extras, options in zip(targets.values(), ([], _BOARD), strict=True):
+    for extras, options in zip(targets.values(), ((), BOARD), strict=True):
         for extra in wanted if not options else sorted(_ON_BOARDS & wanted.keys()):
             found = _report(f"{wheel}[{extra}]" if extra else str(wheel), options)
             extras[extra] = sorted(found)
@@ -106,14 +99,12 @@ def resolve(wheel: Path, root: Path) -> None:
 
 def _report(requirement: str, options: Sequence[str]) -> dict[str, Package]:
     with tempfile.TemporaryDirectory() as nowhere:
-        target = ["--target", nowhere] if "--platform=any" in options else []
+        target = ["--target", nowhere, *options] if options else ["--only-binary=:all:"]
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-        command += ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--report=-", *target, *options]
-        done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False, timeout=_PIP_S)
-    if done.returncode:
-        raise ClosureError(f"pip: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+        command += ["--dry-run", "--ignore-installed", "--report=-", *target, requirement]
+        told = output(command, ClosureError, limit_s=_PIP_S)
     found = {}
-    for each in json.loads(done.stdout)["install"]:
+    for each in json.loads(told)["install"]:
         metadata, download = each["metadata"], each["download_info"]
         if metadata["name"] != "edgeclient":
             (name,) = download["url"].split("/")[-1:]

@@ -12,15 +12,9 @@ from tools.release_closure import Closure, Package
 
 @dataclass(frozen=True, slots=True)
 class Vendored:
-    """What others made and we carry; its licence lies beside it in a file LICENSE.name.
+    """What others made and we carry in the sdist: `files`; its licence lies beside it in a file LICENSE.name.
 
-    Attributes:
-        name: of the part.
-        version: of what it was taken from.
-        licence: an SPDX expression.
-        source: what it was taken from.
-        files: where it is, in the sdist.
-        in_wheel: whether the wheel has it, too.
+    `version` and `source` are of what it was taken from, `licence` is an SPDX expression.
     """
 
     name: str
@@ -31,27 +25,17 @@ class Vendored:
     in_wheel: bool
 
 
+_DATA, _PAGE = PurePosixPath("broker/demo/data"), PurePosixPath("broker/page/static/uplot")
 VENDORED: Final = (
     Vendored(
-        "watch-har",
-        "1.2.5",
-        "BSD-3-Clause",
-        "seglearn",
-        (PurePosixPath("broker/demo/data/watch_har.npz"), PurePosixPath("broker/demo/data/watch-har.bundle")),
-        in_wheel=False,
+        "watch-har", "1.2.5", "BSD-3-Clause", "seglearn",
+        (_DATA / "watch_har.npz", _DATA / "watch-har.bundle"), in_wheel=False,
     ),
     Vendored(
-        "uplot",
-        "1.6.32",
-        "MIT",
-        "https://github.com/leeoniya/uPlot",
-        (
-            PurePosixPath("broker/page/static/uplot/uPlot.iife.min.js"),
-            PurePosixPath("broker/page/static/uplot/uPlot.min.css"),
-        ),
-        in_wheel=True,
+        "uplot", "1.6.32", "MIT", "https://github.com/leeoniya/uPlot",
+        (_PAGE / "uPlot.iife.min.js", _PAGE / "uPlot.min.css"), in_wheel=True,
     ),
-)
+)  # fmt: skip
 _LICENCE: Final = "Apache-2.0"
 
 
@@ -59,13 +43,7 @@ def bill(version: str, wheel: Path, epoch_s: int, closure: Closure) -> dict[str,
     """The document, for `json`.
 
     Which extras bring a package, and on which machine, is in the properties `edgeclient:extras:MACHINE`, "core" for
-    what always comes; the licences are what the packages say of themselves.
-
-    Args:
-        version: of the release.
-        wheel: of the release.
-        epoch_s: when it was committed, in seconds since 1970.
-        closure: what each extra brings.
+    what always comes; the licences are what the packages say of themselves. The commit's time is in seconds since 1970.
     """
     digest = sha256(wheel.read_bytes()).hexdigest()
     return {

@@ -24,7 +24,7 @@ from edgeclient.settings import load
 from edgeclient.wire.status import ONLINE
 from tools.bench.code_lines import device_code_lines
 from tools.bench.report import tell
-from tools.output import output, work_tree_wheel
+from tools.output import BOARD, output, work_tree_wheel
 
 ROOT: Final = Path(__file__).parents[2]
 # Upper bounds; what has none is told only.
@@ -38,8 +38,6 @@ BARS: Final = {
 }
 EXTRAS: Final = {"core": "", "onnx": "[onnx]", "accel": "[onnx,accel]"}
 DEVICE: Final = "idle"
-# A Raspberry Pi with today's system; there numpy is smaller than here.
-BOARD: Final = ("--python-version=3.13", *(f"--platform=manylinux_2_{glibc}_aarch64" for glibc in (28, 27, 17)))
 _MIB: Final = 1 << 20
 _INSTALL_S: Final = 600
 _IDLE_S: Final = 90.0
@@ -70,11 +68,7 @@ def footprint_command(*, quick: bool, as_json: bool) -> None:
 
 
 def measure(folder: Path, *, repetitions: int) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Every figure, and one row per environment.
-
-    Args:
-        folder: an empty one.
-        repetitions: of what is timed.
+    """Every figure, and one row per environment; `folder` is empty.
 
     Raises:
         FootprintError: the wheel cannot be built or installed, or a device does not come to rest.
@@ -135,15 +129,14 @@ def install(folder: Path, requirement: str) -> Path:
 
 
 def install_for_board(folder: Path, wheel: Path) -> Path:
-    """The same for a 64-bit ARM board with Python 3.13, which this machine need not be; the folder.
+    """The same for a board, which this machine need not be and where numpy is smaller; the folder.
 
     Raises:
         FootprintError: pip refuses.
     """
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile"]
     # pip would ask for its own Python's release.
-    options = ["--ignore-requires-python", "--only-binary=:all:", "--implementation=cp", *BOARD, "--platform=any"]
-    options += ["--target", str(folder)]
+    options = ["--ignore-requires-python", *BOARD, "--target", str(folder)]
     output([*pip, *options, str(wheel)], FootprintError, limit_s=_INSTALL_S)
     return folder
 
@@ -160,13 +153,9 @@ def size(folder: Path, pattern: str = "*") -> int:
 
 
 def idle_rss_mib(python: Path, folder: Path, *, trained: bool) -> float:
-    """Resident memory of `edgeclient run` at rest; its bytecode is there afterwards.
+    """Resident memory of `edgeclient run` at rest; bytecode is there afterwards, configuration and logs in `folder`.
 
-    Args:
-        python: of the environment it is installed in.
-        folder: made; configuration and logs stay there.
-        trained: after its first round, with the session of a small model (600-64-7) loaded; else before there is a
-            model.
+    `trained` is after its first round, with the session of a small model (600-64-7) loaded; else there is no model yet.
 
     Raises:
         FootprintError: it does not come to rest.

@@ -18,26 +18,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from tools.output import output
+from tools.output import BOARD, PYTHON, output
 
 # The oldest core that boards of today have: newer ones hide instructions that it lacks.
 CPU: Final = "cortex-a53"
 # With the emulator of Debian 12 (7.2), `import onnxruntime` crashes on every core.
 SUITE: Final = "trixie"
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-PYTHON: Final = "3.13"
 SITE: Final = Path("lib") / f"python{PYTHON}" / "site-packages"
 _PACKAGES: Final = (
-    "libc6",
-    "libgcc-s1",
-    "libstdc++6",
-    "libpython3-stdlib",
-    "python3-minimal",
-    "python3-venv",
-    "zlib1g",
-)
+    "libc6", "libgcc-s1", "libstdc++6", "libpython3-stdlib", "python3-minimal", "python3-venv", "zlib1g",
+)  # fmt: skip
 _EMULATOR: Final = "usr/bin/qemu-aarch64"
-_GLIBC: Final = ("2_34", "2_28", "2_27", "2_17")
 _ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -50,9 +42,6 @@ _run = partial(output, failed=EmulationError)
 
 class Board:
     """Userland, emulator and environments below one folder; each is made again when its recipe has changed.
-
-    Args:
-        folder: where everything is kept.
 
     Example: `Board(Path(".arm64")).userland()`
     """
@@ -83,15 +72,9 @@ class Board:
         return sorted((self._folder / name).glob("*.whl"))
 
     def environment(self, name: str, wheels: Sequence[Path], besides: Sequence[Path]) -> Path:
-        """An environment as emulated programs see it.
+        """The Python of an environment as emulated programs see it; it can be started like any other.
 
-        Args:
-            name: of its folder.
-            wheels: what is unpacked into it.
-            besides: folders whose packages are seen, too, after its own.
-
-        Returns:
-            Its Python, which can be started like any other.
+        The wheels are unpacked into it; packages in the folders `besides` are seen, too, after its own.
 
         Raises:
             EmulationError: pip could not unpack a wheel.
@@ -128,14 +111,7 @@ class Board:
         }
 
     def keep(self, name: str, recipe: Sequence[str], doing: str, make: Callable[[Path], None]) -> None:
-        """A folder that is made once per recipe, and is there whole or not at all.
-
-        Args:
-            name: of the folder.
-            recipe: what it depends on.
-            doing: told to people before.
-            make: fills the folder that it is given.
-        """
+        """A folder that is made once per recipe, and is there whole or not at all; people are told `doing` before."""
         folder, stamp = self._folder / name, sha256("\n".join(recipe).encode()).hexdigest()
         made = folder / "recipe.sha256"
         if made.exists() and made.read_text() == stamp:
@@ -248,9 +224,5 @@ def _install(to: Path, wheels: Sequence[Path]) -> None:
 
 
 def _pip(command: str, *arguments: str) -> None:
-    tags = [f"manylinux_{version}_aarch64" for version in _GLIBC] + ["manylinux2014_aarch64", "any"]
-    target = ["--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON}"]
-    target += [f"--abi={abi}" for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none")]
-    target += [f"--platform={tag}" for tag in tags]
-    options = ["--quiet", "--disable-pip-version-check", "--no-input"]
-    _run([sys.executable, "-m", "pip", command, *options, *target, *arguments])
+    options = ["--quiet", "--disable-pip-version-check", "--no-input", *BOARD]
+    _run([sys.executable, "-m", "pip", command, *options, *arguments])
