@@ -4,15 +4,17 @@
 unpacked bundle and its `batch.npz`; `--golden` writes the demo bundle's into tests/data.
 """
 
+import io
 import sys
 import tempfile
+import zipfile
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from broker.demo import data as demo_data
-from edgeclient.bundle import archive, safetensors
+from edgeclient.bundle import safetensors
 from edgeclient.bundle.archive import PARAMETERS
 from edgeclient.bundle.manifest import Optimiser, read_manifest
 from edgeclient.compress.arrays import F32, Array
@@ -47,10 +49,8 @@ def demo_step() -> tuple[str, F32]:
     content = demo_data.bundle_bytes()
     x, labels = demo_data.device_windows(1, 0)
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in archive.decode(content).files.items():
-            path = Path(folder) / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(data)
+        with zipfile.ZipFile(io.BytesIO(content)) as bundle:
+            bundle.extractall(folder)
         batch = np.ascontiguousarray(x[:16], np.float32), np.ascontiguousarray(labels[:16], np.int64)
         return sha256(content).hexdigest(), step(Path(folder), batch)
 

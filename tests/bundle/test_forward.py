@@ -17,8 +17,8 @@ from edgeclient.compile import weights
 from edgeclient.compress.arrays import F32
 from edgeclient.train import runtime
 from edgeclient.wire.errors import WireError
-from tools import make_demo_task
-from tools.chaos import make_task, task
+from tools import bundles
+from tools.chaos import plan
 
 RNG = np.random.default_rng(5)
 WEIGHTS: dict[str, F32] = {
@@ -107,8 +107,8 @@ def test_without_the_frozen_file_the_model_refers_to_it() -> None:
 @pytest.mark.parametrize(
     ("content", "model"),
     [
-        (demo_data.bundle_bytes(), make_demo_task.forward()),
-        (task.BUNDLE.read_bytes(), make_task.forward()),
+        (demo_data.bundle_bytes(), bundles.demo_model()),
+        (plan.BUNDLE.read_bytes(), bundles.chaos_model()),
     ],
     ids=["demo", "chaos"],
 )

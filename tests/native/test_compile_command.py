@@ -22,7 +22,7 @@ from edgeclient.compile.checkpoint import read as read_checkpoint
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.wire.errors import WireError
-from tools.make_demo_task import forward
+from tools.bundles import demo_model
 from tools.zoo import ZOO
 
 
@@ -39,7 +39,7 @@ def refused(*arguments: str | Path) -> str:
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "watch-har.onnx"
-    onnx.save(forward(), path)
+    onnx.save(demo_model(), path)
     return path
 
 
@@ -83,8 +83,8 @@ import sys, onnx
 from edgeclient.train.native import import_training
 import_training()
 from onnxruntime.training import artifacts
-from tools.make_demo_task import forward
-model = forward()
+from tools.bundles import demo_model
+model = demo_model()
 artifacts.generate_artifacts(model, requires_grad=["hidden.weight", "hidden.bias", "output.weight"],
     frozen_params=["output.bias"], loss=artifacts.LossType.CrossEntropyLoss, optimizer=artifacts.OptimType.AdamW,
     artifact_directory=sys.argv[1])
@@ -110,7 +110,7 @@ artifacts.generate_artifacts(model, requires_grad=["hidden.weight", "hidden.bias
     )
     # The checkpoint is read bit for bit, without the training package.
     saved_values = read_checkpoint((folder / "checkpoint").read_bytes())
-    for tensor in forward().graph.initializer:
+    for tensor in demo_model().graph.initializer:
         values = saved_values.trainable if tensor.name != "output.bias" else saved_values.frozen
         assert np.array_equal(values[tensor.name], numpy_helper.to_array(tensor))
     for name in ("training_model.onnx", "checkpoint"):
@@ -185,7 +185,7 @@ def test_one_of_several_outputs_or_a_value_inside(classifier: Path, tmp_path: Pa
 
 
 def sized(dims: Sequence[int | str | None]) -> onnx.ModelProto:
-    made = forward()
+    made = demo_model()
     made.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, list(dims)))
     return made
 
@@ -219,13 +219,13 @@ def test_models_that_cannot_be_compiled(tmp_path: Path) -> None:
     assert "empty is not an ONNX model, or an empty one" in refused(tmp_path / "empty", "--out", tmp_path / "b")
     assert "does not exist" in refused(tmp_path / "none.onnx", "--out", tmp_path / "b")
 
-    made = forward()
+    made = demo_model()
     made.opset_import[0].version = 6
     assert "opset 6 is too old" in said(made)
     made.opset_import[0].version = 99
     assert "opset 99 is too new" in said(made)
 
-    without = forward()
+    without = demo_model()
     del without.graph.initializer[:]
     assert "not valid" in said(without) or "no float32 initializers" in said(without)
 
@@ -238,7 +238,7 @@ def test_models_that_cannot_be_compiled(tmp_path: Path) -> None:
     done = edgeclient("compile", tmp_path / "m.onnx", "--loss", "mse", "--dim", "sequence=5", "--out", tmp_path / "ok")
     assert done.returncode == 0, done.stderr
 
-    custom = forward()
+    custom = demo_model()
     custom.opset_import.append(helper.make_opsetid("my.domain", 1))
     custom.graph.node[-1].domain = "my.domain"
     assert "Gemm" in said(custom)

@@ -11,12 +11,12 @@ from edgeclient.bundle.archive import Bundle
 from edgeclient.compile import compiler
 from edgeclient.compile.compiler import Options
 from edgeclient.train.trainers import open_trainer
-from tools.make_demo_task import forward
+from tools.bundles import demo_model
 
 
 @pytest.fixture(scope="session")
 def opened() -> Bundle:
-    return archive.decode(compiler.compile_model(forward(), Options(native=True)).packed())
+    return archive.decode(compiler.compile_model(demo_model(), Options(native=True)).packed())
 
 
 class TestNative(TrainerExam):

@@ -27,7 +27,7 @@ def native_python() -> str:
 def zoo_folder(native_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one unpacked bundle per model."""
     folder = tmp_path_factory.mktemp("zoo")
-    command = [native_python, "-m", "tools.zoo_bundles", str(folder)]
+    command = [native_python, "-m", "tools.bundles", "zoo", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder

@@ -83,7 +83,7 @@ def train_command(models: tuple[str, ...], seed: int, out: Path | None, *, quick
         raise click.ClickException(f"no model {unknown[0]!r} in the zoo: it has {', '.join(ZOO)}")
     rows = []
     with tempfile.TemporaryDirectory(prefix="edgeclient-bench-") as folder:
-        make = [str(NATIVE), "-m", "tools.zoo_bundles", folder, *names]
+        make = [str(NATIVE), "-m", "tools.bundles", "zoo", folder, *names]
         if subprocess.run(make, cwd=ROOT, check=False).returncode:
             raise click.ClickException("the zoo could not be compiled, see above")
         for name in names:

@@ -14,8 +14,8 @@ from broker.processes.embedded import EmbeddedBrokerError
 from broker.upkeep.accounts import AccountError
 from tools.chaos import account, crashes, fleet, oplog, powerloss
 from tools.chaos.brokers import KINDS, BrokerError
-from tools.chaos.faults import Faults
 from tools.chaos.plan import Plan
+from tools.chaos.schedule import Faults
 
 Say: TypeAlias = Callable[[str], None]
 

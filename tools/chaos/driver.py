@@ -23,7 +23,7 @@ from edgeclient.models.slots import Models
 from edgeclient.wire.life import State
 from edgeclient.wire.messages import Refusal
 from tools.chaos import stores
-from tools.chaos.stores import TASK
+from tools.chaos.plan import TASK
 
 _WEIGHT = 7
 

@@ -36,10 +36,10 @@ from edgeclient.train.local import Local
 from edgeclient.train.trainer import LocalRound
 from edgeclient.uplink import sender
 from edgeclient.wire import frame, topics
-from tools.chaos import task
+from tools.chaos import plan
 
 TASK: Final = "crash"
-BUNDLE: Final = task.BUNDLE.read_bytes()
+BUNDLE: Final = plan.BUNDLE.read_bytes()
 DEATH: Final = "/died"
 _TURNS: Final = 8
 _EXAMPLES: Final = 5

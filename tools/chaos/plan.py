@@ -1,4 +1,4 @@
-"""What a fleet is asked for, and the files that it runs from."""
+"""What a fleet is asked for, its task, and the files that it runs from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,33 +10,26 @@ from broker.demo import files
 from broker.demo.plan import AGGREGATOR
 from broker.settings import Aggregator, Task
 from broker.task.new import add_task
+from edgeclient.compress.arrays import F32, I64
 from edgeclient.settings import Mqtt
 from edgeclient.wire.announcement import Policy
-from tools.chaos import task
-from tools.chaos.faults import Faults
+from tools.chaos.schedule import Faults
 
 TASK: Final = "chaos"
+# Small enough that uploads, not model downloads, are the traffic.
+BUNDLE: Final = Path(__file__).with_name("task.bundle")
+FEATURES: Final = 128
+CLASSES: Final = 10
+EXAMPLES: Final = 64
+# 1,161 of 1,290 entries as float32: a frame of 4.8 kB, and a residual that is not empty.
+DENSITY: Final = 0.9
 _ALWAYS: Final = "min_free_disk_bytes = 0"
 _NEVER: Final = f"min_free_disk_bytes = {1 << 50}"  # no disk is so large: no training
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `--fleet` was asked for.
-
-    Attributes:
-        out: folder for everything; made anew.
-        broker: "nats" or "mosquitto".
-        seed: of faults, kills and data.
-        updates: so many are to be applied.
-        devices: how many.
-        goal: updates per version.
-        kill_every_s: mean time between kills; 0: none.
-        outage_s: no link for so long at half of the updates; 0: never.
-        faults: of every link.
-        upload: lines for [upload] of the devices' files.
-        sabotage: promise to break, or None.
-    """
+    """What `--fleet` was asked for; see its options."""
 
     out: Path
     broker: str
@@ -47,8 +40,8 @@ class Plan:
     kill_every_s: float
     outage_s: float
     faults: Faults
-    upload: tuple[str, ...] = ()
-    sabotage: str | None = None
+    upload: tuple[str, ...]
+    sabotage: str | None
 
     @property
     def names(self) -> list[str]:
@@ -64,20 +57,33 @@ class Plan:
         return self.out / "logs" / f"{name}.log"
 
 
+def examples(seed: int, device: int) -> tuple[F32, I64]:
+    """A device's own data: features (64, 128), labels (64,).
+
+    Example:
+        >>> x, labels = examples(1, 0)
+        >>> x.shape, labels.shape
+        ((64, 128), (64,))
+    """
+    rng = np.random.default_rng([seed, device])
+    x = rng.normal(0, 1, (EXAMPLES, FEATURES)).astype(np.float32)
+    return x, rng.integers(0, CLASSES, EXAMPLES)
+
+
 def write(plan: Plan, port: int, links: dict[str, int]) -> Aggregator:
     """Files that a person would write by hand, and the task; `links` says where each device finds the broker."""
     files.write_aggregator(plan.config(AGGREGATOR), port)
     for i, name in enumerate(plan.names):
         (plan.out / name).mkdir()
-        x, labels = task.examples(plan.seed, i)
+        x, labels = examples(plan.seed, i)
         np.savez(plan.out / name / "examples.npz", x=x, labels=labels)
         more = f'[training]\nseed = {plan.seed}\nmax_density = 1.0\n[upload]\nvalues = "float32"\n'
         more += "".join(f"{line}\n" for line in plan.upload)
         files.write_device(plan.config(name), name, links[name], task=TASK, source="examples.npz", more=more)
     settings = Aggregator(directory=plan.out / "aggregator", mqtt=Mqtt(port=port))
-    policy = Policy(density=task.DENSITY, learning_rate=0.05, max_staleness=1 << 20)
+    policy = Policy(density=DENSITY, learning_rate=0.05, max_staleness=1 << 20)
     made = Task(goal=plan.goal, deadline_s=1.0, min_interval_s=0.0, keep_frames_of_versions=-1, policy=policy)
-    add_task(settings, TASK, task.BUNDLE.read_bytes(), made)
+    add_task(settings, TASK, BUNDLE.read_bytes(), made)
     return settings
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
-from tools.chaos.faults import Faults, Script
+from tools.chaos.schedule import Faults, Script
 
 _HOST: Final = "127.0.0.1"
 _LINE_CHUNKS: Final = 64  # under way in one direction

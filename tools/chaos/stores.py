@@ -16,12 +16,12 @@ from edgeclient.bundle import archive
 from edgeclient.durable.store import Store
 from edgeclient.models.slots import Models
 from edgeclient.wire.announcement import Announcement
-from tools.chaos import task
+from tools.chaos import plan
+from tools.chaos.plan import TASK
 
-TASK: Final = "chaos"
 LAYOUT: Final = "ab" * 32
 SIZE: Final = 5000  # of the residual: five pages
-BUNDLE: Final = task.BUNDLE.read_bytes()
+BUNDLE: Final = plan.BUNDLE.read_bytes()
 NOTE: Final = "note"  # of files.replace alone
 COMPONENTS: Final = ("device", "models", "files", "aggregator")
 

@@ -19,7 +19,7 @@ def sources(checkout: Path) -> list[Path]:
     """The files that decide what the steps are."""
     folders = [checkout / "edgeclient" / name for name in ("compile", "train", "wire")]
     found = [path for folder in folders for path in folder.rglob("*.py")]
-    return sorted(found) + sorted((checkout / "tools").glob("zoo*.py")) + [checkout / "tools/training_steps.py"]
+    return sorted(found) + [checkout / "tools" / f"{name}.py" for name in ("bundles", "training_steps", "zoo")]
 
 
 def take(folder: Path) -> None:
@@ -28,7 +28,7 @@ def take(folder: Path) -> None:
     Raises:
         EmulationError: the zoo's bundles cannot be made.
     """
-    output([NATIVE, "-m", "tools.zoo_bundles", folder], EmulationError, limit_s=_LIMIT_S)
+    output([NATIVE, "-m", "tools.bundles", "zoo", folder], EmulationError, limit_s=_LIMIT_S)
     for name, entry in ZOO.items():
         np.savez(folder / name / "batch.npz", *entry.batch(_BATCH, np.random.default_rng(0)))
     take_steps = [sys.executable, "-m", "tools.training_steps"]
