@@ -28,18 +28,9 @@ from edgeclient.train.trainers import open_trainer
 
 @click.command("evaluate")
 @click.argument("config", required=False, type=FILE)
-@click.option(
-    "--bundle",
-    "bundle_file",
-    type=FILE,
-    help="A training bundle, instead of CONFIG.",
-)
+@click.option("--bundle", "bundle_file", type=FILE, help="A training bundle, instead of CONFIG.")
 @click.option("--data", "source", help="With --bundle: an .npz file or package.module:function.")
-@click.option(
-    "--parameters",
-    type=FILE,
-    help="With --bundle: flat float32 numbers, instead of the bundle's own.",
-)
+@click.option("--parameters", type=FILE, help="With --bundle: flat float32 numbers, instead of the bundle's own.")
 @click.option(
     "--follow", is_flag=True, help="With --bundle: evaluate the parameter file named on each line of standard input."
 )

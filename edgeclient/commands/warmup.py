@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Any
 
 import click
 import numpy as np
@@ -17,33 +17,18 @@ from edgeclient.wire import frame
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Warm:
-    """What the kernels of this device are.
+def warm() -> dict[str, Any]:
+    """Send an update of every kind through everything that has a compiled twin.
 
-    Attributes:
-        backend: "numba" or "numpy".
-        numba_from: parameters from which a model's selection uses numba; None without it.
-        numba: its version, None without it.
-        cpu: what it compiles for: NUMBA_CPU_NAME, or "host"; None without it.
-        seconds: how long it took to compile the kernels, or to load them from the cache on disk.
-        why: what keeps numba from being used, None with it.
+    Returns:
+        `backend`; `numba_from`, parameters from which a model's selection uses numba; `numba`, its version; `cpu`, what
+        it compiles for; `seconds` to compile the kernels, or to load them from the cache on disk; `why`, what keeps
+        numba from being used.
     """
-
-    backend: str
-    numba_from: int | None
-    numba: str | None
-    cpu: str | None
-    seconds: float
-    why: str | None
-
-
-def warm() -> Warm:
-    """Send an update of every kind through everything that has a compiled twin."""
     began = time.perf_counter()
-    why = KERNEL.why_not()
-    if why is not None:
-        return Warm("numpy", None, None, None, time.perf_counter() - began, why)
+    if (why := KERNEL.why_not()) is not None:
+        seconds = time.perf_counter() - began
+        return {"backend": "numpy", "numba_from": None, "numba": None, "cpu": None, "seconds": seconds, "why": why}
     delta = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
     origin = frame.Origin("warmup", "warmup", bytes(4), 0, 0, 1)
     # Different densities make the encoder choose different codes.
@@ -54,8 +39,9 @@ def warm() -> Warm:
         for tensors in (None, ((20, 50),)):
             for each in frame.encode_update(made.update, origin, MAX_FRAME_BYTES, tensors=tensors, accel="numba"):
                 frame.decode(each, tensors, accel="numba")
-    seconds, cpu = time.perf_counter() - began, os.environ.get("NUMBA_CPU_NAME", "host")
-    return Warm("numba", KERNEL.numba_from, metadata.version("numba"), cpu, seconds, None)
+    cpu, seconds = os.environ.get("NUMBA_CPU_NAME", "host"), time.perf_counter() - began
+    found = {"numba_from": KERNEL.numba_from, "numba": metadata.version("numba"), "cpu": cpu}
+    return {"backend": "numba", **found, "seconds": seconds, "why": None}
 
 
 @click.command("warmup")
@@ -72,9 +58,9 @@ def warmup_command(*, as_json: bool) -> None:
     """
     made = warm()
     if as_json:
-        click.echo(json.dumps(asdict(made)))
-    elif made.why is not None:
-        click.echo(f"NumPy kernels: numba cannot be used ({made.why})")
+        click.echo(json.dumps(made))
+    elif made["why"] is not None:
+        click.echo(f"NumPy kernels: numba cannot be used ({made['why']})")
     else:
-        click.echo(f"numba {made.numba} for cpu {made.cpu}: kernels ready after {made.seconds:.1f} s")
-        click.echo(f"  selection uses it from {made.numba_from:,} parameters on")
+        click.echo(f"numba {made['numba']} for cpu {made['cpu']}: kernels ready after {made['seconds']:.1f} s")
+        click.echo(f"  selection uses it from {made['numba_from']:,} parameters on")

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeclient.commands.install import systemd, termux
-from edgeclient.commands.install.sealed import SealedFile
-from edgeclient.commands.install.service import Installation, Job
+from edgeclient.commands.install.service import Installation, Job, SealedFile
 from edgeclient.settings import ConfigError, Device, load
 
 SERVICES = Path(str(files("firmware_configs"))) / "services"

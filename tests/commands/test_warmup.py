@@ -13,7 +13,7 @@ made = warm()
 names = [".".join(path.with_suffix("").parts) for path in pathlib.Path("edgeclient").rglob("_*numba.py")]
 kernels = [each for name in names for each in vars(importlib.import_module(name)).values() if hasattr(each, "py_func")]
 late = [each.__name__ for each in kernels if not each.signatures and each.targetoptions.get("inline") != "always"]
-print(made.backend, len(names) > 3, len(kernels) > 8, late)
+print(made["backend"], len(names) > 3, len(kernels) > 8, late)
 """
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -20,7 +20,7 @@ from edgeclient.train.batches import DataError
 from edgeclient.train.trainer import TrainingError
 from edgeclient.wire.errors import WireError
 
-T = TypeVar("T")
+T = TypeVar("T", bound=tuple[Any, ...])
 # Compiling a kernel that is not cached takes a Raspberry Pi several seconds.
 _SLOW_S: Final = 60.0
 _QUICK_S: Final = 5.0
@@ -48,11 +48,11 @@ def doctor_command(config: Path | None, *, with_bench: bool, as_json: bool) -> N
     if config is not None:
         settings, finding = task.configuration(config)
         findings.append(finding)
-    for name, check, timeout_s in _shown(checks(settings), as_json=as_json, name=lambda each: each[0]):
+    for name, check, timeout_s in _shown(checks(settings), as_json=as_json):
         findings += found(name, check, timeout_s)
     measured: list[bench.Measured] = []
     if with_bench:
-        for name, run in _shown(measurements(settings), as_json=as_json, name=lambda each: each[0]):
+        for name, run in _shown(measurements(settings), as_json=as_json):
             try:
                 measured += run()
             except (TrainingError, DataError, WireError, OSError, MemoryError) as error:
@@ -82,10 +82,7 @@ def checks(settings: Device | None) -> list[tuple[str, Check, float]]:
         ("disk", partial(machine.disk, Path() if settings is None else settings.directory), _BROKER_S),
     ]
     if settings is not None:
-        made += [
-            ("data", partial(task.data, settings), _SLOW_S),
-            ("broker", partial(task.broker, settings), _BROKER_S),
-        ]
+        made += [("data", partial(task.data, settings), _SLOW_S), ("broker", partial(task.broker, settings), _BROKER_S)]
     return made
 
 
@@ -100,10 +97,10 @@ def measurements(settings: Device | None) -> list[tuple[str, Callable[[], Iterab
     return made
 
 
-def _shown(steps: Iterable[T], *, as_json: bool, name: Callable[[T], str]) -> Iterator[T]:
-    """The steps; after some seconds it is said which one runs."""
+def _shown(steps: Iterable[T], *, as_json: bool) -> Iterator[T]:
+    """The steps, each with its name first; after some seconds it is said which one runs."""
     began = time.monotonic()
     for step in steps:
         if not as_json and time.monotonic() - began > _SHOWN_AFTER_S:
-            click.echo(f"… {name(step)}", err=True)
+            click.echo(f"… {step[0]}", err=True)
         yield step

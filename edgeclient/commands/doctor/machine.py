@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -121,11 +121,11 @@ def disk(directory: Path) -> Iterator[Finding]:
         advice = "choose a directory on a disk: what is not sent yet would be lost at a power cut"
         yield Finding("warn", "disk kind", f"{place} may live in memory ({kind})", advice)
     try:
-        speed = measure(place)
+        mb_s, sync_ms = measure(place)
     except OSError as error:
         yield Finding("fail", "disk speed", f"{place} cannot be written: {error.strerror}", "see its owner and rights")
         return
-    yield judge_speed(speed)
+    yield judge_speed(mb_s, sync_ms)
 
 
 def judge_space(free: int, place: Path) -> Finding:
@@ -141,16 +141,8 @@ def judge_space(free: int, place: Path) -> Finding:
     return Finding("ok", "disk space", what)
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Of synced writes: large ones in MB/s, small ones in ms each."""
-
-    mb_s: float
-    sync_ms: float
-
-
-def measure(directory: Path) -> Speed:
-    """Write 4 MiB, then 4 KiB eight times, each synced, into a file without a name.
+def measure(directory: Path) -> tuple[float, float]:
+    """MB/s of 4 MiB, and ms of 4 KiB (median of eight), each synced, into a file without a name.
 
     Raises:
         OSError: the folder cannot be written.
@@ -168,18 +160,18 @@ def measure(directory: Path) -> Speed:
             file.write(block[:4096])
             os.fsync(file.fileno())
             small_s.append(time.perf_counter() - began)
-    return Speed(4 * len(block) / large_s / 1e6, 1e3 * median(small_s))
+    return 4 * len(block) / large_s / 1e6, 1e3 * median(small_s)
 
 
-def judge_speed(speed: Speed) -> Finding:
+def judge_speed(mb_s: float, sync_ms: float) -> Finding:
     """Whether rounds would mostly wait for the disk.
 
     Example:
-        >>> judge_speed(Speed(20.0, 3.0)).what
+        >>> judge_speed(20.0, 3.0).what
         '20.0 MB/s, 3.00 ms a sync'
     """
-    what = f"{speed.mb_s:.1f} MB/s, {speed.sync_ms:.2f} ms a sync"
-    if speed.mb_s < _SLOW_MB_S or speed.sync_ms > _SLOW_SYNC_MS:
+    what = f"{mb_s:.1f} MB/s, {sync_ms:.2f} ms a sync"
+    if mb_s < _SLOW_MB_S or sync_ms > _SLOW_SYNC_MS:
         return Finding("warn", "disk speed", what, "rounds will wait for it: a better SD card, or a USB disk")
     return Finding("ok", "disk speed", what)
 

@@ -7,7 +7,6 @@ import re
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -84,7 +83,7 @@ def kernels() -> Iterator[Finding]:
     what = f"selection {selection}{since}, context coder {streams}, Rice coder {pools}"
     yield Finding("ok", "kernels", what)
     if why is None:
-        yield judge_cache(cached())
+        yield cache()
 
 
 def judge_numba(version: str | None, why: str | None) -> Finding:
@@ -102,27 +101,8 @@ def judge_numba(version: str | None, why: str | None) -> Finding:
     return Finding("warn", "numba", what, f"{_ACCEL}, or pip uninstall numba llvmlite")
 
 
-@dataclass(frozen=True, slots=True)
-class Cache:
-    """Where numba keeps compiled kernels.
-
-    Attributes:
-        path: the folder of those that select.
-        wanted: NUMBA_CACHE_DIR, None where it is not set.
-        writeable: whether new ones can be kept there.
-        missing: kernels that are not there.
-        compiled: whether one had to be compiled just now.
-    """
-
-    path: Path
-    wanted: Path | None
-    writeable: bool
-    missing: Sequence[str]
-    compiled: bool
-
-
-def cached() -> Cache:
-    """Look into the cache on disk; call where numba works."""
+def cache() -> Finding:
+    """What the cache on disk holds; call where numba works."""
     missing, path, compiled = [], Path(), False
     for name in _TWINS:
         for kernel in vars(importlib.import_module(f"edgeclient.{name}")).values():
@@ -134,7 +114,8 @@ def cached() -> Cache:
             if not (folder / _index_file(kernel.py_func)).exists():
                 missing.append(kernel.py_func.__name__)
     wanted = os.environ.get("NUMBA_CACHE_DIR")
-    return Cache(path, Path(wanted) if wanted else None, os.access(path, os.W_OK), missing, compiled)
+    writeable = os.access(path, os.W_OK)
+    return judge_cache(path, Path(wanted) if wanted else None, missing, writeable=writeable, compiled=compiled)
 
 
 def _index_file(function: Any) -> str:
@@ -144,25 +125,32 @@ def _index_file(function: Any) -> str:
     return f"{module}.{function.__qualname__}-{code.co_firstlineno}.py{version}.nbi"
 
 
-def judge_cache(cache: Cache) -> Finding:
+def judge_cache(path: Path, wanted: Path | None, missing: Sequence[str], *, writeable: bool, compiled: bool) -> Finding:
     """Whether rounds will find their kernels compiled.
 
+    Args:
+        path: the folder of those that select.
+        wanted: NUMBA_CACHE_DIR, None where it is not set.
+        missing: kernels that are not there.
+        writeable: whether new ones can be kept there.
+        compiled: whether one had to be compiled just now.
+
     Example:
-        >>> judge_cache(Cache(Path("/cache"), None, True, ["sweep", "add"], False)).what
+        >>> judge_cache(Path("/cache"), None, ["sweep", "add"], writeable=True, compiled=False).what
         '2 kernels not compiled yet in /cache'
     """
-    if cache.wanted is not None and not cache.path.is_relative_to(cache.wanted):
-        what = f"NUMBA_CACHE_DIR={cache.wanted} cannot be written: {cache.path} is used"
-        return Finding("warn", "numba cache", what, f"mkdir -p {cache.wanted}, and make it this user's own")
-    if cache.missing:
-        what = f"{len(cache.missing)} kernels not compiled yet in {cache.path}"
-        if not cache.writeable:
+    if wanted is not None and not path.is_relative_to(wanted):
+        what = f"NUMBA_CACHE_DIR={wanted} cannot be written: {path} is used"
+        return Finding("warn", "numba cache", what, f"mkdir -p {wanted}, and make it this user's own")
+    if missing:
+        what = f"{len(missing)} kernels not compiled yet in {path}"
+        if not writeable:
             return Finding("warn", "numba cache", f"{what}, which cannot be written", "set NUMBA_CACHE_DIR")
         return Finding("warn", "numba cache", what, "edgeclient warmup")
-    if cache.compiled:
-        what = f"{cache.path}: what was there is for another CPU or version, compiled again just now"
+    if compiled:
+        what = f"{path}: what was there is for another CPU or version, compiled again just now"
         return Finding("warn", "numba cache", what, "edgeclient warmup; NUMBA_CPU_NAME=generic suits images for many")
-    return Finding("ok", "numba cache", f"warmed up, {cache.path}")
+    return Finding("ok", "numba cache", f"warmed up, {path}")
 
 
 def _version(name: str) -> str | None:

@@ -1,13 +1,19 @@
-"""What is to run, and what makes a system run it: values, without a look at the system."""
+"""What is to run, and what makes a system run it: values, and files that vouch for themselves.
 
-from dataclasses import dataclass, field
-from importlib.resources import files
+Such a file ends with a digest of itself: what somebody has changed is neither overwritten nor removed.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
+from typing import Final, Literal
 
-from edgeclient.commands.install.sealed import SealedFile
+from edgeclient import files
 from edgeclient.settings import Device
 
 Command = tuple[str, ...]
+_SEAL: Final = b"# Written by edgeclient install; yours once you change it. "
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,56 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedFile:
+    r"""A file to be written, in a language whose comments begin with #.
+
+    Attributes:
+        path: where.
+        text: what, without the seal; ends with a newline.
+        mode: its permissions.
+
+    Example:
+        >>> import tempfile
+        >>> file = SealedFile(Path(tempfile.mkdtemp()) / "unit", "[Service]\n")
+        >>> file.state(), file.write(), file.state()
+        ('absent', None, 'same')
+        >>> SealedFile(file.path, "[Unit]\n").state()
+        'older'
+        >>> file.path.write_bytes(file.path.read_bytes().replace(b"Service", b"Mine")) and file.state()
+        'changed'
+    """
+
+    path: Path
+    text: str
+    mode: int = 0o644
+
+    def state(self) -> Literal["absent", "same", "older", "changed"]:
+        """What is there: nothing, this, another version of ours, or what somebody has made of it.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            there = self.path.read_bytes()
+        except FileNotFoundError:
+            return "absent"
+        if there == self._content():
+            return "same"
+        body, seal, digest = there.rpartition(_SEAL)
+        ours = bool(seal) and digest.strip() == hashlib.sha256(body).hexdigest().encode()
+        return "older" if ours else "changed"
+
+    def write(self) -> None:
+        """Write it, whole or not at all."""
+        files.replace(self.path, self._content())
+        self.path.chmod(self.mode)
+
+    def _content(self) -> bytes:
+        body = self.text.encode()
+        return body + _SEAL + hashlib.sha256(body).hexdigest().encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
 class Installation:
     """What makes a system run a job.
 
@@ -58,7 +114,7 @@ class Installation:
     stop: tuple[Command, ...] = ()
     stopped: tuple[Command, ...] = ()
     logs: Command = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def installed(self) -> bool:
@@ -79,4 +135,4 @@ def shipped(name: str) -> str:
         >>> shipped("termux/boot").splitlines()[0]
         '#!/data/data/com.termux/files/usr/bin/sh'
     """
-    return files("firmware_configs").joinpath("services", name).read_text(encoding="utf-8")
+    return resources.files("firmware_configs").joinpath("services", name).read_text(encoding="utf-8")

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from edgeclient.commands.install.sealed import SealedFile
-from edgeclient.commands.install.service import Command, Installation, Job, shipped
+from edgeclient.commands.install.service import Command, Installation, Job, SealedFile, shipped
 from edgeclient.settings import ConfigError
 
 ETC: Final = Path("/etc")

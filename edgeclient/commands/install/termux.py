@@ -5,8 +5,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from edgeclient.commands.install.sealed import SealedFile
-from edgeclient.commands.install.service import Installation, Job, shipped
+from edgeclient.commands.install.service import Installation, Job, SealedFile, shipped
 
 _PERIOD_MS: Final = 6 * 3600 * 1000  # Android's least is 15 minutes
 
