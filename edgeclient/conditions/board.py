@@ -1,4 +1,4 @@
-"""What the board says about itself: three-valued, cheap, never an error. Files are read under a root."""
+"""What the board says about itself and its network: three-valued, cheap, never an error."""
 
 import json
 import os
@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from edgeclient.conditions.network import Network, default_route, metered
 from edgeclient.conditions.readings import Commands, folders, integer, searched, text
 
+Network: TypeAlias = Literal["none", "ethernet", "wifi", "cellular"]
+
+_ROUTE_UP: Final = 1
+_MODEMS: Final = ("wwan", "ppp", "rmnet")
 # get_throttled: under-voltage, frequency capped, throttled, soft temperature limit, at this moment.
 _THROTTLED_NOW: Final = 0xF
 
@@ -74,7 +77,7 @@ class Board:
     def observe(self) -> Observed:
         """The conditions now; a board without a power supply entry is on mains."""
         battery = self._phone_battery() or self._battery()
-        network, interface = default_route(self._root)
+        network, interface = _default_route(self._root)
         load = searched(self._root / "proc/loadavg", r"^([0-9]+\.?[0-9]*)(?!\S)")
         free_kib = searched(self._root / "proc/meminfo", r"^MemAvailable: *([0-9]+) kB$")
         return Observed(
@@ -87,7 +90,7 @@ class Board:
             battery_temperature_c=battery[2],
             throttled=self._throttled(),
             network=network,
-            metered=metered(interface, self._commands),
+            metered=_metered(interface, self._commands),
             free_disk_bytes=self._free_disk_bytes(),
         )
 
@@ -144,3 +147,38 @@ class Board:
             return shutil.disk_usage(self._directory).free
         except OSError:
             return None
+
+
+def _default_route(root: Path) -> tuple[Network | None, str]:
+    """Kind and name of the interface of the default route; None where the files do not tell."""
+    four, six = text(root / "proc/net/route"), text(root / "proc/net/ipv6_route")
+    if four is None and six is None:
+        return None, ""
+    routes = [line.split() for line in (four or "").splitlines()[1:]]
+    up = [each[0] for each in routes if each[1:2] == ["00000000"] and _is_up(each[3])]
+    if not up:  # mobile networks without IPv4
+        routes = sorted((line.split() for line in (six or "").splitlines()), key=lambda each: each[5:6])
+        ours = [each for each in routes if len(each) > 9 and each[:2] == ["0" * 32, "00"] and each[9] != "lo"]
+        up = [each[9] for each in ours if _is_up(each[8])]
+    if not up:
+        return "none", ""
+    interface = up[0]
+    if interface.startswith((*_MODEMS, "usb")):
+        return "cellular", interface
+    wireless = (root / "sys/class/net" / interface / "wireless").exists()
+    return ("wifi" if wireless or interface.startswith("wl") else "ethernet"), interface
+
+
+def _metered(interface: str, commands: Commands) -> bool | None:
+    """NetworkManager's word: yes and its guess of yes count as yes; a modem without NetworkManager is metered."""
+    if not interface:
+        return None
+    answer = (commands.ask("nmcli", "-t", "-f", "GENERAL.METERED", "device", "show", interface) or "").strip()
+    word = answer.partition(":")[2]
+    if word and not word.startswith("unknown"):
+        return word.startswith("yes")
+    return True if interface.startswith(_MODEMS) else None
+
+
+def _is_up(flags: str) -> bool:
+    return bool((integer(flags, 16) or 0) & _ROUTE_UP)

@@ -104,11 +104,7 @@ class Allowance:
 def lacking(size: int, observed: Observed, written_per_day: int, *, begun: bool) -> str | None:
     """Why this board cannot take a task of n = `size` parameters, or None; what is unknown is taken to be there.
 
-    Args:
-        size: n.
-        observed: the board's memory and disk.
-        written_per_day: bytes that may be written to the card a day, 0 for any.
-        begun: the device's files for it are there already.
+    `written_per_day` bytes may be written to the card, 0 for any; `begun`: the device's files for it are there already.
 
     Example:
         >>> lacking(10**9, Observed(free_bytes=1 << 29), 0, begun=False)

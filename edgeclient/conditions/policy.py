@@ -87,14 +87,8 @@ def decide(  # noqa: PLR0911 (one return a decision)
 ) -> Decision:
     """What to do now. Frames that may leave go first, since that is quick.
 
-    Unknown conditions count as good: a board that tells nothing is a board on mains and a home network.
-
-    Args:
-        minute: of the local day, 0..1439.
-        observed: the conditions.
-        rules: what the owner grants.
-        queue: what could be done.
-        history: what was done.
+    Unknown conditions count as good: a board that tells nothing is a board on mains and a home network. `minute` is of
+    the local day, 0..1439.
 
     Example:
         >>> low = Observed(on_battery=True, battery_percent=20)

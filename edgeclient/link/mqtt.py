@@ -26,17 +26,7 @@ from edgeclient.link import refusal, tcp
 from edgeclient.link.endpoint import Endpoint
 from edgeclient.link.events import Connected, Disconnected, Event, LinkDown, Message, SubscriptionRefused, Will
 
-__all__ = [
-    "Connected",
-    "Disconnected",
-    "Endpoint",
-    "Event",
-    "Link",
-    "LinkDown",
-    "Message",
-    "SubscriptionRefused",
-    "Will",
-]
+__all__ = ["Connected", "Disconnected", "Endpoint", "Link", "LinkDown", "Message", "SubscriptionRefused", "Will"]
 
 MAX_BACKOFF_S: Final = 8
 REFUSED_BACKOFF_S: Final = 300  # a wrong password does not get better by asking

@@ -14,11 +14,7 @@ _CREDENTIALS: Final = {134, 135}
 
 
 def of_tls(error: BaseException | None, where: str) -> str | None:
-    """What a failed connect means, where the other side or the configuration is at fault.
-
-    Args:
-        error: what the connect raised.
-        where: `host:port`.
+    """What a failed connect to `where`, host:port, means if the other side or the configuration is at fault.
 
     Example:
         >>> of_tls(ConnectionRefusedError(), "pi:8883") is None

@@ -40,12 +40,7 @@ class JsonLines(logging.Formatter):
 
 
 def configure(log_format: str, log_level: str) -> None:
-    """Log to standard error from now on.
-
-    Args:
-        log_format: "text" or "json".
-        log_level: "info", or "debug": every frame then leaves a line.
-    """
+    """Log to standard error from now on, as "text" or "json"; at level "debug" every frame leaves a line."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=log_level.upper(), handlers=[handler])
@@ -53,12 +48,12 @@ def configure(log_format: str, log_level: str) -> None:
 
 def options(command: Command) -> Command:
     """Give a click command --log-format and --log-level, the arguments of `configure`."""
-    kinds = click.Choice(["text", "json"])
-    levels = click.Choice(["info", "debug"])
-    shown = click.option("--log-format", type=kinds, default="text", show_default=True, help="One JSON object a line.")
-    told = click.option(
-        "--log-level", type=levels, default="info", show_default=True, help="debug: a line for every frame."
+    formats, levels = click.Choice(["text", "json"]), click.Choice(["info", "debug"])
+    shown = click.option(
+        "--log-format", type=formats, default="text", show_default=True, help="One JSON object a line."
     )
+    said = "debug: a line for every frame."
+    told = click.option("--log-level", type=levels, default="info", show_default=True, help=said)
     return shown(told(command))
 
 

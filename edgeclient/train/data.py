@@ -22,11 +22,7 @@ from edgeclient.train.sources.query import SUFFIXES, Query
 
 
 def open_data(source: str, options: Mapping[str, Any], manifest: Manifest) -> Dataset:
-    """All the data that `source` names; see `open_source`.
-
-    Raises:
-        DataError: it is not there, or does not fit the model.
-    """
+    """All the data that `source` names; see `open_source`."""
     return Examples(open_source(source, options, manifest))
 
 

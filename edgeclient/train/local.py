@@ -15,7 +15,7 @@ from edgeclient.settings import Data
 from edgeclient.train.batches import Batch, DataError, Dataset, NoExamplesError
 from edgeclient.train.data import open_source
 from edgeclient.train.holdout import Examples
-from edgeclient.train.replay.buffer import Capacity, Replay
+from edgeclient.train.replay.buffer import Replay
 from edgeclient.train.trainer import LocalRound, Trainer
 
 REPLAY: Final = "replay"
@@ -181,7 +181,8 @@ def _replay(data: Data, manifest: Manifest, directory: Path, device: str) -> Rep
     return Replay(
         directory / REPLAY,
         manifest,
-        Capacity(data.replay_examples, data.holdout),
+        data.replay_examples,
+        data.holdout,
         seed=zlib.crc32(device.encode()),
         about={"source": data.source, "options": data.options},
         name=data.source,

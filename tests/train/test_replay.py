@@ -1,6 +1,7 @@
 """The replay buffer: bounded, fair, the same after a crash; and what a round is worth on the holdout."""
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -29,7 +30,7 @@ from edgeclient.train import batches
 from edgeclient.train.batches import Batch, Blocks, Cursor, DataError, Dataset, NoExamplesError
 from edgeclient.train.holdout import held_out
 from edgeclient.train.local import Local, gain, open_local, open_measured
-from edgeclient.train.replay.buffer import Capacity, Replay
+from edgeclient.train.replay.buffer import Replay
 from edgeclient.train.replay.records import Records
 from edgeclient.train.replay.reservoir import places
 from edgeclient.train.statistics import Statistics
@@ -62,8 +63,8 @@ class Counting(batches.Source):
             done += count
 
 
-def buffer(folder: Path, bounds: Capacity = Capacity(20, 0.25), **about: Any) -> Replay:  # noqa: B008 (frozen)
-    return Replay(folder / "replay", MANIFEST, bounds, seed=5, about=about, name="numbers")
+def buffer(folder: Path, capacity: int = 20, holdout: float = 0.25, **about: Any) -> Replay:
+    return Replay(folder / "replay", MANIFEST, capacity, holdout, seed=5, about=about, name="numbers")
 
 
 def numbers(dataset: Dataset) -> list[int]:
@@ -105,7 +106,7 @@ def test_what_is_kept(
     tmp_path_factory: pytest.TempPathFactory, capacity: int, holdout: float, grown: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("buffer")
-    kept, total = buffer(folder, Capacity(capacity, holdout)), 0
+    kept, total = buffer(folder, capacity, holdout), 0
     for more in grown:
         total += min(more, 10 * capacity)
         assert kept.take(Counting(total, block=1)) == min(more, 10 * capacity)
@@ -118,9 +119,9 @@ def test_what_is_kept(
         assert set(trained[-capacity:]) <= set(found)
         assert len(found) >= min(len(trained), capacity)
     if len(held):
-        assert len(numbers(kept.side("holdout"))) == min(len(held), Capacity(capacity, holdout).held)
+        assert len(numbers(kept.side("holdout"))) == min(len(held), math.ceil(capacity * holdout))
         assert set(numbers(kept.side("holdout"))) <= set(held)
-    assert (folder / "replay" / "examples").stat().st_size == 28 * Capacity(capacity, holdout).total
+    assert (folder / "replay" / "examples").stat().st_size == 28 * (2 * capacity + math.ceil(capacity * holdout))
 
 
 CRASH = """

@@ -171,10 +171,9 @@ def codecs() -> Iterator[Measured]:
     using = rice.KERNEL.backend(k)
     yield Measured(f"Rice coder ({using}), encoding", k / seconds["rice encode"] / 1e6, "M entries/s")
     yield Measured(f"Rice coder ({using}), decoding and adding", k / seconds["rice decode"] / 1e6, "M entries/s")
-    for way, name in (("encoding", "context encode"), ("decoding", "context decode")):
-        yield Measured(
-            f"context coder ({context.KERNEL.backend(side**2)}), {way}", side**2 / seconds[name] / 1e6, "M positions/s"
-        )
+    coder = f"context coder ({context.KERNEL.backend(side**2)})"
+    yield Measured(f"{coder}, encoding", side**2 / seconds["context encode"] / 1e6, "M positions/s")
+    yield Measured(f"{coder}, decoding", side**2 / seconds["context decode"] / 1e6, "M positions/s")
     yield Measured("positions, uniform mask", 8 * len(pool) / k, "bits per entry")
     floor = (lgamma(_CODED + 1) - lgamma(k + 1) - lgamma(_CODED - k + 1)) / log(2)
     yield Measured("positions, least possible", floor / k, "bits per entry")

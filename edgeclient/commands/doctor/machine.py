@@ -177,11 +177,7 @@ def judge_speed(mb_s: float, sync_ms: float) -> Finding:
 
 
 def filesystem(mounts: str, place: Path) -> str | None:
-    r"""The kind of file system that `place` is on.
-
-    Args:
-        mounts: lines of /proc/self/mounts.
-        place: absolute, without symbolic links.
+    r"""The kind of file system that `place`, absolute and without links, is on; `mounts` as /proc/self/mounts has it.
 
     Example:
         >>> filesystem("/dev/root / ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0", Path("/run/edge"))

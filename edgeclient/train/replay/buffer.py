@@ -33,33 +33,6 @@ _MOST_NEW: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
-    """How large a buffer is.
-
-    Attributes:
-        examples: drawn from all that came, and as many newest ones.
-        holdout: fraction of the examples that training never sees.
-
-    Example:
-        >>> Capacity(1000, 0.1).held, Capacity(1000, 0.1).total
-        (100, 2100)
-    """
-
-    examples: int
-    holdout: float = 0.0
-
-    @property
-    def held(self) -> int:
-        """Places of the holdout."""
-        return math.ceil(self.examples * self.holdout)
-
-    @property
-    def total(self) -> int:
-        """Places of the file."""
-        return 2 * self.examples + self.held
-
-
-@dataclass(frozen=True, slots=True)
 class Progress:
     """What the buffer has behind it.
 
@@ -82,21 +55,23 @@ class Replay:
     Args:
         directory: of its files.
         manifest: of the model that learns from it.
-        capacity: how large it is.
+        capacity: examples drawn from all that came, and as many newest ones.
+        holdout: fraction of the examples that training never sees.
         seed: of the sampling.
         about: what determines the examples, beside the model.
         name: of the source, for errors.
     """
 
     def __init__(
-        self, directory: Path, manifest: Manifest, capacity: Capacity, *, seed: int, about: Mapping[str, Any], name: str
-    ) -> None:
+        self, directory: Path, manifest: Manifest, capacity: int, holdout: float, *, seed: int,
+        about: Mapping[str, Any], name: str,
+    ) -> None:  # fmt: skip
         self._directory = directory
-        self._capacity = capacity
+        self._capacity, self._holdout, self._held = capacity, holdout, math.ceil(capacity * holdout)
         self._seed = seed
-        self._records = Records(directory / _RECORDS, manifest, capacity.total)
+        self._records = Records(directory / _RECORDS, manifest, 2 * capacity + self._held)
         shapes = [(each.name, each.dtype, each.shape) for each in (*manifest.inputs, manifest.labels)]
-        described = {**about, "seed": seed, "capacity": (capacity.examples, capacity.holdout), "arrays": shapes}
+        described = {**about, "seed": seed, "capacity": (capacity, holdout), "arrays": shapes}
         self._about = json.dumps(described, sort_keys=True, default=str)
         self._name = name
 
@@ -115,7 +90,7 @@ class Replay:
             OSError: the disk is full; nothing was lost.
         """
         state = before = self._begin()
-        most = before.trained + before.held + _MOST_NEW * self._capacity.examples
+        most = before.trained + before.held + _MOST_NEW * self._capacity
         try:
             for batch, cursor in source.blocks(None, state.cursor):
                 state = self._add(state, batch, cursor)
@@ -133,8 +108,8 @@ class Replay:
         return Kept(self._records, lambda: self._live(side), nothing(self._name, side))
 
     def _add(self, state: Progress, batch: Batch, cursor: Cursor) -> Progress:
-        capacity, held_places = self._capacity.examples, self._capacity.held
-        mask = held_out(batch, self._capacity.holdout)
+        capacity, held_places = self._capacity, self._held
+        mask = held_out(batch, self._holdout)
         learnt, held = (tuple(array[chosen] for array in batch) for chosen in (~mask, mask))
         numbers = np.arange(state.trained, state.trained + len(learnt[-1]))
         self._put(places(self._seed, state.trained, len(numbers), capacity), numbers, learnt)
@@ -152,7 +127,7 @@ class Replay:
 
     def _live(self, side: Side) -> I64:
         """The places with an example of this side, each example once."""
-        capacity = self._capacity.examples
+        capacity = self._capacity
         state = self._load()
         if state is None or state.about != self._about:
             return np.empty(0, np.int64)

@@ -1,4 +1,4 @@
 """A name in, blocks of examples that fit the model out: files, folders, tables, queries, functions.
 
-Knows nothing of rounds, and nothing of what is done with the examples.
+What is not there, or does not fit, is a DataError. Knows nothing of rounds.
 """

@@ -21,16 +21,7 @@ _DAMAGED: Final = (
 
 
 class Whole(Source):
-    """All examples in memory.
-
-    Args:
-        arrays: inputs in the model's order, then labels.
-        manifest: what the model wants.
-        name: for errors.
-
-    Raises:
-        DataError: they do not fit.
-    """
+    """All examples in memory: inputs in the model's order, then labels; `name` is for errors."""
 
     def __init__(self, arrays: Sequence[Any], manifest: Manifest, name: str) -> None:
         self.name = name
@@ -46,13 +37,7 @@ class Folder(Source):
 
     Files that come later are found by the next pass. An .npz file is read whole, .npy files in blocks.
 
-    Args:
-        path: of the folder.
-        options: array names by tensor name, where they differ.
-        manifest: what the model wants.
-
-    Raises:
-        DataError: it holds neither, or both.
+    `options` are array names by tensor name, where they differ.
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest) -> None:
@@ -84,11 +69,7 @@ class Folder(Source):
 
 
 def array_names(options: Mapping[str, Any], manifest: Manifest) -> list[str]:
-    """The array of a file for every tensor of the model.
-
-    Raises:
-        DataError: an option is no tensor, or no name.
-    """
+    """The array of a file for every tensor of the model; an option that is no tensor is a DataError."""
     tensors: tuple[Tensor, ...] = (*manifest.inputs, manifest.labels)
     if unknown := sorted(options.keys() - {tensor.name for tensor in tensors}):
         known = ", ".join(tensor.name for tensor in tensors)
@@ -97,11 +78,7 @@ def array_names(options: Mapping[str, Any], manifest: Manifest) -> list[str]:
 
 
 def read_npz(path: Path, names: Sequence[str]) -> list[Array]:
-    """Some arrays of a file.
-
-    Raises:
-        DataError: it is not there, damaged, or has no such array.
-    """
+    """Some arrays of a file; a DataError if it is not there, damaged, or has no such array."""
     # np.load takes anything else for a pickle, or for a lone array.
     if path.is_file() and not zipfile.is_zipfile(path):
         raise DataError(f"{path} cannot be read as .npz: it is no zip file; numpy.savez writes such")
@@ -118,11 +95,7 @@ def read_npz(path: Path, names: Sequence[str]) -> list[Array]:
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether a folder's examples are in .npz files; else they are in .npy files.
-
-    Raises:
-        DataError: in neither, or in both.
-    """
+    """Whether a folder's examples are in .npz files, or else in .npy files; in neither or in both: a DataError."""
     kinds = [kind for kind in (".npz", ".npy") if next(folder.glob(f"*{kind}"), None) is not None]
     if len(kinds) != 1:
         has = "has both" if kinds else "has no"

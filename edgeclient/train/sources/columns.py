@@ -34,17 +34,9 @@ class Columns:
 def chosen(
     names: Sequence[str], options: Mapping[str, Any], labels: str, where: str, without: Sequence[str] = ()
 ) -> Columns:
-    """The columns that the options name: `columns` (default: the rest), `labels`, `classes`.
+    """The columns that [data.options] name: `columns` (default: the rest), `labels` (default: `labels`), `classes`.
 
-    Args:
-        names: of all columns.
-        options: [data.options].
-        labels: the label column when the options name none.
-        where: the table, for errors.
-        without: columns that are neither.
-
-    Raises:
-        DataError: a column does not exist.
+    `where` names the table in errors; the columns in `without` are neither.
 
     Example:
         >>> chosen(["t", "a", "b", "class"], {"labels": "class", "columns": ["a", "b"]}, "labels", "d.csv").inputs
@@ -71,22 +63,14 @@ def chosen(
 
 
 def checked_options(options: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    """Refuse what would be ignored.
-
-    Raises:
-        DataError: an option is not known.
-    """
+    """Refuse options that would be ignored."""
     for key in options:
         if key not in known:
             raise DataError(f"[data.options] {key} means nothing for {where}: {nearest(key, known)}")
 
 
 def strings(value: Any, key: str) -> list[str]:
-    """One name or several.
-
-    Raises:
-        DataError: something else.
-    """
+    """One name or several; anything else is a DataError."""
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
         raise DataError(f"[data.options] {key} is {value!r}: a name or a list of names is wanted")
@@ -94,11 +78,7 @@ def strings(value: Any, key: str) -> list[str]:
 
 
 def one_input(manifest: Manifest, where: str) -> Tensor:
-    """The input that columns make.
-
-    Raises:
-        DataError: the model has several.
-    """
+    """The input that columns make; a model with several inputs is a DataError."""
     if len(manifest.inputs) != 1:
         names = ", ".join(each.name for each in manifest.inputs)
         raise DataError(f"{where}: a table feeds models with one input, this one has {names}: use a function as source")
@@ -119,17 +99,7 @@ def label_number(cell: Any, columns: Columns) -> float:
 
 
 def batch_of(inputs: F64, labels: F64, manifest: Manifest, where: str) -> Batch:
-    """Rows as a batch.
-
-    Args:
-        inputs: (n, numbers of an example).
-        labels: (n, numbers of a label).
-        manifest: what the model wants.
-        where: the table, for errors.
-
-    Raises:
-        DataError: they do not fit.
-    """
+    """Rows as a batch: inputs (n, numbers of an example), labels (n, numbers of a label)."""
     tensor = one_input(manifest, where)
     return fitting(
         [_shaped(inputs, tensor, where, "columns"), _shaped(labels, manifest.labels, where, "labels")], manifest, where

@@ -17,16 +17,10 @@ OPTIONS: Final = ("labels", "columns", "classes", "delimiter")
 
 
 class CsvFile(Source):
-    """See the module; memory is bounded by a block, whatever the size of the file.
+    """See the module; memory is bounded by a block, whatever the size of the file, which is UTF-8.
 
-    Args:
-        path: of the file, UTF-8.
-        options: `labels` (default "labels"), `columns` (default: the others), `classes` for labels that are words,
-            `delimiter`.
-        manifest: what the model wants.
-
-    Raises:
-        DataError: it is not there, or the header does not fit.
+    Options: `labels` (default "labels"), `columns` (default: the others), `classes` for labels that are words,
+    `delimiter`.
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest) -> None:

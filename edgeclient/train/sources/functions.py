@@ -39,9 +39,6 @@ class Stream(Source):
         again: calls it for another.
         manifest: what the model wants.
         name: for errors.
-
-    Raises:
-        DataError: it returns nothing to iterate over.
     """
 
     sized = grows = True
@@ -72,11 +69,7 @@ class Stream(Source):
 
 
 def function_of(source: str) -> Callable[..., Any]:
-    """What a source names.
-
-    Raises:
-        DataError: no such file, module or function.
-    """
+    """What a source names; a DataError if there is no such file, module or function."""
     module, _, name = source.rpartition(":")
     if module.endswith(".py") and not Path(module).is_file():
         raise missing(module)
@@ -93,11 +86,7 @@ def function_of(source: str) -> Callable[..., Any]:
 
 
 def called(function: Callable[..., Any], options: Mapping[str, Any], source: str) -> Any:
-    """What the function returns.
-
-    Raises:
-        DataError: it fails, or does not take the options.
-    """
+    """What the function returns; a DataError if it fails, or does not take the options."""
     try:
         return function(**options)
     except TypeError as error:

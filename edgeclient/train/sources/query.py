@@ -32,15 +32,9 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 class Query(Source):
     """See the module.
 
-    Args:
-        path: of the database.
-        options: `query`, a SELECT; `labels`, its label column (default: the last); `classes` for labels that are words;
-            `since`, a column of the query that is unique and rises with every new row, such as rowid. All other columns
-            are inputs: numbers, or BLOBs of little-endian float32.
-        manifest: what the model wants.
-
-    Raises:
-        DataError: the database or the query is no good.
+    Options: `query`, a SELECT; `labels`, its label column (default: the last); `classes` for labels that are words;
+    `since`, a column of the query that is unique and rises with every new row, such as rowid. All other columns are
+    inputs: numbers, or BLOBs of little-endian float32.
     """
 
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest) -> None:
