@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from edgeclient.compile.errors import CompileError
+from edgeclient.compile import graph
+from edgeclient.compile.errors import CompileError, first_line
 from edgeclient.train import runtime
 
 
@@ -26,18 +27,10 @@ def selected_output(model: onnx.ModelProto, name: str | None) -> onnx.ModelProto
         raise CompileError(f"the model computes no {name!r}: did you mean {' or '.join(near)}?")
     del made.graph.output[:]
     made.graph.output.append(values.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    needed, kept = {name}, []
-    for node in reversed(made.graph.node):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(node.input)
-            needed.update(_captured(node))
-    del made.graph.node[:]
-    made.graph.node.extend(reversed(kept))
+    nodes, names = graph.needed(made.graph.node, {name})
+    graph.refill(made.graph.node, nodes)
     for group in (made.graph.initializer, made.graph.input):
-        for each in list(group):
-            if each.name not in needed:
-                group.remove(each)
+        graph.refill(group, [each for each in group if each.name in names])
     return made
 
 
@@ -54,8 +47,7 @@ def with_shapes(
     Raises:
         CompileError: no input has a dimension or a name as given.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = graph.copied(model)
     inputs = {each.name: each.type.tensor_type for each in made.graph.input}
     names = {each.dim_param for of in inputs.values() for each in of.shape.dim if each.dim_param}
     if unknown := sorted(sizes.keys() - names):
@@ -97,8 +89,7 @@ def with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     unknown = [each for each in model.graph.output if not each.type.tensor_type.HasField("shape")]
     if not unknown:
         return model
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = graph.copied(model)
     small, large = (_run(model, size) for size in (2, 3))
     for output in made.graph.output:
         if not output.type.tensor_type.HasField("shape"):
@@ -109,9 +100,8 @@ def with_output_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _run(model: onnx.ModelProto, size: int) -> dict[str, tuple[int, ...]]:
-    given = onnx.ModelProto()
-    given.CopyFrom(model)
-    given.ir_version = min(given.ir_version, 10)  # of 1.19.2
+    given = graph.copied(model)
+    given.ir_version = min(given.ir_version, graph.NEWEST_IR)
     try:
         session = runtime.load().InferenceSession(given.SerializeToString(), runtime.session_options(1))
         kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -119,15 +109,4 @@ def _run(model: onnx.ModelProto, size: int) -> dict[str, tuple[int, ...]]:
         names = [each.name for each in session.get_outputs()]
         return {name: value.shape for name, value in zip(names, session.run(names, feeds), strict=True)}
     except Exception as error:  # noqa: BLE001 (onnxruntime raises its own types)
-        raise CompileError(f"the model does not run: {str(error).splitlines()[0][:300]}") from None
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    """What the subgraphs of a node read from outside."""
-    return {
-        name
-        for attribute in node.attribute
-        if attribute.type == onnx.AttributeProto.GRAPH
-        for inner in attribute.g.node
-        for name in (*inner.input, *_captured(inner))
-    }
+        raise CompileError(f"the model does not run: {first_line(error)}") from None

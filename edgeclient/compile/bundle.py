@@ -14,7 +14,8 @@ from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Buffer, Manifest, Tensor
 from edgeclient.compile import weights
 from edgeclient.compile.artifacts import Artifacts
-from edgeclient.compile.errors import CompileError
+from edgeclient.compile.errors import CompileError, first_line
+from edgeclient.compile.graph import copied, refill
 from edgeclient.compile.lower.walk import lower
 from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
@@ -209,8 +210,7 @@ def _value(artifacts: Artifacts, name: str) -> F32:
 
 def _with_constants(model: onnx.ModelProto, frozen: Mapping[str, Array], statistics: Iterable[str]) -> onnx.ModelProto:
     """Frozen values become constants, which the runtime can fold; running statistics become inputs."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     graph, moving = made.graph, set(statistics)
     known = {each.name for each in graph.input}
     for each in list(graph.initializer):
@@ -245,16 +245,14 @@ def _evaluation(model: onnx.ModelProto, statistics: Sequence[str]) -> onnx.Model
                 nodes.append(helper.make_node("Relu", [name], [lifted[name]]))
             node.input[4] = lifted.get(name, name)
         nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    refill(graph.node, nodes)
     made = [each.name for each in graph.output]
     for node in graph.node:
         if node.op_type == "SoftmaxCrossEntropyLoss":
             if node.input[0] not in made:
                 graph.output.append(helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, None))
-            order = sorted(graph.output, key=lambda each: (each.name != node.output[0], each.name != node.input[0]))
-            del graph.output[:]
-            graph.output.extend(order)
+            loss, scores = node.output[0], node.input[0]
+            refill(graph.output, sorted(graph.output, key=lambda each: (each.name != loss, each.name != scores)))
     return model
 
 
@@ -262,6 +260,4 @@ def _check(model: onnx.ModelProto) -> None:
     try:
         checker.check_model(model, full_check=True)
     except (checker.ValidationError, shape_inference.InferenceError) as error:
-        raise CompileError(
-            f"the lowered graph is not valid, please report this: {str(error).splitlines()[0]}"
-        ) from None
+        raise CompileError(f"the lowered graph is not valid, please report this: {first_line(error)}") from None

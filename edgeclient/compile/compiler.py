@@ -11,7 +11,7 @@ from onnx import checker, shape_inference
 from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import artifacts, border, bundle, forward, generate, loss
 from edgeclient.compile.bundle import Compiled, Description
-from edgeclient.compile.errors import CompileError
+from edgeclient.compile.errors import CompileError, first_line
 from edgeclient.compile.loss import Loss
 from edgeclient.compile.prepare import constants as folding
 from edgeclient.compile.prepare import decompose, opset, unroll
@@ -68,7 +68,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         raise CompileError(f"{path} keeps weights in another file, which is missing: {error}") from None
     except (DecodeError, checker.ValidationError, ValueError) as error:
         if isinstance(error, checker.ValidationError) or "external" in str(error).lower():
-            raise CompileError(f"{path} keeps weights in another file, which is missing: {_line(error)}") from None
+            raise CompileError(f"{path} keeps weights in another file, which is missing: {first_line(error)}") from None
         raise CompileError(f"{path} is not an ONNX model") from None
     except OSError as error:
         raise CompileError(f"{path}: {error.strerror}") from None
@@ -115,7 +115,7 @@ def prepare(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
         current = shape_inference.infer_shapes(folding.fold(forward.with_weights(current)), data_prop=True)
         checker.check_model(current)
     except (checker.ValidationError, shape_inference.InferenceError) as error:
-        raise CompileError(f"the model is not valid: {_line(error)}") from None
+        raise CompileError(f"the model is not valid: {first_line(error)}") from None
     current = decompose.decompose(unroll.unroll(current))
     return forward.in_training_form(current, batch_norm=options.batch_norm)
 
@@ -137,7 +137,3 @@ def compile_artifacts(
 def _chosen(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
     sized = border.with_shapes(model, options.sizes, options.shapes)
     return border.selected_output(sized, options.output)
-
-
-def _line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeclient.compile.errors import CompileError
+from edgeclient.compile.graph import copied, refill
 
 # Inputs at which an op reads something learnt, whatever its size; elsewhere a lone number is a constant of a formula.
 _LEARNT: Final[dict[str, tuple[int, ...]]] = {
@@ -31,8 +32,7 @@ _STATISTICS: Final[dict[str, tuple[int, ...]]] = {"BatchNormalization": (3, 4)}
 
 def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights that an exporter wrote as Constant nodes become initializers: where an op reads something learnt."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     learnt = _read_at(model, _LEARNT) | _read_at(model, _STATISTICS)
     nodes = []
     for node in made.graph.node:
@@ -42,10 +42,7 @@ def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             made.graph.initializer.append(value)
         else:
             nodes.append(node)
-    if len(nodes) < len(made.graph.node):
-        kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del made.graph.node[:]
-        made.graph.node.extend(kept)
+    refill(made.graph.node, nodes)
     return made
 
 
@@ -96,8 +93,7 @@ def in_training_form(model: onnx.ModelProto, *, batch_norm: str) -> onnx.ModelPr
         batch_norm: "frozen" writes BatchNormalization as arithmetic on its running statistics; ONNX Runtime trains
             all others by the batch, whatever their attributes say.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     nodes: list[onnx.NodeProto] = []
     for node in made.graph.node:
         if node.op_type == "BatchNormalization" and batch_norm == "frozen":
@@ -109,8 +105,7 @@ def in_training_form(model: onnx.ModelProto, *, batch_norm: str) -> onnx.ModelPr
     for index, node in enumerate(nodes):
         # ONNX Runtime names gradient nodes after forward nodes: that is how the lowering finds them.
         node.name = f"n{index}"
-    del made.graph.node[:]
-    made.graph.node.extend(nodes)
+    refill(made.graph.node, nodes)
     return made
 
 

@@ -8,10 +8,33 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeclient.compile.errors import CompileError
+from edgeclient.compile.graph import copied
 
 LOSS: Final = "loss"
 LABELS: Final = "labels"
-NAMES: Final = ("cross_entropy", "mse", "l1", "bce_with_logits")
+_SCORES: Final = "scores"
+_ERROR: Final = ("Sub", (_SCORES, LABELS), "loss.error")
+# (op, inputs, output) of each node; the loss is the mean of loss.each. bce_with_logits is, with m = max(z, 0),
+# m − z·y + log(exp(z − m) + exp(−m)): log σ itself is −∞ from z = −104 on, and its gradient NaN. Whatever slope m has
+# at 0 cancels out, which it does not in the usual m − z·y + log(1 + exp(−|z|)), where a head that begins at zero would
+# get −y instead of ½ − y.
+_REGRESSIONS: Final[dict[str, tuple[tuple[str, tuple[str, ...], str], ...]]] = {
+    "mse": (_ERROR, ("Mul", ("loss.error", "loss.error"), "loss.each")),
+    "l1": (_ERROR, ("Abs", ("loss.error",), "loss.each")),
+    "bce_with_logits": (
+        ("Relu", (_SCORES,), "loss.positive"),
+        ("Mul", (_SCORES, LABELS), "loss.product"),
+        ("Sub", (_SCORES, "loss.positive"), "loss.below"),
+        ("Exp", ("loss.below",), "loss.power"),
+        ("Neg", ("loss.positive",), "loss.minus"),
+        ("Exp", ("loss.minus",), "loss.other"),
+        ("Add", ("loss.power", "loss.other"), "loss.sum"),
+        ("Log", ("loss.sum",), "loss.rest"),
+        ("Sub", ("loss.positive", "loss.product"), "loss.line"),
+        ("Add", ("loss.line", "loss.rest"), "loss.each"),
+    ),
+}
+NAMES: Final = ("cross_entropy", *_REGRESSIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +72,7 @@ def with_loss(model: onnx.ModelProto, loss: Loss) -> onnx.ModelProto:
     taken = {each.name for each in (*model.graph.input, *model.graph.output, *model.graph.initializer)}
     if found := sorted(taken & {LOSS, LABELS}):
         raise CompileError(f"the model has a value called {found[0]!r}, which the loss needs: rename it")
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     graph, scores = made.graph, outputs[0]
     if scores.type.tensor_type.elem_type != TensorProto.FLOAT:
         raise CompileError(f"the output {scores.name} is not float32: a loss cannot be put on it")
@@ -59,7 +81,10 @@ def with_loss(model: onnx.ModelProto, loss: Loss) -> onnx.ModelProto:
         _cross_entropy(graph, scores.name, dims, loss)
     else:
         graph.input.append(helper.make_tensor_value_info(LABELS, TensorProto.FLOAT, dims))
-        graph.node.extend(_REGRESSIONS[loss.name](scores.name))
+        for op, inputs, output in (*_REGRESSIONS[loss.name], ("ReduceMean", ("loss.each",), LOSS)):
+            given = [scores.name if each == _SCORES else each for each in inputs]
+            attributes = {"keepdims": 0} if op == "ReduceMean" else {}
+            graph.node.append(helper.make_node(op, given, [output], name=output, **attributes))
     graph.output.insert(0, helper.make_tensor_value_info(LOSS, TensorProto.FLOAT, []))
     return made
 
@@ -78,43 +103,3 @@ def _cross_entropy(graph: onnx.GraphProto, scores: str, dims: list[int | str], l
     graph.node.append(
         helper.make_node("SoftmaxCrossEntropyLoss", inputs, [LOSS, "loss.log_probability"], name="loss", **ignored)
     )
-
-
-def _mse(scores: str) -> list[onnx.NodeProto]:
-    return [
-        helper.make_node("Sub", [scores, LABELS], ["loss.error"], name="loss.error"),
-        helper.make_node("Mul", ["loss.error", "loss.error"], ["loss.each"], name="loss.each"),
-        helper.make_node("ReduceMean", ["loss.each"], [LOSS], name="loss", keepdims=0),
-    ]
-
-
-def _l1(scores: str) -> list[onnx.NodeProto]:
-    return [
-        helper.make_node("Sub", [scores, LABELS], ["loss.error"], name="loss.error"),
-        helper.make_node("Abs", ["loss.error"], ["loss.each"], name="loss.each"),
-        helper.make_node("ReduceMean", ["loss.each"], [LOSS], name="loss", keepdims=0),
-    ]
-
-
-def _bce_with_logits(scores: str) -> list[onnx.NodeProto]:
-    """m − z·y + log(exp(z − m) + exp(−m)) with m = max(z, 0).
-
-    log σ itself is −∞ from z = −104 on, and its gradient NaN. Whatever slope m has at 0 cancels out, which it does not
-    in the usual m − z·y + log(1 + exp(−|z|)), where a head that begins at zero would get −y instead of ½ − y.
-    """
-    return [
-        helper.make_node("Relu", [scores], ["loss.positive"], name="loss.positive"),
-        helper.make_node("Mul", [scores, LABELS], ["loss.product"], name="loss.product"),
-        helper.make_node("Sub", [scores, "loss.positive"], ["loss.below"], name="loss.below"),
-        helper.make_node("Exp", ["loss.below"], ["loss.power"], name="loss.power"),
-        helper.make_node("Neg", ["loss.positive"], ["loss.minus"], name="loss.minus"),
-        helper.make_node("Exp", ["loss.minus"], ["loss.other"], name="loss.other"),
-        helper.make_node("Add", ["loss.power", "loss.other"], ["loss.sum"], name="loss.sum"),
-        helper.make_node("Log", ["loss.sum"], ["loss.rest"], name="loss.rest"),
-        helper.make_node("Sub", ["loss.positive", "loss.product"], ["loss.line"], name="loss.line"),
-        helper.make_node("Add", ["loss.line", "loss.rest"], ["loss.each"], name="loss.each"),
-        helper.make_node("ReduceMean", ["loss.each"], [LOSS], name="loss", keepdims=0),
-    ]
-
-
-_REGRESSIONS: Final = {"mse": _mse, "l1": _l1, "bce_with_logits": _bce_with_logits}

@@ -17,6 +17,7 @@ from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.compile import native_gradients
 from edgeclient.compile.bundle import Compiled
 from edgeclient.compile.errors import CompileError
+from edgeclient.compile.graph import NEWEST_IR, copied
 from edgeclient.compile.reference import GradientError, Reference, gradient_error
 from edgeclient.compress.arrays import F64, Array
 from edgeclient.train import runtime
@@ -176,9 +177,8 @@ def _is_known_wrong(graph: onnx.ModelProto) -> bool:
 def _score_error(made: Compiled, feeds: Arrays) -> float | None:
     if made.forward is None or len(made.evaluation.graph.output) < 2:
         return None
-    forward = onnx.ModelProto()
-    forward.CopyFrom(made.forward)
-    forward.ir_version = min(forward.ir_version, 10)  # of 1.19.2; newer numbers change nothing in the graph
+    forward = copied(made.forward)
+    forward.ir_version = min(forward.ir_version, NEWEST_IR)
     ours = run(made.evaluation, feeds)[made.evaluation.graph.output[1].name]
     theirs = run(forward, feeds)[forward.graph.output[0].name]
     error = float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-30))
@@ -208,8 +208,7 @@ def without_dropout(model: onnx.ModelProto) -> onnx.ModelProto:
     ratios = {node.input[1] for node in model.graph.node if node.op_type == "Dropout" and len(node.input) > 1}
     if not ratios:
         return model
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     constants = [each for node in made.graph.node if node.op_type == "Constant" and node.output[0] in ratios
                  for each in [node.attribute[0].t]]  # fmt: skip
     for tensor in (*constants, *(each for each in made.graph.initializer if each.name in ratios)):

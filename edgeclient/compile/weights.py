@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from edgeclient.bundle import archive
+from edgeclient.compile.graph import copied
 from edgeclient.compress.arrays import F32
 
 # Smaller constants stay inside the graphs: a header entry would cost as much as it saves.
@@ -27,8 +28,7 @@ def without(model: onnx.ModelProto, moving: Mapping[str, tuple[int, ...]]) -> on
     Returns:
         None when a tensor is not in the model as it is trained: the compiler had to rewrite it.
     """
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     del made.graph.node[:], made.graph.initializer[:]
     values = {each.name: each for each in model.graph.initializer}
     for node in model.graph.node:
@@ -52,8 +52,7 @@ def _is_large(value: onnx.TensorProto) -> bool:
 
 def externalised(model: onnx.ModelProto, frozen: dict[str, F32]) -> onnx.ModelProto:
     """Large float32 constants of all graphs go, once, into a file of their own."""
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
+    made = copied(model)
     for tensor in made.graph.initializer:
         value = numpy_helper.to_array(tensor)
         if value.dtype != np.float32 or value.nbytes < _EXTERNAL_BYTES or not np.isfinite(value).all():

@@ -1,6 +1,6 @@
 """Emits standard ONNX nodes and knows the shapes of what they read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -8,6 +8,7 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 from edgeclient.compile.errors import CompileError
+from edgeclient.compile.graph import copied
 from edgeclient.compress.arrays import Array
 
 # A dimension is a number, a symbol, or unknown.
@@ -77,6 +78,15 @@ class Builder:
     def slice(self, x: str, axis: int, start: int, end: int) -> str:
         """Along one axis."""
         return self.op("Slice", x, self.int64([start]), self.int64([end]), self.int64([axis]))
+
+    def scaled(self, x: str, factor: float) -> str:
+        """X · factor."""
+        return x if factor == 1 else self.op("Mul", x, self.float(factor))
+
+    def swapped(self, x: str) -> str:
+        """The last two axes exchanged; a vector as it is."""
+        rank = self.rank(x)
+        return x if rank < 2 else self.transpose(x, [*range(rank - 2), rank - 1, rank - 2])
 
     def zeros(self, shape: str) -> str:
         """float32 zeros of a computed shape."""
@@ -180,10 +190,8 @@ class Builder:
     def describe(self, name: str, like: str) -> None:
         """`name` has type and shape of `like`, which shape inference could not find out."""
         if like in self._values and name not in self._values:
-            value = onnx.ValueInfoProto()
-            value.CopyFrom(self._values[like])
-            value.name = name
-            self._values[name] = value
+            self._values[name] = copied(self._values[like])
+            self._values[name].name = name
 
     def _known(self, name: str) -> Shape | None:
         if name in self.constants:
@@ -252,3 +260,12 @@ class Node:
     def refuse(self, why: str) -> CompileError:
         """The error that names this op and node."""
         return CompileError(f"{self.proto.op_type} (node {self.proto.name or self.proto.output[0]!r}): {why}")
+
+
+def formula(made: Callable[..., str], inputs: int = 1, **attributes: float) -> Callable[[Any, Node], Sequence[str]]:
+    """The rule of an op with one output: `made` of builder, first inputs, and attributes, named with their defaults."""
+
+    def rule(b: Builder, node: Node) -> Sequence[str]:
+        return [made(b, *node.inputs[:inputs], *(node.attribute(*each) for each in attributes.items()))]
+
+    return rule

@@ -1,11 +1,12 @@
 """Activations, scaling and division: adjoints of one value at a time."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import onnx
 
-from edgeclient.compile.lower.builder import Builder, Node
+from edgeclient.compile.lower.builder import Builder, Node, formula
 from edgeclient.compile.lower.registry import lowers
 
 _SQRT_2 = float(np.sqrt(2))
@@ -78,18 +79,14 @@ def fast_gelu_adjoint(b: Builder, dy: str, x: str) -> str:
     return b.op("Mul", dy, b.op("Add", straight, bent))
 
 
-def _scaled(b: Builder, x: str, factor: float) -> str:
-    return x if factor == 1 else b.op("Mul", x, b.float(factor))
-
-
 def quick_gelu(b: Builder, x: str, alpha: float) -> str:
     """x · σ(alpha · x); alpha = 1 is SiLU."""
-    return b.op("Mul", x, b.op("Sigmoid", _scaled(b, x, alpha)))
+    return b.op("Mul", x, b.op("Sigmoid", b.scaled(x, alpha)))
 
 
 def quick_gelu_adjoint(b: Builder, dy: str, x: str, alpha: float) -> str:
     """dY · σ (1 + alpha x (1 − σ))."""
-    ax = _scaled(b, x, alpha)
+    ax = b.scaled(x, alpha)
     s = b.op("Sigmoid", ax)
     bent = b.op("Mul", ax, b.op("Sub", b.float(1), s))
     return b.op("Mul", dy, b.op("Mul", s, b.op("Add", bent, b.float(1))))
@@ -117,29 +114,20 @@ def sum_to_shape(b: Builder, x: str, like: str) -> str:
     return summed if not leading else b.reshape(summed, b.op("Shape", like))
 
 
-@lowers("ReluGrad")
-def _relu(b: Builder, node: Node) -> Sequence[str]:
-    return [relu_adjoint(b, node.inputs[0], node.inputs[1])]
-
-
-@lowers("LeakyReluGrad")
-def _leaky_relu(b: Builder, node: Node) -> Sequence[str]:
-    return [leaky_relu_adjoint(b, node.inputs[0], node.inputs[1], node.attribute("alpha", 0.01))]
-
-
-@lowers("SigmoidGrad")
-def _sigmoid(b: Builder, node: Node) -> Sequence[str]:
-    return [sigmoid_adjoint(b, node.inputs[0], node.inputs[1])]
-
-
-@lowers("TanhGrad")
-def _tanh(b: Builder, node: Node) -> Sequence[str]:
-    return [tanh_adjoint(b, node.inputs[0], node.inputs[1])]
-
-
-@lowers("Gelu")
-def _gelu(b: Builder, node: Node) -> Sequence[str]:
-    return [gelu(b, node.inputs[0])]
+_ADJOINTS: Final = {
+    "FastGeluGrad": formula(fast_gelu_adjoint, 2),
+    "Gelu": formula(gelu),
+    "LeakyReluGrad": formula(leaky_relu_adjoint, 2, alpha=0.01),
+    "LogSoftmaxGrad_13": formula(log_softmax_adjoint, 2, axis=-1),
+    "QuickGelu": formula(quick_gelu, alpha=1.702),
+    "QuickGeluGrad": formula(quick_gelu_adjoint, 2, alpha=1.702),
+    "ReluGrad": formula(relu_adjoint, 2),
+    "SigmoidGrad": formula(sigmoid_adjoint, 2),
+    "SoftmaxGrad_13": formula(softmax_adjoint, 2, axis=-1),
+    "TanhGrad": formula(tanh_adjoint, 2),
+}
+for _kind, _rule in _ADJOINTS.items():
+    lowers(_kind)(_rule)
 
 
 @lowers("GeluGrad")
@@ -156,31 +144,6 @@ def _gelu_grad(b: Builder, node: Node) -> Sequence[str]:
 def _fast_gelu(b: Builder, node: Node) -> Sequence[str]:
     x = b.op("Add", node.inputs[0], node.inputs[1]) if node.input(1) else node.inputs[0]
     return [fast_gelu(b, x)]
-
-
-@lowers("FastGeluGrad")
-def _fast_gelu_grad(b: Builder, node: Node) -> Sequence[str]:
-    return [fast_gelu_adjoint(b, node.inputs[0], node.inputs[1])]
-
-
-@lowers("QuickGelu")
-def _quick_gelu(b: Builder, node: Node) -> Sequence[str]:
-    return [quick_gelu(b, node.inputs[0], node.attribute("alpha", 1.702))]
-
-
-@lowers("QuickGeluGrad")
-def _quick_gelu_grad(b: Builder, node: Node) -> Sequence[str]:
-    return [quick_gelu_adjoint(b, node.inputs[0], node.inputs[1], node.attribute("alpha", 1.702))]
-
-
-@lowers("SoftmaxGrad_13")
-def _softmax(b: Builder, node: Node) -> Sequence[str]:
-    return [softmax_adjoint(b, node.inputs[0], node.inputs[1], node.attribute("axis", -1))]
-
-
-@lowers("LogSoftmaxGrad_13")
-def _log_softmax(b: Builder, node: Node) -> Sequence[str]:
-    return [log_softmax_adjoint(b, node.inputs[0], node.inputs[1], node.attribute("axis", -1))]
 
 
 @lowers("DivGrad")

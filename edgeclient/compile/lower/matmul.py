@@ -8,17 +8,9 @@ from edgeclient.compile.lower.registry import lowers
 
 def transposed_matmul(b: Builder, x: str, y: str, *, x_too: bool, y_too: bool, alpha: float) -> str:
     """alpha · op(X) op(Y), where op swaps the last two axes."""
-    x_rank, y_rank = (b.rank(each) for each in (x, y))
-    if x_rank == y_rank == 2 and (x_too or y_too):
+    if b.rank(x) == b.rank(y) == 2 and (x_too or y_too):
         return b.op("Gemm", x, y, transA=int(x_too), transB=int(y_too), alpha=float(alpha))
-    product = b.op("MatMul", _swapped(b, x, x_rank, swap=x_too), _swapped(b, y, y_rank, swap=y_too))
-    return product if alpha == 1 else b.op("Mul", product, b.float(alpha))
-
-
-def _swapped(b: Builder, x: str, rank: int, *, swap: bool) -> str:
-    if not swap or rank < 2:
-        return x
-    return b.transpose(x, [*range(rank - 2), rank - 1, rank - 2])
+    return b.scaled(b.op("MatMul", b.swapped(x) if x_too else x, b.swapped(y) if y_too else y), alpha)
 
 
 @lowers("FusedMatMul", "TransposeMatMul")

@@ -1,27 +1,16 @@
 """Layer, root-mean-square and batch normalisation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from edgeclient.compile.lower.builder import Builder, Node
 from edgeclient.compile.lower.registry import lowers
 
 
-@dataclass(frozen=True, slots=True)
-class BatchNorm:
-    """Forward values in training mode: output, batch mean (C,), inverse deviation (C,), new running statistics."""
-
-    y: str
-    mean: str
-    inverse: str
-    running_mean: str
-    running_var: str
-
-
-def batch_norm(
-    b: Builder, x: str, gamma: str, beta: str, running: tuple[str, str], momentum: float, epsilon: float
-) -> BatchNorm:
-    """Normalise by the statistics of the batch, variance biased, as ONNX Runtime does in training."""
+@lowers("BatchNormInternal")
+def _batch_norm(b: Builder, node: Node) -> Sequence[str]:
+    """By the statistics of the batch, variance biased: y, new running statistics, batch mean and inverse deviation."""
+    x, gamma, beta, *running = node.inputs
+    epsilon, momentum = node.attribute("epsilon", 1e-5), node.attribute("momentum", 0.9)
     axes = _all_but_channel(b, x)
     mean = b.reduce("ReduceMean", x, axes, keepdims=False)
     centred = b.op("Sub", x, _per_channel(b, mean, x))
@@ -29,17 +18,17 @@ def batch_norm(
     inverse = b.op("Reciprocal", b.op("Sqrt", b.op("Add", variance, b.float(epsilon))))
     scale = b.op("Mul", inverse, gamma)
     y = b.op("Add", b.op("Mul", centred, _per_channel(b, scale, x)), _per_channel(b, beta, x))
-    return BatchNorm(
-        y, mean, inverse, *(_moved(b, *each, momentum) for each in zip(running, (mean, variance), strict=True))
-    )
+    moved = [
+        b.op("Add", b.op("Mul", old, b.float(momentum)), b.op("Mul", now, b.float(1 - momentum)))
+        for old, now in zip(running, (mean, variance), strict=True)
+    ]
+    return y, *moved, mean, inverse
 
 
-def _moved(b: Builder, running: str, now: str, momentum: float) -> str:
-    return b.op("Add", b.op("Mul", running, b.float(momentum)), b.op("Mul", now, b.float(1 - momentum)))
-
-
-def batch_norm_adjoint(b: Builder, dy: str, x: str, gamma: str, mean: str, inverse: str) -> tuple[str, str, str]:
+@lowers("BatchNormalizationGrad")
+def _batch_norm_grad(b: Builder, node: Node) -> Sequence[str]:
     """(dx, dγ, dβ); x̂ = (x − mean) · inverse, dx = inverse γ (dY − mean dY − x̂ mean(dY x̂))."""
+    dy, x, gamma, mean, inverse = node.inputs
     axes = _all_but_channel(b, x)
     normal = b.op("Mul", b.op("Sub", x, _per_channel(b, mean, x)), _per_channel(b, inverse, x))
     product = b.op("Mul", dy, normal)
@@ -62,12 +51,12 @@ def _per_channel(b: Builder, vector: str, x: str) -> str:
     return b.reshape(vector, [-1] + [1] * trailing) if trailing else vector
 
 
-def layer_norm_adjoint(
-    b: Builder, dy: str, x: str, gamma: str, mean: str, inverse: str, axis: int
-) -> tuple[str, str, str]:
-    """(dx, dγ, dβ) over axes from `axis` on; mean is an empty string for the root-mean-square form."""
-    rank = b.rank(x)
-    first = axis % rank
+@lowers("LayerNormalizationGrad", "SimplifiedLayerNormalizationGrad")
+def _layer_norm_grad(b: Builder, node: Node) -> Sequence[str]:
+    """(dx, dγ, dβ) over axes from `axis` on; the root-mean-square form has neither mean nor β."""
+    dy, x, gamma, *means, inverse = node.inputs
+    mean, rank = "".join(means), b.rank(x)
+    first = node.attribute("axis", -1) % rank
     inner, outer = list(range(first, rank)), list(range(first))
     normal = b.op("Mul", b.op("Sub", x, mean) if mean else x, inverse)
     product = b.op("Mul", dy, normal)
@@ -78,26 +67,6 @@ def layer_norm_adjoint(
     return b.op("Mul", rest, inverse), d_gamma, b.reduce("ReduceSum", dy, outer, keepdims=False)
 
 
-@lowers("BatchNormInternal")
-def _batch_norm(b: Builder, node: Node) -> Sequence[str]:
-    x, gamma, beta, mean, var = node.inputs
-    epsilon, momentum = node.attribute("epsilon", 1e-5), node.attribute("momentum", 0.9)
-    made = batch_norm(b, x, gamma, beta, (mean, var), momentum, epsilon)
-    return made.y, made.running_mean, made.running_var, made.mean, made.inverse
-
-
-@lowers("BatchNormalizationGrad")
-def _batch_norm_grad(b: Builder, node: Node) -> Sequence[str]:
-    dy, x, gamma, mean, inverse = node.inputs
-    return batch_norm_adjoint(b, dy, x, gamma, mean, inverse)
-
-
-@lowers("LayerNormalizationGrad")
-def _layer_norm_grad(b: Builder, node: Node) -> Sequence[str]:
-    dy, x, gamma, mean, inverse = node.inputs
-    return layer_norm_adjoint(b, dy, x, gamma, mean, inverse, node.attribute("axis", -1))
-
-
 @lowers("SimplifiedLayerNormalization")
 def _rms_norm(b: Builder, node: Node) -> Sequence[str]:
     x, gamma = node.inputs
@@ -106,9 +75,3 @@ def _rms_norm(b: Builder, node: Node) -> Sequence[str]:
     square = b.reduce("ReduceMean", b.op("Mul", x, x), axes, keepdims=True)
     inverse = b.op("Reciprocal", b.op("Sqrt", b.op("Add", square, b.float(node.attribute("epsilon", 1e-5)))))
     return b.op("Mul", b.op("Mul", x, inverse), gamma), inverse
-
-
-@lowers("SimplifiedLayerNormalizationGrad")
-def _rms_norm_grad(b: Builder, node: Node) -> Sequence[str]:
-    dy, x, gamma, inverse = node.inputs
-    return layer_norm_adjoint(b, dy, x, gamma, "", inverse, node.attribute("axis", -1))[:2]

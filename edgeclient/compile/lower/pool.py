@@ -10,16 +10,7 @@ from edgeclient.compile.lower.registry import lowers
 from edgeclient.compress.arrays import F64, I64
 
 
-def max_pool_adjoint(b: Builder, dy: str, x: str, indices: str, form: Geometry, *, ceil: bool) -> str:
-    """dY at the flat positions of the maxima; where windows overlap, several are added."""
-    shape = b.op("Shape", x)
-    overlaps = any(form.span(axis) > stride for axis, stride in enumerate(form.strides))
-    if overlaps or ceil or any(form.pads):
-        return scatter_flat(b, dy, indices, shape)
-    return b.op("MaxUnpool", dy, indices, shape, kernel_shape=list(form.kernel), strides=list(form.strides))
-
-
-def scatter_flat(b: Builder, values: str, indices: str, shape: str) -> str:
+def _scattered(b: Builder, values: str, indices: str, shape: str) -> str:
     """Zeros of `shape` with `values` added at flat `indices`.
 
     ScatterElements, never ScatterND: the latter loses additions to one place when it runs on several threads.
@@ -61,11 +52,15 @@ def _inside(size: int, outputs: int, axis: int, form: Geometry) -> I64:
 
 @lowers("MaxPoolGrad")
 def _max_pool(b: Builder, node: Node) -> Sequence[str]:
+    """dY at the flat positions of the maxima; where windows overlap, several are added."""
     dy, indices = node.inputs
-    pool = b.producer(indices)
-    x = pool.input[0]
+    x = b.producer(indices).input[0]
     form = geometry(b, node, node.attribute("kernel_shape", None), x)
-    return [max_pool_adjoint(b, dy, x, indices, form, ceil=bool(node.attribute("ceil_mode", 0)))]
+    shape = b.op("Shape", x)
+    overlaps = any(form.span(axis) > stride for axis, stride in enumerate(form.strides))
+    if overlaps or node.attribute("ceil_mode", 0) or any(form.pads):
+        return [_scattered(b, dy, indices, shape)]
+    return [b.op("MaxUnpool", dy, indices, shape, kernel_shape=list(form.kernel), strides=list(form.strides))]
 
 
 @lowers("AveragePoolGrad")

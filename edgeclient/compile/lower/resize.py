@@ -32,13 +32,24 @@ def resize_matrix(size: int, scale: float, made: int, **attributes: str | float)
     return np.ascontiguousarray(found.T, np.float32)
 
 
-def resize_adjoint(
-    b: Builder, dy: str, x: str, y_shape: Sequence[int], scales: Sequence[float], **attributes: str | float
-) -> str:
-    """Contract every spatial axis with its matrix; y_shape and scales are those of all axes."""
+@lowers("ResizeGrad")
+def _resize(b: Builder, node: Node) -> Sequence[str]:
+    """Every spatial axis is contracted with its matrix."""
+    dy, x = node.inputs[:2]
+    mode = node.attribute("coordinate_transformation_mode", "half_pixel")
+    if mode == "tf_crop_and_resize":
+        raise node.refuse("tf_crop_and_resize is not supported: crop with Slice, then Resize")
     rank = b.rank(x)
-    for axis in range(2, rank):
-        (size,) = b.fixed(x, [axis], "Resize")
+    sizes = [1, 1, *b.fixed(x, range(2, rank), "Resize")]
+    y_shape = [1, 1, *b.fixed(dy, range(2, rank), "Resize")]
+    given = b.value_of(node.input(3)) if node.input(3) else None
+    scales = [made / size for made, size in zip(y_shape, sizes, strict=True)]
+    if given is not None and given.size:
+        scales = [float(each) for each in given]
+        if any(scale != 1 for scale in scales[:2]):
+            raise node.refuse("batch and channel axes cannot be resized")
+    attributes = {name: value for name in _ATTRIBUTES if (value := node.attribute(name, None)) is not None}
+    for axis, size in enumerate(sizes):
         if size == y_shape[axis] and scales[axis] == 1:
             continue
         matrix = resize_matrix(size, scales[axis], y_shape[axis], **attributes)
@@ -50,26 +61,4 @@ def resize_adjoint(
             last = [each for each in range(rank) if each != axis] + [axis]
             back = [last.index(each) for each in range(rank)]
             dy = b.transpose(b.op("MatMul", b.transpose(dy, last), b.float(matrix)), back)
-    return dy
-
-
-@lowers("ResizeGrad")
-def _resize(b: Builder, node: Node) -> Sequence[str]:
-    dy, x = node.inputs[:2]
-    mode = node.attribute("coordinate_transformation_mode", "half_pixel")
-    if mode == "tf_crop_and_resize":
-        raise node.refuse("tf_crop_and_resize is not supported: crop with Slice, then Resize")
-    rank = b.rank(x)
-    sizes = b.shape(x)
-    resized = [axis for axis in range(rank) if axis >= 2]
-    b.fixed(x, resized, "Resize")
-    y_shape = [0 if axis < 2 else b.fixed(dy, [axis], "Resize")[0] for axis in range(rank)]
-    given = b.value_of(node.input(3)) if node.input(3) else None
-    if given is not None and given.size and any(scale != 1 for scale in given[:2]):
-        raise node.refuse("batch and channel axes cannot be resized")
-    if given is not None and given.size:
-        scales = [float(each) for each in given]
-    else:
-        scales = [1.0 if axis < 2 else y_shape[axis] / int(sizes[axis] or 1) for axis in range(rank)]
-    attributes = {name: value for name in _ATTRIBUTES if (value := node.attribute(name, None)) is not None}
-    return [resize_adjoint(b, dy, x, y_shape, scales, **attributes)]
+    return [dy]

@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, defs, helper
 
 from edgeclient.compile.errors import CompileError
+from edgeclient.compile.graph import NEWEST_IR, STANDARD, copied, needed, opset_of
 from edgeclient.compile.lower import conv, elementwise, indexing, loss, matmul, norm, pool, resize  # noqa: F401 (they register their rules)
 from edgeclient.compile.lower.builder import Builder, Node
 from edgeclient.compile.lower.registry import RULES
@@ -75,7 +76,9 @@ class _Walk:
         elif proto.op_type == "Identity" and proto.output[0] not in self._outputs:
             self._renamed[proto.output[0]] = inputs[0]
         elif _is_standard(proto, self._b.opset):
-            self._b.keep(_with_inputs(proto, inputs))
+            kept = copied(proto)
+            kept.input[:] = inputs
+            self._b.keep(kept)
         elif proto.op_type in RULES:
             node = Node(proto, inputs, [name if name in self._wanted else "" for name in proto.output])
             made = RULES[proto.op_type](self._b, node)
@@ -103,7 +106,7 @@ class _Walk:
             )
         inputs = {each.name: each for each in self._model.graph.input}
         named = [
-            (_copy(each), self._renamed.get(each.name, each.name))
+            (copied(each), self._renamed.get(each.name, each.name))
             for each in self._model.graph.output
             if not each.name.endswith("_grad.accumulation.out") and (outputs is None or each.name in outputs)
         ]
@@ -129,26 +132,19 @@ def _simplified(
     model: onnx.ModelProto,
 ) -> onnx.ModelProto:
     """Only what the outputs need, with short names: a bundle travels to every device."""
-    nodes = _without_trailing_identities(nodes, {each.name for each in outputs})
-    needed = {each.name for each in outputs}
-    kept = []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.output):
-            kept.append(node)
-            needed.update(node.input)
-    kept.reverse()
-    fixed = {each.name for each in outputs} | set(inputs)
+    named = {each.name for each in outputs}
+    kept, read = needed(_without_trailing_identities(nodes, named), named)
+    fixed = named | set(inputs)
     short: dict[str, str] = {"": ""}
     made = []
     for node in kept:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = copied(node)
         copy.name = copy.doc_string = ""
         del copy.output[:], copy.input[:]
         for name in node.input:
             copy.input.append(name if name in fixed else short.setdefault(name, f"v{len(short):x}"))
         for name in node.output:
-            used = name if name in needed else ""
+            used = name if name in read else ""
             copy.output.append(used if used in fixed else short.setdefault(used, f"v{len(short):x}"))
         least = defs.get_schema(copy.op_type, b.opset, "").min_output
         # The number of Split's outputs says how it splits.
@@ -160,19 +156,12 @@ def _simplified(
         made.append(copy)
     constants = []
     for name, tensor in b.constants.items():
-        if name in needed:
-            constant = onnx.TensorProto()
-            constant.CopyFrom(tensor)
-            constant.name = name if name in fixed else short[name]
-            constants.append(constant)
-    graph = helper.make_graph(
-        made,
-        "lowered",
-        [each for name, each in inputs.items() if name in needed and name not in b.constants],
-        outputs,
-        constants,
-    )
-    ir_version = min(int(model.ir_version), 10)
+        if name in read:
+            constants.append(copied(tensor))
+            constants[-1].name = name if name in fixed else short[name]
+    given = [each for name, each in inputs.items() if name in read and name not in b.constants]
+    graph = helper.make_graph(made, "lowered", given, outputs, constants)
+    ir_version = min(int(model.ir_version), NEWEST_IR)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=ir_version)
 
 
@@ -190,8 +179,7 @@ def _without_trailing_identities(nodes: list[onnx.NodeProto], outputs: set[str])
         rest.append(node)
     made = []
     for node in rest:
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
+        copy = copied(node)
         copy.input[:] = [taken.get(name, name) for name in node.input]
         copy.output[:] = [taken.get(name, name) for name in node.output]
         made.append(copy)
@@ -199,14 +187,13 @@ def _without_trailing_identities(nodes: list[onnx.NodeProto], outputs: set[str])
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    found = next((each.version for each in model.opset_import if each.domain in {"", "ai.onnx"}), 0)
-    if found < OLDEST:
+    if (found := opset_of(model)) < OLDEST:
         raise CompileError(f"opset {found} is too old for a training graph, {OLDEST} is the oldest: export again")
-    return int(found)
+    return found
 
 
 def _is_standard(node: onnx.NodeProto, opset: int) -> bool:
-    if node.domain not in {"", "ai.onnx"} or node.op_type in _LOWERED_TOO:
+    if node.domain not in {"", STANDARD} or node.op_type in _LOWERED_TOO:
         return False
     return bool(defs.has(node.op_type)) and not defs.get_schema(node.op_type, opset, "").deprecated
 
@@ -220,19 +207,6 @@ def _values(*models: onnx.ModelProto | None) -> list[onnx.ValueInfoProto]:
     ]
 
 
-def _with_inputs(node: onnx.NodeProto, inputs: list[str]) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    copy.input[:] = inputs
-    return copy
-
-
 def _like(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
     dims = [each.dim_value for each in value.type.tensor_type.shape.dim]
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
-
-
-def _copy(value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
-    copy = onnx.ValueInfoProto()
-    copy.CopyFrom(value)
-    return copy

@@ -8,6 +8,7 @@ import onnx
 from onnx import AttributeProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from edgeclient.compile.graph import copied
 from edgeclient.compile.lower.builder import Node
 from edgeclient.compile.prepare.rewrite import Rewriter
 from edgeclient.compress.arrays import Array
@@ -49,8 +50,7 @@ class _Folding:
 
     def take(self, proto: onnx.NodeProto) -> None:
         """The next node in the model's order."""
-        node = onnx.NodeProto()
-        node.CopyFrom(proto)
+        node = copied(proto)
         node.input[:] = [self._renamed.get(name, name) for name in proto.input]
         if node.op_type == "Identity" and not self._is_seen_by_name(node.output[0]):
             self._renamed[node.output[0]] = node.input[0]

@@ -9,11 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from edgeclient.compile.errors import CompileError
+from edgeclient.compile.errors import CompileError, first_line
+from edgeclient.compile.graph import STANDARD, copied, needed, opset_of, read_by, refill
 from edgeclient.compile.lower.builder import Builder, Node
 from edgeclient.compress.arrays import Array
-
-STANDARD: Final = "ai.onnx"
 
 _FLOATS: Final = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 _WITHOUT_GRADIENT: Final = frozenset(
@@ -39,8 +38,7 @@ class Rewriter(Builder):
         try:
             self.model = shape_inference.infer_shapes(model, data_prop=True)
         except shape_inference.InferenceError as error:
-            line = next((each for each in str(error).splitlines() if each.strip()), "")
-            raise CompileError(f"the model is not valid: {line}") from None
+            raise CompileError(f"the model is not valid: {first_line(error)}") from None
         graph = self.model.graph
         weights = [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in graph.initializer]
         super().__init__(opset_of(model), [*graph.value_info, *graph.output, *graph.input, *weights])
@@ -148,25 +146,13 @@ class Rewriter(Builder):
 
     def finished(self) -> onnx.ModelProto:
         """The model without nodes that no output needs."""
-        made = onnx.ModelProto()
-        made.CopyFrom(self.model)
+        made = copied(self.model)
         graph = made.graph
-        needed, kept = set(self.outputs), []
-        for node in reversed(self.nodes):
-            if not needed.isdisjoint(node.output):
-                kept.append(node)
-                needed.update(read_by(node))
-        constants = [
-            helper.make_node("Constant", [], [name], value=tensor)
-            for name, tensor in self.constants.items()
-            if name in needed
-        ]
-        del graph.node[:]
-        graph.node.extend([*constants, *reversed(kept)])
+        kept, read = needed(self.nodes, self.outputs)
+        held = [(name, tensor) for name, tensor in self.constants.items() if name in read]
+        refill(graph.node, [*(helper.make_node("Constant", [], [name], value=each) for name, each in held), *kept])
         produced = {name for node in graph.node for name in node.output} - self._forgotten
-        known = [each for each in graph.value_info if each.name in produced]
-        del graph.value_info[:]
-        graph.value_info.extend(known)
+        refill(graph.value_info, [each for each in graph.value_info if each.name in produced])
         return made
 
     def _fresh(self, kind: str) -> str:
@@ -210,21 +196,6 @@ def rewritten(
         else:
             b.replace(node, rule)
     return b.finished()
-
-
-def read_by(node: onnx.NodeProto) -> set[str]:
-    """Names of the values that a node reads, those that its subgraphs read from outside among them."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else [])):
-            for inner in graph.node:
-                names |= read_by(inner)
-    return names
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """Version of ai.onnx that the model is written in; 0 if it names none."""
-    return next((int(each.version) for each in model.opset_import if (each.domain or STANDARD) == STANDARD), 0)
 
 
 def constant_value(node: onnx.NodeProto) -> Array | None:

@@ -1,6 +1,6 @@
 """One graph of standard ops in float64."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +9,7 @@ from onnx import AttributeProto, TensorProto, helper, inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeclient.compile.errors import CompileError
+from edgeclient.compile.graph import copied, needed, refill
 from edgeclient.compile.reference import function, norm, place, recurrent, resize, window
 from edgeclient.compile.reference.registry import EVALUATIONS
 from edgeclient.compress.arrays import Array
@@ -46,18 +47,18 @@ class Reference:
     """
 
     def __init__(self, model: onnx.ModelProto, outputs: Sequence[str] | None = None) -> None:
-        made = onnx.ModelProto()
-        made.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
+        made = copied(inliner.inline_local_functions(model) if model.functions else model)
         _doubled(made.graph)
         self._outputs = list(outputs) if outputs is not None else [each.name for each in made.graph.output]
         initializers = {each.name for each in made.graph.initializer}
         inputs = {each.name for each in made.graph.input}
-        read = _keep_needed(made.graph, self._outputs)
-        if unknown := [name for name in self._outputs if name not in read]:
+        nodes, read = needed(made.graph.node, self._outputs)
+        refill(made.graph.node, nodes)
+        self._producers = {name: node for node in nodes for name in node.output}
+        if unknown := [name for name in self._outputs if name not in {*inputs, *initializers, *self._producers}]:
             raise ValueError(f"the graph has no value named {unknown[0]}")
         self._known = inputs | initializers
         self._needed = (inputs & read) - initializers
-        self._producers = {name: node for node in made.graph.node for name in node.output}
         self._checked = False
         try:
             self._evaluator: Any = ReferenceEvaluator(made, new_ops=EVALUATIONS)
@@ -147,29 +148,3 @@ def _double_type(kind: onnx.TypeProto) -> None:
             _double_type(kind.sequence_type.elem_type)
         case "optional_type":
             _double_type(kind.optional_type.elem_type)
-
-
-def _keep_needed(graph: onnx.GraphProto, outputs: Iterable[str]) -> set[str]:
-    """Drop nodes that no output needs; every name that is left: read, or asked for and made."""
-    wanted = set(outputs)
-    kept: list[onnx.NodeProto] = []
-    made = {each.name for each in (*graph.input, *graph.initializer)}
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(_read(node))
-            made.update(node.output)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    return wanted & made
-
-
-def _read(node: onnx.NodeProto) -> set[str]:
-    """What a node reads, its subgraphs' reads of the outer graph among it."""
-    names = {name for name in node.input if name}
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            for inner in attribute.g.node:
-                names |= _read(inner)
-            names.update(each.name for each in attribute.g.output)
-    return names
