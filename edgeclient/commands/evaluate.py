@@ -19,9 +19,9 @@ from edgeclient.durable.lock import StoreError
 from edgeclient.models.slots import Models
 from edgeclient.settings import Device, load
 from edgeclient.train.batches import DataError, Dataset
+from edgeclient.train.compiled import Statistics
 from edgeclient.train.data import open_data
 from edgeclient.train.local import open_measured
-from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Evaluation, Trainer, TrainingError
 from edgeclient.train.trainers import open_trainer
 

@@ -18,7 +18,8 @@ from edgeclient.compile import native_gradients
 from edgeclient.compile.bundle import Compiled
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.graph import NEWEST_IR, copied
-from edgeclient.compile.reference import GradientError, Reference, gradient_error
+from edgeclient.compile.reference.differences import GradientError, gradient_error
+from edgeclient.compile.reference.evaluate import Reference
 from edgeclient.compress.arrays import F64, Array
 from edgeclient.train import runtime
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeclient import files
 from edgeclient.bundle import safetensors
 from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
 from edgeclient.bundle.manifest import Manifest, read_manifest
@@ -15,6 +16,7 @@ from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.trainer import TrainingError
 
 _LOSS: Final = "loss"
+_STATISTICS: Final = "local.f32"
 
 
 def compiled_trainer(directory: Path, threads: int = 1) -> RoundTrainer:
@@ -39,6 +41,31 @@ def initial_statistics(directory: Path, manifest: Manifest) -> F32:
         return np.zeros(0, np.float32)
     arrays = safetensors.decode((directory / PARAMETERS).read_bytes())
     return np.concatenate([arrays[each.name].ravel() for each in local])
+
+
+class Statistics:
+    """Those of one unpacked bundle that stay on the device, kept between rounds beside it.
+
+    They are no part of any account: after a power cut the last round's may be missing, and training moves them again.
+    """
+
+    def __init__(self, bundle_directory: Path) -> None:
+        self._directory = bundle_directory
+
+    def load(self) -> F32:
+        """The last round's, else the bundle's own; float32 (l,)."""
+        initial = initial_statistics(self._directory, read_manifest(self._directory))
+        path = self._directory / _STATISTICS
+        if not initial.size or not path.is_file():
+            return initial
+        content = path.read_bytes()
+        found = np.frombuffer(content, "<f4").astype(np.float32) if len(content) == initial.nbytes else initial
+        return found if np.isfinite(found).all() else initial
+
+    def save(self, statistics: F32) -> None:
+        """Replace the file; nothing to do for bundles without local statistics."""
+        if statistics.size:
+            files.replace(self._directory / _STATISTICS, statistics.astype("<f4").tobytes())
 
 
 class CompiledEngine:

@@ -12,9 +12,9 @@ from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compress.arrays import F32
 from edgeclient.settings import Device
 from edgeclient.train.batches import NoExamplesError
-from edgeclient.train.effort import micro_batch, peak_bytes
+from edgeclient.train.compiled import Statistics
 from edgeclient.train.local import Gain, Local, gain, open_local
-from edgeclient.train.statistics import Statistics
+from edgeclient.train.rounds import micro_batch, peak_bytes
 from edgeclient.train.trainer import Interrupted, LocalRound, Plan, Trainer, TrainingError
 from edgeclient.train.trainers import open_trainer
 from edgeclient.wire.announcement import Announcement

@@ -6,8 +6,7 @@ Example:
 """
 
 import re
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from edgeclient.wire.errors import WireError
 
@@ -15,8 +14,6 @@ PREFIX: Final = "edge/v1"
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DEVICE_KINDS: Final = frozenset({"up", "down", "status"})
-
-DeviceTopic: TypeAlias = Callable[[str, str], str]
 
 
 class Topic(NamedTuple):

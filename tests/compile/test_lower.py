@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.lower.walk import lower
-from edgeclient.compile.reference import Reference, gradient_error
+from edgeclient.compile.reference.differences import gradient_error
+from edgeclient.compile.reference.evaluate import Reference
 from edgeclient.compress.arrays import Array
 
 node = helper.make_node

@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from edgeclient.compile.errors import CompileError
-from edgeclient.compile.reference import Reference
+from edgeclient.compile.reference.evaluate import Reference
 from edgeclient.compress.arrays import Array
 from edgeclient.train import runtime
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeclient.compile.reference import Reference
+from edgeclient.compile.reference.evaluate import Reference
 from edgeclient.compress.arrays import Array
 from edgeclient.train import runtime
 from tools import zoo

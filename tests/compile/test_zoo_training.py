@@ -14,7 +14,8 @@ from edgeclient.bundle.forward import with_parameters
 from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compile import verify
 from edgeclient.compile.loss import Loss, with_loss
-from edgeclient.compile.reference import Reference, gradient_error
+from edgeclient.compile.reference.differences import gradient_error
+from edgeclient.compile.reference.evaluate import Reference
 from edgeclient.compress.arrays import F32, F64
 from edgeclient.train.batches import Batch, Dataset
 from edgeclient.train.compiled import CompiledEngine, compiled_trainer

@@ -11,7 +11,7 @@ from edgeclient.compress.feedback import compress, fewer
 from edgeclient.compress.pace import Limits, Pace, Target, chosen, learnt, target
 from edgeclient.compress.quantise import Mode, Quantiser
 from edgeclient.compress.select import top_k
-from edgeclient.train.effort import micro_batch
+from edgeclient.train.rounds import micro_batch
 
 N = 100_000
 

@@ -14,7 +14,8 @@ from edgeclient.compile.compiler import Options
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.lower.registry import RULES
 from edgeclient.compile.native_gradients import native_gradients
-from edgeclient.compile.reference import Reference, gradient_error
+from edgeclient.compile.reference.differences import gradient_error
+from edgeclient.compile.reference.evaluate import Reference
 from edgeclient.compile.verify import run, without_dropout
 from edgeclient.compress.arrays import F64, Array
 from tools.zoo import ZOO

@@ -19,7 +19,8 @@ from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.lower.walk import lower
 from edgeclient.compile.prepare.decompose import decompose
 from edgeclient.compile.prepare.unroll import unroll
-from edgeclient.compile.reference import Reference, gradient_error
+from edgeclient.compile.reference.differences import gradient_error
+from edgeclient.compile.reference.evaluate import Reference
 from edgeclient.compress.arrays import F64
 
 

@@ -28,12 +28,12 @@ from edgeclient.compress.arrays import F32
 from edgeclient.settings import Data, Source
 from edgeclient.train import batches
 from edgeclient.train.batches import Batch, Blocks, Cursor, DataError, Dataset, NoExamplesError
+from edgeclient.train.compiled import Statistics
 from edgeclient.train.holdout import held_out
 from edgeclient.train.local import Local, gain, open_local, open_measured
 from edgeclient.train.replay.buffer import Replay
 from edgeclient.train.replay.records import Records
 from edgeclient.train.replay.reservoir import places
-from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Plan
 from edgeclient.train.trainers import open_trainer
 

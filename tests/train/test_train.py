@@ -13,10 +13,9 @@ from trainer_exam import PLAN, TrainerExam, unpack, windows
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive
 from edgeclient.bundle.archive import Bundle
-from edgeclient.train.compiled import compiled_trainer
+from edgeclient.train.compiled import Statistics, compiled_trainer
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.runtime import check_runtimes
-from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Interrupted, TrainingError
 from edgeclient.train.trainers import open_trainer
 

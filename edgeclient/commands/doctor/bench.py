@@ -17,8 +17,8 @@ from edgeclient.compress.select import KERNEL, select
 from edgeclient.compress.update import SparseUpdate, add
 from edgeclient.models.slots import Models
 from edgeclient.settings import Device
+from edgeclient.train.compiled import Statistics
 from edgeclient.train.local import open_measured
-from edgeclient.train.statistics import Statistics
 from edgeclient.train.trainer import Plan
 from edgeclient.train.trainers import open_trainer
 from edgeclient.wire import frame

@@ -79,7 +79,8 @@ def at_supported_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     made = copied(inliner.inline_local_functions(model) if model.functions else model)
     for node in _all_nodes(made.graph):
-        node.domain = "" if node.domain == STANDARD else node.domain  # it has two names
+        if node.domain == STANDARD:
+            node.domain = ""  # it has two names
     version = opset_of(made)
     if not version:
         raise CompileError(f"the model names no opset of ai.onnx: {_AGAIN}")

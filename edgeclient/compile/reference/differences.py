@@ -55,6 +55,11 @@ def probe(
         step: the first; the others are a tenth and a hundredth of it.
         good: smaller steps are spared when the doubt is at most this, or no more than rounding.
         middle: f(at), when known.
+
+    Example:
+        >>> x = np.array([1.0, 2.0])
+        >>> round(probe(lambda p: float(p @ p), x, np.array([1.0, 1.0])).value, 9)
+        6.0
     """
     middle = f(at) if middle is None else middle
     best = Probe(np.nan, np.inf)
@@ -73,17 +78,6 @@ def probe(
 def _rounding(value: float, step: float) -> float:
     """The doubt that rounding alone makes: S(h) adds sixteen values, each rounded in many sums."""
     return 64 * float(np.finfo(np.float64).eps) * abs(value) / step
-
-
-def directional_derivative(f: Callable[[F64], float], at: F64, direction: F64, step: float = STEP) -> float:
-    """The value of `probe`.
-
-    Example:
-        >>> x = np.array([1.0, 2.0])
-        >>> round(directional_derivative(lambda p: float(p @ p), x, np.array([1.0, 1.0])), 9)
-        6.0
-    """
-    return probe(f, at, direction, step=step).value
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +116,10 @@ class GradientError:
     @property
     def relative(self) -> float:
         """Of the whole gradient: 0 is right; 1 when it is zero and should not be."""
-        return self._share([each.error for each in self.tensors])
-
-    def of(self, name: str) -> float:
-        """Of one tensor."""
-        return self._share([each.error for each in self.tensors if each.name == name])
+        error = float(np.linalg.norm([each.error for each in self.tensors]))
+        if not np.isfinite(error):
+            return np.inf
+        return error / max(self.norm, error) if error else 0.0
 
     @property
     def worst(self) -> str:
@@ -137,12 +130,6 @@ class GradientError:
     def unchecked(self) -> tuple[str, ...]:
         """Tensors of which nothing is known."""
         return tuple(each.name for each in self.tensors if not each.probes)
-
-    def _share(self, errors: list[float]) -> float:
-        error = float(np.linalg.norm(errors))
-        if not np.isfinite(error):
-            return np.inf
-        return error / max(self.norm, error) if error else 0.0
 
 
 def gradient_error(

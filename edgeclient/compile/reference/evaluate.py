@@ -10,12 +10,12 @@ from onnx.reference import ReferenceEvaluator
 
 from edgeclient.compile.errors import CompileError
 from edgeclient.compile.graph import copied, needed, refill
-from edgeclient.compile.reference import function, norm, place, recurrent, resize, window
+from edgeclient.compile.reference import function, place, recurrent, resize, window
 from edgeclient.compile.reference.registry import EVALUATIONS
 from edgeclient.compress.arrays import Array
 
 # Imported for what they register.
-_FAMILIES: Final = (function, norm, place, recurrent, resize, window)
+_FAMILIES: Final = (function, place, recurrent, resize, window)
 # Attributes that name a type; LayerNormalization's stash_type is none of them: the reference computes in its input's.
 _TYPE_NAMES: Final = {"to", "dtype", "output_datatype"}
 
