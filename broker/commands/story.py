@@ -14,13 +14,12 @@ from broker.commands.options import FILE, JSON
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.monitor import story
-from broker.monitor.events import Bookmark, Notice, notices
+from broker.monitor.events import Bookmark, Notice
 from broker.monitor.listener import Listener, endpoint_of
 from broker.monitor.story import Facts
 from broker.settings import Aggregator
 from edgeclient.settings import load
 from edgeclient.wire import topics
-from edgeclient.wire.status import Status
 
 _POLL_S: Final = 1.0
 _CONFIG: Final = click.option(
@@ -44,14 +43,20 @@ def why(device: str, config: Path, *, as_json: bool) -> None:
     topics.checked(device)
     settings = load(config, Aggregator)
     with open_ledger(settings.ledger, read_only=True) as ledger:
-        tasks = [each.name for each in ledger.tasks()]
-        said = _statuses(settings, tasks, device)
-        every = [_facts(ledger, name, device, said) for name in tasks]
-        found = [facts for facts in every if facts.past.epochs or facts.said is not None]
+        wanted = {each.name: topics.status(each.name, device) for each in ledger.tasks()}
+        with Listener(endpoint_of(settings), [*wanted.values()]) as listener:
+            listener.first(enough=len(wanted))
+        said = {task: each.said for task in wanted if (each := listener.fleet.find(task, device))}
+        past = {task: ledger.device(task, device) for task in wanted}
+        found = [
+            Facts(task, past[task], said.get(task), listener.reached, time.time())
+            for task in wanted
+            if past[task].epochs or task in said
+        ]
         others = ledger.devices()
     if not found:
         near = difflib.get_close_matches(device, others, n=1)
-        broker = "" if said is not None else ", and the MQTT broker cannot be reached"
+        broker = "" if listener.reached else ", and the MQTT broker cannot be reached"
         raise LedgerError(
             f"no device {device} is known{broker}: "
             + (f"did you mean {near[0]}?" if near else "edgebroker devices lists those that are")
@@ -122,19 +127,5 @@ def _as_json(device: str, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _statuses(settings: Aggregator, tasks: list[str], device: str) -> dict[str, Status] | None:
-    """What the device says of itself, by task; None when the MQTT broker cannot be reached."""
-    wanted = [topics.status(task, device) for task in tasks]
-    with Listener(endpoint_of(settings), wanted) as listener:
-        listener.first(enough=len(wanted))
-    found = {task: listener.fleet.find(task, device) for task in tasks}
-    return {task: each.said for task, each in found.items() if each} if listener.reached else None
-
-
-def _facts(ledger: Ledger, task: str, device: str, said: dict[str, Status] | None) -> Facts:
-    own = None if said is None else said.get(task)
-    return Facts(task, ledger.device(task, device), own, said is not None, time.time())
-
-
 def _news(ledger: Ledger, bookmark: Bookmark, now_s: float) -> list[Notice]:
-    return notices(bookmark, *ledger.news(bookmark.versions, bookmark.marks), now_s=now_s)
+    return bookmark.notices(*ledger.news(bookmark.versions, bookmark.marks), now_s=now_s)

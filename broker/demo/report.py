@@ -26,13 +26,8 @@ def make(
 ) -> dict[str, Any]:
     """The report; BENCH keys, and what they come from.
 
-    Args:
-        plan: what was asked for.
-        settings: of the aggregator, which has ended.
-        bundle: as every device fetched it, once.
-        devices: their names; they have ended.
-        observer: what it heard.
-        moments: when each version was first seen.
+    Aggregator and devices have ended, each device has fetched `bundle` once; `moments`: when each version was first
+    seen.
     """
     n = archive.decode(bundle).manifest.layout.size
     with open_ledger(settings.ledger, read_only=True) as ledger:

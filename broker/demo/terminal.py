@@ -21,20 +21,12 @@ _EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is known at one moment.
-
-    Attributes:
-        now: seconds and bytes.
-        versions: oldest first.
-        devices: last status of every device.
-        uplink_by_device: bytes on `up`.
-        events: what happened, newest last.
-    """
+    """What is known at one moment: versions and events are in order of time, uploads are bytes by device."""
 
     now: Moment
     versions: Sequence[Version]
     devices: Mapping[str, Sighting]
-    uplink_by_device: Mapping[str, int]
+    uploaded_bytes: Mapping[str, int]
     events: Sequence[str]
 
 
@@ -81,7 +73,7 @@ def table(view: View) -> Group:
             name,
             Text(status.note[:44] if online else f"offline: {status.note[:35]}", style="" if online else "red"),
             *(str(n) for n in (status.version, status.rounds, outbox, status.applied)),
-            size(view.uplink_by_device.get(name, 0)),
+            size(view.uploaded_bytes.get(name, 0)),
             size(status.down_bytes),
         )
     return Group(Text(headline(view), style="bold cyan"), rows, *(Text(event, style="yellow") for event in view.events))

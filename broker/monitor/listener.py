@@ -3,7 +3,6 @@
 import contextlib
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Self
 
 from broker.monitor.fleet import MAX_DEVICES, Fleet
@@ -11,7 +10,6 @@ from broker.settings import Aggregator
 from edgeclient.link.mqtt import Connected, Endpoint, Link, LinkDown, Message
 from edgeclient.wire.errors import WireError
 
-_CONNECT_S: Final = 10.0
 # Retained messages follow the subscription at once.
 _HEAR_S: Final = 1.0
 _POLL_S: Final = 0.1
@@ -56,9 +54,7 @@ class Listener:
         self._link.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._link.stop()
 
     def wait(self, seconds: float) -> None:
@@ -76,7 +72,7 @@ class Listener:
                     with contextlib.suppress(WireError):  # who may write there may write anything
                         self.fleet.hear(event.topic, event.payload)
 
-    def first(self, *, connect_s: float = _CONNECT_S, enough: int = MAX_DEVICES) -> None:
+    def first(self, *, connect_s: float = 10.0, enough: int = MAX_DEVICES) -> None:
         """Wait for the retained statuses, of so many devices at most: they follow the subscription at once."""
         until_s = time.monotonic() + connect_s
         while not self.reached and time.monotonic() < until_s:

@@ -84,7 +84,6 @@ class Metrics(Watch):
     # Told by the service
 
     def task(self, task: str, dense_bytes: int) -> None:
-        """See Watch."""
         counts = self.series
         self._dense[task] = dense_bytes
         self._applied[task] = (
@@ -97,11 +96,9 @@ class Metrics(Watch):
             counts.admissions.labels(task, verdict, reason)
 
     def asks(self, url: Callable[[], str]) -> None:
-        """See Watch."""
         self._mqtt.url = url
 
     def turned(self, *, writable: bool, uncounted: int = 0) -> None:
-        """See Watch."""
         self._turned_s, self._writable = self._clock(), writable
         if not self._uncounted or not uncounted:
             self._uncounted_since_s = self._turned_s
@@ -110,14 +107,14 @@ class Metrics(Watch):
             self._read(_IDLE)
 
     def connected(self, *, up: bool) -> None:
-        """See Watch; what devices said is told again by the broker."""
+        """What devices said is told again by the broker."""
         self._up = up
         if up:
             self._inbox.clear()
             self.fleet.connected()
 
     def heard(self, topic: str, payload: bytes) -> bool:
-        """See Watch; statuses are put aside until the service is idle or somebody scrapes."""
+        """Statuses are put aside until the service is idle or somebody scrapes."""
         if topic.split("/", 5)[3:4] == ["status"]:
             if len(payload) > MAX_STATUS_BYTES:
                 self.rejected("too-large")
@@ -129,19 +126,16 @@ class Metrics(Watch):
         return self._mqtt.hear(topic, payload)
 
     def uploaded(self, size: int) -> None:
-        """See Watch."""
         self.series.uploaded.inc(size)
 
     def rejected(self, reason: str) -> None:
-        """See Watch; a reason that nobody knows is "other"."""
+        """A reason that nobody knows is "other"."""
         self.series.rejected.labels(reason if reason in REASONS else _OTHER).inc()
 
     def committed(self, seconds: float) -> None:
-        """See Watch."""
         self.series.commit.observe(seconds)
 
     def answered(self, task: str, verdict: str, reason: str) -> None:
-        """See Watch."""
         key = (task, verdict, reason)
         counter = self._answers.get(key)
         if counter is None:
@@ -149,43 +143,37 @@ class Metrics(Watch):
         counter.inc()
 
     def applied(self, task: str, size: int, parts: int, base_version: int) -> None:
-        """See Watch; all parts of an update together are one dense update."""
+        """All parts of an update together are one dense update."""
         frame_bytes, dense_bytes, staleness = self._applied[task]
         frame_bytes.inc(size)
         dense_bytes.inc(self._dense[task] / parts)
         staleness.observe(max(0, self._current[task] - base_version))
 
     def kept(self, task: str, device: str, entries: int) -> None:
-        """See Watch."""
         if len(self._kept) < MAX_DEVICES or (task, device) in self._kept:
             self._kept[task, device] = entries
 
     def waits(self, task: str, updates: int, age_s: float) -> None:
-        """See Watch."""
         self.series.waiting.labels(task).set(updates)
         self._age_s[task] = age_s
 
     def version(self, task: str, number: int, created_s: float) -> None:
-        """See Watch."""
         self._current[task] = number
         self.series.version.labels(task).set(number)
         self.series.created.labels(task).set(created_s)
 
     def closed(self, task: str) -> None:
-        """See Watch."""
         age_s = self._age_s[task]
         if math.isfinite(age_s):  # it is not when the clock was set back
             self.series.round.labels(task).observe(age_s)
 
     def evaluated(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
-        """See Watch."""
         if metrics:
             self.series.evaluated.labels(task).set(number)
         for metric, value in metrics.items():
             self.series.metric.labels(task, metric).set(value)
 
     def lost(self, frames: int) -> None:
-        """See Watch."""
         self.series.lost.inc(frames)
 
     # Statuses

@@ -5,6 +5,7 @@ No label names a device, so that ten thousand of them cost the monitoring no mor
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
+from operator import attrgetter
 from typing import Final
 
 from prometheus_client import (
@@ -99,20 +100,17 @@ def values(counter: Counter) -> dict[tuple[str, ...], int]:
 
 def of_fleet(fleets: Mapping[str, Summary], left_out: int) -> Iterator[Metric]:
     """Devices by their last words, by task; statuses of those for which there was no room."""
-    states = {task: {"online": each.online, "offline": each.states["offline"]} for task, each in fleets.items()}
-    doings = {task: each.doings for task, each in fleets.items()}
-    silent = {task: each.silent for task, each in fleets.items()}
-    outbox = {task: each.outbox for task, each in fleets.items()}
-    yield _counts("devices", "Devices by what they last said.", "state", states)
-    yield _counts("devices_doing", "Connected devices by what they do or wait for.", "doing", doings)
-    yield _counts("silent_devices", "Devices silent for an hour, by likely reason.", "reason", silent)
-    yield _counts("outbox_frames", "Frames on devices, as they report them.", "stage", outbox)
-    depths = {task: each.depths for task, each in fleets.items()}
-    ages = {task: each.ages for task, each in fleets.items()}
-    norms = {task: each.norms for task, each in fleets.items()}
-    yield _spread("device_outbox_frames", "Frames on a device.", depths)
-    yield _spread("device_oldest_frame_seconds", "Age of the oldest frame on a device.", ages)
-    yield _spread("device_residual_norm", "Euclidean norm of a device's residual.", norms)
+    yield _counts("devices", "Devices by what they last said.", "state", fleets, attrgetter("connections"))
+    yield _counts(
+        "devices_doing", "Connected devices by what they do or wait for.", "doing", fleets, attrgetter("doings")
+    )
+    yield _counts(
+        "silent_devices", "Devices silent for an hour, by likely reason.", "reason", fleets, attrgetter("silent")
+    )
+    yield _counts("outbox_frames", "Frames on devices, as they report them.", "stage", fleets, attrgetter("outbox"))
+    yield _spread("device_outbox_frames", "Frames on a device.", fleets, attrgetter("depths"))
+    yield _spread("device_oldest_frame_seconds", "Age of the oldest frame on a device.", fleets, attrgetter("ages"))
+    yield _spread("device_residual_norm", "Euclidean norm of a device's residual.", fleets, attrgetter("norms"))
     text = "Statuses of devices beyond the most that are kept."
     yield CounterMetricFamily("edgebroker_statuses_left_out", text, value=left_out)
 
@@ -153,18 +151,21 @@ def _value(name: str, text: str, value: float | None) -> Metric:
     return GaugeMetricFamily(f"edgebroker_{name}", text, value=value)
 
 
-def _counts(name: str, text: str, label: str, by_task: Mapping[str, Mapping[str, int]]) -> Metric:
+def _counts(
+    name: str, text: str, label: str, fleets: Mapping[str, Summary], of: Callable[[Summary], Mapping[str, int]]
+) -> Metric:
     family = GaugeMetricFamily(f"edgebroker_{name}", text, labels=["task", label])
-    for task, counts in by_task.items():
-        for each, count in counts.items():
+    for task, fleet in fleets.items():
+        for each, count in of(fleet).items():
             family.add_metric([task, each], count)
     return family
 
 
-def _spread(name: str, text: str, by_task: Mapping[str, Spread]) -> Metric:
+def _spread(name: str, text: str, fleets: Mapping[str, Summary], of: Callable[[Summary], Spread]) -> Metric:
     """A histogram of values that may fall again."""
     family = GaugeHistogramMetricFamily(f"edgebroker_{name}", text, labels=["task"])
-    for task, each in by_task.items():
+    for task, fleet in fleets.items():
+        each = of(fleet)
         bounds = [*(str(float(bound)) for bound in each.bounds), "+Inf"]
         if sum(each.counts):
             family.add_metric([task], list(zip(bounds, accumulate(each.counts), strict=True)), each.total)

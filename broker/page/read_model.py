@@ -14,7 +14,7 @@ from typing import Any, Final
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.monitor import story
-from broker.monitor.events import Bookmark, Notice, notices
+from broker.monitor.events import Bookmark, Notice
 from broker.monitor.fleet import Sighting
 from broker.monitor.metrics import Metrics
 from broker.settings import Task
@@ -137,7 +137,7 @@ class ReadModel:
 
     def _happened(self, task: str) -> list[dict[str, Any]]:
         news = self._ledger.news(self._bookmark.versions, self._bookmark.marks)
-        self._events.extend(notices(self._bookmark, *news, now_s=time.time()))
+        self._events.extend(self._bookmark.notices(*news, now_s=time.time()))
         both = sorted([*self._events, *self._metrics.fleet.events.copy()])
         return [each._asdict() for each in both if each.task == task][-_EVENTS:]
 

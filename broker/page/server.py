@@ -132,7 +132,9 @@ def _application(site: Site, gate: Gate) -> web.Application:
             return _response(told(400, error.detail), request)
         except (TimeoutError, ValueError, ConnectionError) as error:
             slow = isinstance(error, TimeoutError)
-            return _hung_up(told(408, "it did not end") if slow else told(400, "it cannot be read"), request)
+            response = _response(told(408, "it did not end") if slow else told(400, "it cannot be read"), request)
+            response.force_close()  # with the rest of the request unread, the connection is good for nothing else
+            return response
 
     application = web.Application(middlewares=[guard], client_max_size=_MAX_BODY)
     application.on_response_prepare.append(_secure)
@@ -172,13 +174,6 @@ def _logging_in(form: Callable[[str], Answer], gate: Gate) -> Callable[[web.Requ
         return response
 
     return login
-
-
-def _hung_up(answer: Answer, request: web.Request) -> web.Response:
-    """With the rest of the request unread, the connection is good for nothing else."""
-    response = _response(answer, request)
-    response.force_close()
-    return response
 
 
 def _asks_for_token(site: Site, request: web.Request) -> Answer:

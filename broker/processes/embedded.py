@@ -16,7 +16,6 @@ import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 from broker.processes import children
@@ -63,9 +62,7 @@ class EmbeddedBroker:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:

@@ -293,7 +293,7 @@ def test_uploads_go_first_and_statuses_are_read_when_there_is_time() -> None:
     metrics.turned(writable=True, uncounted=1)
     assert len(metrics.fleet) == 0
     metrics.turned(writable=True)
-    assert metrics.summary("har").online == 256
+    assert metrics.summary("har").connections["online"] == 256
     found = samples(metrics.exposition())
     assert found["edgebroker_devices", frozenset({"har", "online"})] == 256 + 1000
     metrics.connected(up=True)  # the broker tells all of them again

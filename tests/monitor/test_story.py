@@ -18,7 +18,7 @@ from ledgers import close, entry, hello, of_an_aggregator
 from broker.commands import story as story_command
 from broker.ledger import digests
 from broker.ledger.protocol import Ledger
-from broker.monitor.events import Bookmark, notices
+from broker.monitor.events import Bookmark
 from broker.monitor.listener import Listener
 from broker.monitor.story import REFUSED, Facts, told
 from broker.views import Counted, NewMark, Past
@@ -116,7 +116,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def facts(ledger: Ledger, device: str = "d") -> Facts:
-    return story_command._facts(ledger, "t", device, {})
+    return Facts("t", ledger.device("t", device), None, asked=True, now_s=time.time())
 
 
 def test_facts_of_a_device(ledger: Ledger) -> None:
@@ -191,7 +191,7 @@ def test_the_past_tells_what_is_known_of_it(ledger: Ledger) -> None:
     ]
     # A device whose first frames have folded is not called new.
     old = NewMark(("t", "old", 1), (300, 300, 300, 0), None, 999.0, ())
-    assert notices(Bookmark(50), [], [old], now_s=1000.0) == []
+    assert Bookmark(50).notices([], [old], now_s=1000.0) == []
 
 
 # The commands
