@@ -57,19 +57,19 @@ def read(directory: Path) -> Artifacts:
         elif name != OPTIMISER:
             raise CompileError(f"{path} is missing: generate_artifacts of ONNX Runtime training writes it")
     training, evaluation = (_model(files[name], directory / name) for name in (TRAINING, EVAL))
-    saved = checkpoint.read(files[CHECKPOINT])
+    saved, frozen = checkpoint.read(files[CHECKPOINT])
     inputs = [each.name for each in training.graph.input]
-    for name, value in saved.trainable.items():
+    for name, value in saved.items():
         if value.dtype != np.float32 or not value.size or name not in inputs:
             raise CompileError(f"parameter {name} is {value.dtype} {value.shape}: only float32 can be trained")
-    trainable = {name: saved.trainable[name] for name in inputs if name in saved.trainable}
+    trainable = {name: saved[name] for name in inputs if name in saved}
     if not trainable:
         raise CompileError("the artifacts have no trainable parameter: name some in requires_grad")
     loss = training.graph.output[0].name
     for model in (training, evaluation):
         _rename(model.graph, loss, LOSS)
     optimiser = _optimiser(_model(files[OPTIMISER], directory / OPTIMISER)) if OPTIMISER in files else Optimiser()
-    return Artifacts(training, evaluation, trainable, saved.frozen, optimiser, files)
+    return Artifacts(training, evaluation, trainable, frozen, optimiser, files)
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

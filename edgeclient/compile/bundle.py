@@ -1,7 +1,7 @@
 """From training artifacts to the bundle that a device trains (FORMAT.md, section 8)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -21,25 +21,6 @@ from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
 
 _DTYPES: Final = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.INT32: "int32"}
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What the manifest says that the artifacts do not.
-
-    Attributes:
-        loss: for people.
-        licence: of model and parameters.
-        provenance: how they were made.
-        running: policy of running statistics, "shared" or "local".
-        native: whether the artifacts themselves go into the bundle, for the native runtime.
-    """
-
-    loss: str
-    licence: str
-    provenance: str
-    running: str = "shared"
-    native: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +73,18 @@ class Compiled:
         return archive.encode(self.manifest, files)
 
 
-def compiled(artifacts: Artifacts, about: Description) -> Compiled:
+def compiled(
+    artifacts: Artifacts, loss: str, licence: str, provenance: str, *, running: str = "shared", native: bool = False
+) -> Compiled:
     """Lower both graphs and describe them.
+
+    Args:
+        artifacts: of the model.
+        loss: for people, as licence and provenance are.
+        licence: see Manifest.
+        provenance: see Manifest.
+        running: policy of running statistics, "shared" or "local".
+        native: whether the artifacts themselves go into the bundle, for the native runtime.
 
     Raises:
         CompileError: an op without a rule, inputs that a device cannot feed, a graph that does not pass the checker.
@@ -110,43 +101,28 @@ def compiled(artifacts: Artifacts, about: Description) -> Compiled:
     for each in (trained.model, judged.model):
         _check(each)
     values = {name: _value(artifacts, name) for name in statistics}
-    return Compiled(
-        trained.model,
-        judged.model,
-        {**artifacts.trainable, **values},
-        replace(_manifest(artifacts, statistics, about), operators=len(trained.model.graph.node)),
-        artifacts.files,
-        about.native,
-    )
-
-
-def _manifest(artifacts: Artifacts, statistics: Sequence[str], about: Description) -> Manifest:
-    shapes = {name: _value(artifacts, name).shape for name in statistics}
-    shared = about.running == "shared"
-    layout = [Parameter(name, value.shape) for name, value in artifacts.trainable.items()]
-    layout += [Parameter(name, shape) for name, shape in shapes.items()] if shared else []
+    held = [*artifacts.trainable.items(), *(values.items() if running == "shared" else ())]
     try:
-        made = Layout(tuple(layout))
+        layout = Layout(tuple(Parameter(name, value.shape) for name, value in held))
     except WireError as error:
         raise CompileError(f"nothing can be trained: {error.detail}") from None
     inputs = _user_inputs(artifacts)
     node = next((each for each in artifacts.evaluation.graph.node if each.op_type == "SoftmaxCrossEntropyLoss"), None)
-    classes = None
-    if node is not None:
-        classes = _classes(artifacts.evaluation, node.input[0])
     ignored = None if node is None else next((each.i for each in node.attribute if each.name == "ignore_index"), None)
-    return Manifest(
-        layout=made,
+    manifest = Manifest(
+        layout=layout,
         inputs=inputs[:-1],
         labels=inputs[-1],
-        classes=classes,
-        loss=about.loss,
+        classes=None if node is None else _classes(artifacts.evaluation, node.input[0]),
+        loss=loss,
         optimiser=artifacts.optimiser,
-        licence=about.licence,
-        provenance=about.provenance,
-        buffers=tuple(Buffer(name, shape, about.running) for name, shape in shapes.items()),
+        licence=licence,
+        provenance=provenance,
+        buffers=tuple(Buffer(name, value.shape, running) for name, value in values.items()),
         ignored=ignored,
+        operators=len(trained.model.graph.node),
     )
+    return Compiled(trained.model, judged.model, {**artifacts.trainable, **values}, manifest, artifacts.files, native)
 
 
 def _user_inputs(artifacts: Artifacts) -> tuple[Tensor, ...]:

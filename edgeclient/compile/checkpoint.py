@@ -6,7 +6,6 @@ ModuleState, which holds two vectors of Tensor. Field numbers are those of the s
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,16 +19,8 @@ _IDENTIFIER: Final = b"ODTC"
 _DTYPES: Final = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
-    """What a checkpoint holds, in its order."""
-
-    trainable: dict[str, Array]
-    frozen: dict[str, Array]
-
-
-def read(data: bytes) -> Checkpoint:
-    """The parameters in `data`.
+def read(data: bytes) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The trainable and the frozen parameters in `data`, in its order.
 
     Raises:
         CompileError: not a checkpoint, a truncated one, or one whose data lies in another file.
@@ -43,7 +34,7 @@ def read(data: bytes) -> Checkpoint:
             raise CompileError("the checkpoint keeps its data in another file: save it again with its data inside")
         if _flag(state, 8):
             raise CompileError("the checkpoint is nominal, it has no values: give the complete one")
-        return Checkpoint(dict(_tensors(state, 4)), dict(_tensors(state, 6)))
+        return dict(_tensors(state, 4)), dict(_tensors(state, 6))
     except (struct.error, IndexError, ValueError, TypeError, UnicodeDecodeError) as error:
         raise CompileError(f"the checkpoint cannot be read: {error}") from None
 

@@ -10,7 +10,8 @@ from onnx import checker, shape_inference
 
 from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import artifacts, border, bundle, forward, generate, loss
-from edgeclient.compile.bundle import Compiled, Description
+from edgeclient.compile.artifacts import Artifacts
+from edgeclient.compile.bundle import Compiled
 from edgeclient.compile.errors import CompileError, first_line
 from edgeclient.compile.loss import Loss
 from edgeclient.compile.prepare import constants as folding
@@ -46,12 +47,6 @@ class Options:
     licence: str = "unknown"
     provenance: str = "unknown"
     native: bool = False
-
-    @property
-    def description(self) -> Description:
-        """For the manifest."""
-        running = "local" if self.batch_norm == "local" else "shared"
-        return Description(self.loss.name, self.licence, self.provenance, running, self.native)
 
 
 def load_model(path: Path) -> onnx.ModelProto:
@@ -94,7 +89,7 @@ def compile_model(model: onnx.ModelProto, options: Options, tell: Callable[[str]
     tell(f"generating gradients of {len(trained)} parameters")
     made = generate.generate(loss.with_loss(prepared, options.loss), trained, options.optimiser)
     tell("lowering to standard operators")
-    lowered = bundle.compiled(replace(made, optimiser=options.optimiser), options.description)
+    lowered = _lowered(replace(made, optimiser=options.optimiser), options, options.loss.name)
     return replace(lowered, forward=_chosen(model, options), given=model)
 
 
@@ -130,8 +125,13 @@ def compile_artifacts(
     """
     made = artifacts.read(directory)
     tell("lowering to standard operators")
-    about = replace(options.description, loss="custom")
-    return bundle.compiled(made if optimiser is None else replace(made, optimiser=optimiser), about)
+    return _lowered(made if optimiser is None else replace(made, optimiser=optimiser), options, "custom")
+
+
+def _lowered(made: Artifacts, options: Options, loss: str) -> Compiled:
+    running = "local" if options.batch_norm == "local" else "shared"
+    said = (loss, options.licence, options.provenance)
+    return bundle.compiled(made, *said, running=running, native=options.native)
 
 
 def _chosen(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeclient.compile.errors import CompileError
-from edgeclient.compile.graph import copied, refill
+from edgeclient.compile.graph import copied, refill, with_initialisers
 
 # Inputs at which an op reads something learnt, whatever its size; elsewhere a lone number is a constant of a formula.
 _LEARNT: Final[dict[str, tuple[int, ...]]] = {
@@ -32,18 +32,8 @@ _STATISTICS: Final[dict[str, tuple[int, ...]]] = {"BatchNormalization": (3, 4)}
 
 def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Weights that an exporter wrote as Constant nodes become initializers: where an op reads something learnt."""
-    made = copied(model)
     learnt = _read_at(model, _LEARNT) | _read_at(model, _STATISTICS)
-    nodes = []
-    for node in made.graph.node:
-        value = node.attribute[0].t if node.op_type == "Constant" and node.attribute[0].name == "value" else None
-        if value is not None and value.data_type == TensorProto.FLOAT and node.output[0] in learnt:
-            value.name = node.output[0]
-            made.graph.initializer.append(value)
-        else:
-            nodes.append(node)
-    refill(made.graph.node, nodes)
-    return made
+    return with_initialisers(model, lambda name, value: name in learnt and value.data_type == TensorProto.FLOAT)
 
 
 def parameters(model: onnx.ModelProto, trainable: Sequence[str], frozen: Sequence[str]) -> list[str]:

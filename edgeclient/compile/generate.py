@@ -41,8 +41,14 @@ def generate(model: onnx.ModelProto, trainable: Sequence[str], optimiser: Optimi
         def build(self, *_: str) -> str:
             return LOSS
 
-    kinds = {"sgd": onnxblock.optim.SGD, "adamw": onnxblock.optim.AdamW}
-    block = kinds[optimiser.name](**_settings(optimiser))
+    block = onnxblock.optim.SGD()
+    if optimiser.name == "adamw":
+        block = onnxblock.optim.AdamW(
+            bias_correction=optimiser.correct_bias,
+            betas=(optimiser.beta1, optimiser.beta2),
+            eps=optimiser.epsilon,
+            weight_decay=optimiser.weight_decay,
+        )
     outputs = [each.name for each in model.graph.output if each.name != LOSS]
     with tempfile.TemporaryDirectory() as folder:
         with _silence():
@@ -58,17 +64,6 @@ def generate(model: onnx.ModelProto, trainable: Sequence[str], optimiser: Optimi
             except Exception as error:  # noqa: BLE001 (the generator raises whatever it meets)
                 raise CompileError(f"ONNX Runtime cannot generate gradients: {_reason(error)}") from None
         return artifacts.read(Path(folder))
-
-
-def _settings(optimiser: Optimiser) -> dict[str, object]:
-    if optimiser.name == "sgd":
-        return {}
-    return {
-        "bias_correction": optimiser.correct_bias,
-        "betas": (optimiser.beta1, optimiser.beta2),
-        "eps": optimiser.epsilon,
-        "weight_decay": optimiser.weight_decay,
-    }
 
 
 def _reason(error: Exception) -> str:

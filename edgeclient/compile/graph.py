@@ -1,6 +1,6 @@
 """What every pass over an ONNX graph asks: a copy, what a node reads, which nodes are needed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 import onnx
@@ -47,3 +47,17 @@ def needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[lis
 def opset_of(model: onnx.ModelProto) -> int:
     """Version of ai.onnx that the model is written in; 0 if it names none."""
     return next((int(each.version) for each in model.opset_import if (each.domain or STANDARD) == STANDARD), 0)
+
+
+def with_initialisers(model: onnx.ModelProto, wanted: Callable[[str, onnx.TensorProto], bool]) -> onnx.ModelProto:
+    """Constant nodes that `wanted` chooses become initialisers: some exporters write weights so."""
+    made, nodes = copied(model), []
+    for node in made.graph.node:
+        value = node.attribute[0].t if node.op_type == "Constant" and node.attribute[0].name == "value" else None
+        if value is not None and wanted(node.output[0], value):
+            made.graph.initializer.append(value)
+            made.graph.initializer[-1].name = node.output[0]
+        else:
+            nodes.append(node)
+    refill(made.graph.node, nodes)
+    return made

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from edgeclient.bundle import archive
-from edgeclient.compile.graph import copied
+from edgeclient.compile.graph import copied, refill, with_initialisers
 from edgeclient.compress.arrays import F32
 
 # Smaller constants stay inside the graphs: a header entry would cost as much as it saves.
@@ -28,22 +28,13 @@ def without(model: onnx.ModelProto, moving: Mapping[str, tuple[int, ...]]) -> on
     Returns:
         None when a tensor is not in the model as it is trained: the compiler had to rewrite it.
     """
-    made = copied(model)
-    del made.graph.node[:], made.graph.initializer[:]
-    values = {each.name: each for each in model.graph.initializer}
-    for node in model.graph.node:
-        value = node.attribute[0].t if node.op_type == "Constant" and node.attribute[0].name == "value" else None
-        if value is not None and (node.output[0] in moving or _is_large(value)):
-            values[node.output[0]] = value
-        else:
-            made.graph.node.add().CopyFrom(node)
-    for name, value in values.items():
-        if name not in moving:
-            made.graph.initializer.add().CopyFrom(value)
-            made.graph.initializer[-1].name = name
-        elif (value.data_type, tuple(value.dims)) != (TensorProto.FLOAT, moving[name]):
+    made = with_initialisers(model, lambda name, value: name in moving or _is_large(value))
+    values = {each.name: each for each in made.graph.initializer}
+    for name, shape in moving.items():
+        if name not in values or (values[name].data_type, tuple(values[name].dims)) != (TensorProto.FLOAT, shape):
             return None
-    return made if moving.keys() <= values.keys() else None
+    refill(made.graph.initializer, [each for each in made.graph.initializer if each.name not in moving])
+    return made
 
 
 def _is_large(value: onnx.TensorProto) -> bool:

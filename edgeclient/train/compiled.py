@@ -83,7 +83,6 @@ class CompiledEngine:
         self._next: F32 = np.zeros(0, np.float32)
 
     def begin(self, parameters: F32, statistics: F32, gradients: F32) -> None:
-        """See Engine."""
         session = self._session(TRAINING)
         self._binding = session.io_binding()
         self._next = np.empty_like(statistics)
@@ -100,7 +99,6 @@ class CompiledEngine:
         self._binding.bind_output(_LOSS, "cpu", 0, np.float32, [], self._loss.ctypes.data)
 
     def learn(self, batch: Batch) -> float:
-        """See Engine."""
         _, statistics, _, _ = self._bound
         for tensor, array in zip((*self._manifest.inputs, self._manifest.labels), batch, strict=True):
             self._binding.bind_input(tensor.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
@@ -109,7 +107,6 @@ class CompiledEngine:
         return float(self._loss)
 
     def judge(self, parameters: F32, statistics: F32, batch: Batch) -> tuple[float, F32]:
-        """See Engine."""
         session = self._session(EVAL)
         tensors = (*self._manifest.inputs, self._manifest.labels)
         feeds = {tensor.name: array for tensor, array in zip(tensors, batch, strict=True)}

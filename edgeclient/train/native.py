@@ -47,7 +47,7 @@ class NativeEngine:
         import_training()
         from onnxruntime.training import api  # noqa: PLC0415 (only after import_training)
 
-        self._manifest = manifest
+        self._layout = manifest.layout
         try:
             self._state: Any = api.CheckpointState.load_checkpoint(artifacts / "checkpoint")
             self._module: Any = api.Module(
@@ -61,33 +61,27 @@ class NativeEngine:
         self._bound: tuple[F32, F32] = (np.zeros(0, np.float32),) * 2
 
     def begin(self, parameters: F32, statistics: F32, gradients: F32) -> None:  # noqa: ARG002 (there are none)
-        """See Engine."""
         self._bound = (parameters, gradients)
 
     def learn(self, batch: Batch) -> float:
-        """See Engine."""
         parameters, gradients = self._bound
         self._put(parameters)
         self._module.train()
         self._module.lazy_reset_grad()
         outputs = self._module(*batch)
-        for name, view in self._split(gradients):
+        for name, view in self._layout.split(gradients).items():
             view[...] = self._state.parameters[name].grad
         return float(outputs[0] if isinstance(outputs, tuple | list) else outputs)
 
     def judge(self, parameters: F32, statistics: F32, batch: Batch) -> tuple[float, F32]:  # noqa: ARG002 (as above)
-        """See Engine."""
         self._put(parameters)
         self._module.eval()
         outputs = self._module(*batch)
         return float(outputs[0]), outputs[1]
 
     def _put(self, parameters: F32) -> None:
-        for name, view in self._split(parameters):
+        for name, view in self._layout.split(parameters).items():
             self._state.parameters[name].data = view
-
-    def _split(self, flat: F32) -> list[tuple[str, F32]]:
-        return list(self._manifest.layout.split(flat).items())
 
 
 def import_training() -> None:

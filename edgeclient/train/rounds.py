@@ -53,7 +53,6 @@ class RoundTrainer:
     def train(
         self, parameters: F32, data: Dataset, plan: Plan, rng: np.random.Generator, local: F32 | None = None
     ) -> LocalRound:
-        """See Trainer."""
         trained = self.manifest.trained_size
         weights = parameters[:trained].copy()
         # Shared statistics stand behind the trained parameters in the flat vector; local ones follow here.
@@ -80,7 +79,6 @@ class RoundTrainer:
         return LocalRound(delta, progress.examples, progress.steps, progress.share, loss, statistics[shared:].copy())
 
     def evaluate(self, parameters: F32, data: Dataset, local: F32 | None = None) -> Evaluation:
-        """See Trainer."""
         trained, classes = self.manifest.trained_size, self.manifest.classes
         statistics = np.concatenate([parameters[trained:], self.initial if local is None else local])
         weights = np.ascontiguousarray(parameters[:trained])

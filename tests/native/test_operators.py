@@ -9,7 +9,7 @@ from native_operators import OPERATORS
 
 from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import bundle, compiler, forward, generate
-from edgeclient.compile.bundle import Compiled, Description
+from edgeclient.compile.bundle import Compiled
 from edgeclient.compile.compiler import Options
 from edgeclient.compile.loss import Loss, with_loss
 from edgeclient.compile.lower.registry import RULES
@@ -31,7 +31,7 @@ def made_of(name: str) -> tuple[Compiled, onnx.ModelProto, onnx.ModelProto]:
     """(bundle, prepared forward model with its loss, training graph as generated)."""
     prepared = with_loss(compiler.prepare(OPERATORS[name](), Options()), Loss("mse"))
     artifacts = generate.generate(prepared, forward.parameters(prepared, ["*"], []), Optimiser())
-    return bundle.compiled(artifacts, Description("mse", "", "")), prepared, artifacts.training
+    return bundle.compiled(artifacts, "mse", "", ""), prepared, artifacts.training
 
 
 def batch_of(made: Compiled, size: int) -> Arrays:

@@ -1,7 +1,7 @@
 """Convolutions and transposed convolutions in one, two or three dimensions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeclient.compile.lower.builder import Builder, Node
 from edgeclient.compile.lower.registry import lowers
@@ -34,12 +34,11 @@ def geometry(b: Builder, node: Node, kernel: Sequence[int], x: str) -> Geometry:
     strides = tuple(node.attribute("strides", None) or [1] * count)
     dilations = tuple(node.attribute("dilations", None) or [1] * count)
     pads = node.attribute("pads", None) or [0] * (2 * count)
-    made = Geometry(
-        tuple(kernel), strides, dilations, tuple(pads[:count]), tuple(pads[count:]), node.attribute("group", 1)
-    )
     automatic = node.attribute("auto_pad", "NOTSET")
     if automatic == "VALID":
-        return Geometry(made.kernel, strides, dilations, (0,) * count, (0,) * count, made.group)
+        pads = [0] * (2 * count)
+    begin, end = tuple(pads[:count]), tuple(pads[count:])
+    made = Geometry(tuple(kernel), strides, dilations, begin, end, node.attribute("group", 1))
     if automatic in {"SAME_UPPER", "SAME_LOWER"}:
         sizes = b.fixed(x, range(2, 2 + count), f"auto_pad {automatic}")
         total = [
@@ -47,7 +46,7 @@ def geometry(b: Builder, node: Node, kernel: Sequence[int], x: str) -> Geometry:
         ]
         small, large = tuple(each // 2 for each in total), tuple(each - each // 2 for each in total)
         begin, end = (small, large) if automatic == "SAME_UPPER" else (large, small)
-        return Geometry(made.kernel, strides, dilations, begin, end, made.group)
+        return replace(made, begin=begin, end=end)
     return made
 
 
@@ -133,11 +132,7 @@ def _conv_transpose(b: Builder, node: Node) -> Sequence[str | None]:
     dx = b.op("Conv", dy, w, group=form.group, **attributes) if node.wants(0) else None
     # The roles: X is the convolution's output gradient, dY its input; W is (in, out/g, …) as a convolution's is.
     dw = conv_weight_adjoint(b, x, dy, form) if node.wants(1) else None
-    return [_cut_like(b, dx, x), dw, bias_adjoint(b, dy) if node.wants(2) else None]
-
-
-def _cut_like(b: Builder, made: str | None, like: str) -> str | None:
-    """Output padding of at least a stride's remainder cannot add a position; the shapes agree, the type says so."""
-    if made is not None:
-        b.describe(made, like)
-    return made
+    if dx is not None:
+        # Output padding of at least a stride's remainder cannot add a position; the shapes agree, the type says so.
+        b.describe(dx, x)
+    return [dx, dw, bias_adjoint(b, dy) if node.wants(2) else None]

@@ -30,8 +30,14 @@ def gather_adjoint(b: Builder, shape: str, rank: int, indices: str, dy: str, axi
     return b.op("ScatterElements", b.zeros(shape), stretched, dy, axis=axis, reduction="add")
 
 
-def gather_nd_adjoint(b: Builder, shape: str, x: str, indices: str, dy: str, batch_dims: int) -> str:
+@lowers("GatherNDGrad")
+def _gather_nd(b: Builder, node: Node) -> Sequence[str]:
     """Zeros of `shape` with the slices of dY added at the positions that the last axis of `indices` names."""
+    shape, indices, dy = node.inputs
+    batch_dims = node.attribute("batch_dims", 0)
+    if batch_dims > 1:
+        raise node.refuse(f"batch_dims {batch_dims} is not supported, 0 and 1 are: reshape before and after")
+    x = b.producer(shape).input[0]
     index_rank = b.rank(indices)
     (width,) = b.fixed(indices, [index_rank - 1], "GatherND")
     if batch_dims:
@@ -48,7 +54,7 @@ def gather_nd_adjoint(b: Builder, shape: str, x: str, indices: str, dy: str, bat
     flat_shape = b.op("Concat", b.reduce("ReduceProd", sizes, [0], keepdims=True), rest, axis=0)
     values = b.reshape(dy, b.op("Concat", b.int64([-1]), rest, axis=0))
     added = gather_adjoint(b, flat_shape, rank - width + 1, b.reshape(rows, [-1]), values, 0)
-    return b.reshape(added, shape)
+    return [b.reshape(added, shape)]
 
 
 @lowers("GatherGrad")
@@ -62,15 +68,6 @@ def _gather_elements(b: Builder, node: Node) -> Sequence[str]:
     dy, shape, indices = node.inputs
     axis = node.attribute("axis", 0)
     return [b.op("ScatterElements", b.zeros(shape), indices, dy, axis=axis, reduction="add")]
-
-
-@lowers("GatherNDGrad")
-def _gather_nd(b: Builder, node: Node) -> Sequence[str]:
-    shape, indices, dy = node.inputs
-    batch_dims = node.attribute("batch_dims", 0)
-    if batch_dims > 1:
-        raise node.refuse(f"batch_dims {batch_dims} is not supported, 0 and 1 are: reshape before and after")
-    return [gather_nd_adjoint(b, shape, b.producer(shape).input[0], indices, dy, batch_dims)]
 
 
 @lowers("SliceGrad")

@@ -21,25 +21,30 @@ def _scattered(b: Builder, values: str, indices: str, shape: str) -> str:
     return b.reshape(added, shape)
 
 
-def average_pool_adjoint(b: Builder, dy: str, x: str, form: Geometry, *, count_include_pad: bool) -> str:
+@lowers("AveragePoolGrad")
+def _average_pool(b: Builder, node: Node) -> Sequence[str]:
     """Each input of a window gets dY / (inputs in that window), by a transposed convolution with ones."""
+    if node.attribute("ceil_mode", 0):
+        raise node.refuse("ceil_mode is not supported: export with explicit pads")
+    x = b.forward(node, "AveragePool").input[0]
+    form = geometry(b, node, node.attribute("kernel_shape", None), x)
     channels, *sizes = b.fixed(x, range(1, b.rank(x)), "average pooling")
     outputs = [
         (size + form.begin[i] + form.end[i] - form.span(i)) // form.strides[i] + 1 for i, size in enumerate(sizes)
     ]
     counts: F64 = np.ones(())
     for i, size in enumerate(sizes):
-        inside = form.kernel[i] if count_include_pad else _inside(size, outputs[i], i, form)
+        inside = form.kernel[i] if node.attribute("count_include_pad", 0) else _inside(size, outputs[i], i, form)
         counts = np.multiply.outer(counts, np.broadcast_to(inside, outputs[i]))
-    share = b.op("Mul", dy, b.float(1 / counts if counts.min() < counts.max() else 1 / counts.max()))
+    share = b.op("Mul", node.inputs[0], b.float(1 / counts if counts.min() < counts.max() else 1 / counts.max()))
     rest = [
         size + form.begin[i] + form.end[i] - ((outputs[i] - 1) * form.strides[i] + form.span(i))
         for i, size in enumerate(sizes)
     ]
-    return b.op(
+    return [b.op(
         "ConvTranspose", share, b.float(np.ones((channels, 1, *form.kernel))), strides=list(form.strides),
         dilations=list(form.dilations), pads=form.pads, group=channels, output_padding=rest,
-    )  # fmt: skip
+    )]  # fmt: skip
 
 
 def _inside(size: int, outputs: int, axis: int, form: Geometry) -> I64:
@@ -61,13 +66,3 @@ def _max_pool(b: Builder, node: Node) -> Sequence[str]:
     if overlaps or node.attribute("ceil_mode", 0) or any(form.pads):
         return [_scattered(b, dy, indices, shape)]
     return [b.op("MaxUnpool", dy, indices, shape, kernel_shape=list(form.kernel), strides=list(form.strides))]
-
-
-@lowers("AveragePoolGrad")
-def _average_pool(b: Builder, node: Node) -> Sequence[str]:
-    if node.attribute("ceil_mode", 0):
-        raise node.refuse("ceil_mode is not supported: export with explicit pads")
-    x = b.forward(node, "AveragePool").input[0]
-    form = geometry(b, node, node.attribute("kernel_shape", None), x)
-    include = bool(node.attribute("count_include_pad", 0))
-    return [average_pool_adjoint(b, node.inputs[0], x, form, count_include_pad=include)]

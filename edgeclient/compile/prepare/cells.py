@@ -7,7 +7,7 @@ recurrent product adds what was projected by the same Gemm.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from edgeclient.compile.prepare.rewrite import Rewriter
 
@@ -81,21 +81,16 @@ class Cell(ABC):
 class Rnn(Cell):
     """h' = tanh(x Wᵀ + h Rᵀ + b)."""
 
-    gates: Final = 1
-
     def __init__(self, b: Rewriter, weights: Weights, x: str, steps: int) -> None:
         super().__init__(b, weights, x, steps)
         self._drive = self.project(weights.w, _added(b, *self.biases()))
 
     def step(self, t: int, state: State) -> State:
-        """See Cell."""
         return (self.b.op("Tanh", self.recur(state[0], self.weights.r, self._drive[t])),)
 
 
 class Gru(Cell):
     """z, r = σ(…), n = tanh(x Wₙᵀ + (r h) Rₙᵀ + bₙ), or with reset after the product, h' = n + z (h − n)."""
-
-    gates: Final = 3
 
     def __init__(self, b: Rewriter, weights: Weights, x: str, steps: int, *, reset_after: bool) -> None:
         super().__init__(b, weights, x, steps)
@@ -114,7 +109,6 @@ class Gru(Cell):
         self._r = b.split(weights.r, sizes, 0)
 
     def step(self, t: int, state: State) -> State:
-        """See Cell."""
         b, h, new = self.b, state[0], self._new[t]
         gates = self.recur(h, self._r[0], self._gates[t])
         if self._reset_after:
@@ -140,8 +134,6 @@ class Gru(Cell):
 class Lstm(Cell):
     """i, o, f = σ(…), c' = f c + i tanh(…), h' = o tanh(c'); with peepholes i and f see c, o sees c'."""
 
-    gates: Final = 4
-
     def __init__(self, b: Rewriter, weights: Weights, x: str, steps: int) -> None:
         super().__init__(b, weights, x, steps)
         self._drive = self.project(weights.w, _added(b, *self.biases()))
@@ -149,7 +141,6 @@ class Lstm(Cell):
         self._peepholes: dict[int, str] = {}
 
     def step(self, t: int, state: State) -> State:
-        """See Cell."""
         b, (h, c) = self.b, state
         every = self.recur(h, self.weights.r, self._drive[t])
         if self.weights.p:

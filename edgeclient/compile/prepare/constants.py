@@ -65,7 +65,8 @@ class _Folding:
         return name in self.b.outputs or any(name not in reader.input for reader in self.b.readers[name])
 
     def _values(self, node: onnx.NodeProto) -> Mapping[str, Array] | None:
-        if node.domain or node.op_type in {"Constant", *_RANDOM} or _has_subgraph(node):
+        has_subgraph = any(each.type == AttributeProto.GRAPH for each in node.attribute)
+        if node.domain or node.op_type in {"Constant", *_RANDOM} or has_subgraph:
             return None
         if node.op_type == "Shape":
             made = self._shape(Node(node, node.input, node.output))
@@ -110,7 +111,3 @@ def _computed(node: onnx.NodeProto, known: Mapping[str, Array], opset: int) -> M
     if any(each.dtype.kind not in "biuf" for each in values):
         return None
     return dict(zip((each.name for each in outputs), values, strict=True))
-
-
-def _has_subgraph(node: onnx.NodeProto) -> bool:
-    return any(each.type == AttributeProto.GRAPH for each in node.attribute)

@@ -1,8 +1,7 @@
 """Recurrent layers become basic ops, one copy of the cell for each time step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import onnx
 
@@ -50,12 +49,8 @@ class _Unroll:
         return None if found is None else [picked_again(b, node, *found)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """What one direction made: the state after each step by time, and the last one."""
-
-    states: dict[int, State]
-    last: State
+# What one direction made: the state after each step by time, in the order of the steps.
+_Run: TypeAlias = dict[int, State]
 
 
 class _Layer:
@@ -96,7 +91,7 @@ class _Layer:
             runs.append(self._run(cell, order, tuple(each[index] for each in starts)))
         made = [self._sequence(runs, times) if node.wants(0) else ""]
         for output, index in ((1, 0), (2, 1)):
-            made.append(self._last([each.last[index] for each in runs]) if node.wants(output) else "")
+            made.append(self._last([[*each.values()][-1][index] for each in runs]) if node.wants(output) else "")
         return made
 
     def _cell(self, weights: Weights, order: range) -> Cell:
@@ -116,7 +111,7 @@ class _Layer:
         states = {}
         for t in order:
             states[t] = state = cell.step(t - min(order), state)
-        return _Run(states, state)
+        return states
 
     def _per_direction(self, name: str, *, state: bool = False) -> list[str]:
         """A value for each direction, without that axis; empty strings if it is absent, or a state of zeros."""
@@ -132,7 +127,7 @@ class _Layer:
         Joined along columns, whose number is fixed: the gradient then needs no shapes at run time.
         """
         b = self._b
-        parts = [run.states[t][0] for t in times for run in runs]
+        parts = [run[t][0] for t in times for run in runs]
         columns = parts[0] if len(parts) == 1 else b.op("Concat", *parts, axis=1)
         made = b.reshape(columns, [0, len(times), len(runs), self._hidden])
         return made if self._batch_first else b.transpose(made, [1, 2, 0, 3])
