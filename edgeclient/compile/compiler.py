@@ -73,12 +73,7 @@ def load_model(path: Path) -> onnx.ModelProto:
 
 
 def compile_model(model: onnx.ModelProto, options: Options, tell: Callable[[str], None] = lambda _: None) -> Compiled:
-    """A forward model becomes a bundle.
-
-    Args:
-        model: forward; every input has a free batch dimension first.
-        options: how.
-        tell: hears what is being done.
+    """A forward model, whose inputs have a free batch dimension first, becomes a bundle; `tell` hears what is done.
 
     Raises:
         CompileError: it cannot be trained; the text says why and what to do.

@@ -65,10 +65,6 @@ class Verification:
 def verify(made: Compiled, seed: int = 0) -> Verification:
     """Compare on random input.
 
-    Args:
-        made: what was compiled.
-        seed: of the random input.
-
     Raises:
         CompileError: they differ; the bundle must not be used.
     """

@@ -20,11 +20,7 @@ _STATISTICS: Final = "local.f32"
 
 
 def compiled_trainer(directory: Path, threads: int = 1) -> RoundTrainer:
-    """A trainer for the bundle unpacked in `directory`.
-
-    Args:
-        directory: of the unpacked bundle.
-        threads: for each operator.
+    """A trainer for the bundle unpacked in `directory`, with so many threads for each operator.
 
     Raises:
         TrainingError: no runtime is installed, or it refuses the bundle.

@@ -24,10 +24,6 @@ FOLDER: Final = "native"
 def native_trainer(directory: Path, threads: int = 1) -> RoundTrainer:
     """A trainer for the bundle unpacked in `directory`, which must hold the artifacts (`edgeclient compile --native`).
 
-    Args:
-        directory: of the unpacked bundle.
-        threads: for each operator.
-
     Raises:
         TrainingError: the training package is missing, the bundle has no artifacts or running statistics, which
             the native runtime does not move.

@@ -30,9 +30,6 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
     are parameters: nothing is computed from them, but an Identity of one, which exporters write for shared weights,
     is taken away.
 
-    Args:
-        model: ai.onnx opset 13 or later; not modified.
-
     Raises:
         CompileError: the model is not valid.
     """

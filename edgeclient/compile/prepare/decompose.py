@@ -19,9 +19,6 @@ _DATA: Final = {"Where": 1}
 def decompose(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same function of float32 values, made of ops whose gradient ONNX Runtime training 1.19.2 builds right.
 
-    Args:
-        model: ai.onnx opset 13 or later, constants folded; not modified.
-
     Raises:
         CompileError: an op in a form that has no gradient.
 

@@ -71,9 +71,6 @@ def at_supported_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     Older ones, from opset 7 on, are converted to 17. The ops that ONNX Runtime's optimiser fuses are taken apart where
     that is simple.
 
-    Args:
-        model: not modified.
-
     Raises:
         CompileError: an op of another domain, or an opset that cannot be converted.
     """

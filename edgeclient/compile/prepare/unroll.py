@@ -19,9 +19,6 @@ def unroll(model: onnx.ModelProto) -> onnx.ModelProto:
     The sequence length must be fixed, the batch need not be. W, R, B, P and initial states stay the values they are.
     An output of which only some steps are read, as `output[:, -1]` does, is made of those alone.
 
-    Args:
-        model: ai.onnx opset 13 or later; not modified.
-
     Raises:
         CompileError: a free sequence length, `sequence_lens`, `clip`, `input_forget`, or activations that are not the
             default.
