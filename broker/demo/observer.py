@@ -3,11 +3,11 @@
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from broker.demo.plan import TASK, DemoError
-from broker.monitor.fleet import Fleet
-from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
+from broker.monitor.listener import Listener
+from edgeclient.link.mqtt import Endpoint, Message
 from edgeclient.wire import topics
 from edgeclient.wire.errors import WireError
 
@@ -21,7 +21,7 @@ class Moment(NamedTuple):
     socket_bytes: int
 
 
-class Observer:
+class Observer(Listener):
     """Listens to one task.
 
     A message that the broker delivers twice counts twice: the figures err against us.
@@ -29,22 +29,14 @@ class Observer:
     Attributes:
         payload_bytes: by kind of topic: up, down, status.
         uploaded_bytes: on `up`, by device.
-        fleet: what devices say.
     """
 
     def __init__(self, port: int) -> None:
+        wanted = [topics.everyone(TASK, kind) for kind in ("up", "down", "status")]
+        super().__init__(Endpoint("127.0.0.1", port), wanted)
         self.payload_bytes = Counter[str]()
         self.uploaded_bytes = Counter[str]()
-        self.fleet = Fleet()
-        self._link = Link(Endpoint("127.0.0.1", port), client_id_prefix="observer")
         self._started_s = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._link.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._link.stop()
 
     @property
     def now(self) -> Moment:
@@ -58,22 +50,17 @@ class Observer:
 
     def connect(self, within_s: float) -> None:
         """Wait for the MQTT broker: who starts others after this misses no byte of theirs."""
-        while self.now.seconds <= within_s:
-            for event in self._link.poll(1.0):
-                if isinstance(event, Connected):
-                    self._link.subscribe(*(topics.everyone(TASK, kind) for kind in ("up", "down", "status")))
-                    return
-        raise DemoError("the MQTT broker does not answer")
+        while not self.reached:
+            if self.now.seconds > within_s:
+                raise DemoError("the MQTT broker does not answer")
+            self.wait(0.1)
 
-    def listen(self, timeout_s: float) -> None:
-        """Take in what has come."""
-        for event in self._link.poll(timeout_s):
-            if isinstance(event, Message):
-                self._link.acknowledge(event)
-                with suppress(WireError):  # who may write there may write anything
-                    topic = topics.parse(event.topic)
-                    if not event.retained:
-                        self.payload_bytes[topic.kind] += len(event.payload)
-                        if topic.kind == "up":
-                            self.uploaded_bytes[topic.rest[0]] += len(event.payload)
-                    self.fleet.hear(event.topic, event.payload)
+    def hear(self, message: Message) -> None:
+        """Count it, but for what the broker has kept, and see what a device says."""
+        with suppress(WireError):  # who may write there may write anything
+            topic = topics.parse(message.topic)
+            if not message.retained:
+                self.payload_bytes[topic.kind] += len(message.payload)
+                if topic.kind == "up":
+                    self.uploaded_bytes[topic.rest[0]] += len(message.payload)
+        super().hear(message)

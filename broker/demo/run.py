@@ -72,7 +72,7 @@ def _tell_page(observer: Observer, port: int) -> None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
-        observer.listen(0.1)
+        observer.wait(0.1)
     print(f"watch it live: http://127.0.0.1:{port}", flush=True)
 
 
@@ -92,7 +92,7 @@ def _learn(
             versions = ledger.versions(TASK)
             moments.setdefault(versions[-1].number, now)
             show(terminal.View(now, versions, observer.fleet.devices(TASK), observer.uploaded_bytes, events))
-            observer.listen(0.25)
+            observer.wait(0.25)
             if any(device.said.version >= 0 for device in observer.fleet.devices(TASK).values()):
                 began_s = min(began_s, now.seconds)
             if due and now.seconds >= began_s + due[0][0] * plan.seconds:
@@ -109,9 +109,9 @@ def _settle(observer: Observer, supervisor: Supervisor, ledger: Ledger, devices:
     supervisor.end(devices)
     until_s = observer.now.seconds + _PATIENCE_S
     while observer.now.seconds < until_s and not all(version.metrics for version in ledger.versions(TASK)):
-        observer.listen(0.25)
+        observer.wait(0.25)
     supervisor.end([AGGREGATOR])
-    observer.listen(0.25)
+    observer.wait(0.25)
 
 
 def _write(plan: Plan, made: dict[str, Any]) -> None:

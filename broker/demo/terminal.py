@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from rich.console import Group
 from rich.live import Live
@@ -19,8 +19,7 @@ from edgeclient.wire.status import ONLINE
 _EVERY_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What is known at one moment: versions and events are in order of time, uploads are bytes by device."""
 
     now: Moment

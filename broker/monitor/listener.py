@@ -69,8 +69,12 @@ class Listener:
                         self._link.subscribe(*self._wanted)
                 elif isinstance(event, Message):
                     self._link.acknowledge(event)
-                    with contextlib.suppress(WireError):  # who may write there may write anything
-                        self.fleet.hear(event.topic, event.payload)
+                    self.hear(event)
+
+    def hear(self, message: Message) -> None:
+        """Take in a message."""
+        with contextlib.suppress(WireError):  # who may write there may write anything
+            self.fleet.hear(message.topic, message.payload)
 
     def first(self, *, connect_s: float = 10.0, enough: int = MAX_DEVICES) -> None:
         """Wait for the retained statuses, of so many devices at most: they follow the subscription at once."""

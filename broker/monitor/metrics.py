@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from broker.monitor import series
@@ -201,7 +201,7 @@ class Metrics(Watch):
 
     def exposition(self) -> bytes:
         """The text format of Prometheus, version 0.0.4."""
-        return self.series.exposition()
+        return generate_latest(self.series.registry)
 
     def healthy(self) -> str:
         """Empty when the service turns, else what is wrong: it should be restarted."""

@@ -1,4 +1,4 @@
-"""Every Prometheus series of the aggregator, with its unit in its name; prometheus-client is imported here alone.
+"""Every Prometheus series of the aggregator, with its unit in its name.
 
 No label names a device, so that ten thousand of them cost the monitoring no more than ten.
 """
@@ -15,7 +15,6 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -26,17 +25,12 @@ from broker.monitor.summary import Spread, Summary
 _STALENESS: Final = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500)
 _ROUND_S: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 10800)
 _COMMIT_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
-_TASK: Final = ("task",)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
 
 
 class Series(Collector):
-    """What is counted as it happens, an attribute each, and what is worked out at a scrape.
-
-    Args:
-        scraped: gives the latter.
-    """
+    """What is counted as it happens, an attribute each, and what `scraped` works out."""
 
     def __init__(self, scraped: Callable[[], Iterator[Metric]]) -> None:
         self.registry = CollectorRegistry()
@@ -69,10 +63,6 @@ class Series(Collector):
         self.evaluated = self._gauge("model_evaluated_version", "Version that the metrics are of.", "task")
         self.metric = self._gauge("model_metric", "What the evaluated version is worth.", "task", "metric")
         self.waiting = self._gauge("updates_waiting", "Updates that wait for the next version.", "task")
-
-    def exposition(self) -> bytes:
-        """The text format, version 0.0.4."""
-        return generate_latest(self.registry)
 
     def describe(self) -> Iterator[Metric]:
         """Of nothing: their names are asked for while the series are still being made."""

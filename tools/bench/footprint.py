@@ -212,7 +212,7 @@ def _environment() -> dict[str, str]:
 def _await_rest(observer: Observer, supervisor: Supervisor, *, trained: bool) -> None:
     until_s, last = time.monotonic() + _IDLE_S, "no word from it"
     while time.monotonic() < until_s:
-        observer.listen(0.2)
+        observer.wait(0.2)
         supervisor.check()
         if (device := observer.fleet.find(TASK, DEVICE)) is not None:
             said, last = device.said, device.said.note

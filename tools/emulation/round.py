@@ -80,7 +80,7 @@ def _await_round(observer: Observer, supervisor: Supervisor) -> None:
     """Until the device says that it has the receipt of its frames and the version made of them."""
     until_s, note = time.monotonic() + _ROUND_S, "no word from it"
     while time.monotonic() < until_s:
-        observer.listen(0.5)
+        observer.wait(0.5)
         supervisor.check()
         if (device := observer.fleet.find(TASK, DEVICE)) is not None:
             note = device.said.note
