@@ -41,12 +41,8 @@ class Observer(Listener):
     @property
     def now(self) -> Moment:
         """The figures of this moment."""
-        return Moment(
-            time.monotonic() - self._started_s,
-            self.payload_bytes["up"],
-            self.fleet.downlink_bytes,
-            self.fleet.socket_bytes,
-        )
+        elapsed_s = time.monotonic() - self._started_s
+        return Moment(elapsed_s, self.payload_bytes["up"], self.fleet.downlink_bytes, self.fleet.socket_bytes)
 
     def connect(self, within_s: float) -> None:
         """Wait for the MQTT broker: who starts others after this misses no byte of theirs."""

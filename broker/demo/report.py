@@ -85,13 +85,8 @@ def costs(
 ) -> dict[str, float]:
     """Bytes in both directions, and how many times as many dense float32 would take.
 
-    Args:
-        parameters: of the model, n.
-        updates: that were applied.
-        trained_from: versions that devices trained from, each counted once a device.
-        fetched: devices that have a model.
-        bundle_bytes: what each of them fetched before its first model.
-        total: what travelled.
+    So many updates were applied; versions that devices trained from count once a device; each device that has a model
+    has fetched the bundle before.
 
     Example:
         >>> total = Moment(60.0, uplink_bytes=500, downlink_bytes=20_000, socket_bytes=25_000)

@@ -64,11 +64,10 @@ def told(facts: Facts) -> list[str]:
 
 def _contact(facts: Facts) -> Iterator[str]:
     past, said = facts.past, facts.said
-    if said is None and not facts.asked:
-        yield "The MQTT broker cannot be reached, so that what the device says of itself is unknown."
     if said is None:
-        if facts.asked:
-            yield "The MQTT broker knows nothing of it: it has left, was never connected, or uses another broker."
+        nothing = "The MQTT broker knows nothing of it: it has left, was never connected, or uses another broker."
+        unasked = "The MQTT broker cannot be reached, so that what the device says of itself is unknown."
+        yield nothing if facts.asked else unasked
         return
     note = f"; it says: {printable(said.note)}" if said.note else ""
     yield f"It is {'not connected' if said.state == OFFLINE else 'connected'}{note}."

@@ -81,7 +81,7 @@ class ReadModel:
                 "wrong": self._metrics.ready(),
             },
             "fleet": {"states": summary.states, "reasons": summary.reasons(), "outbox": sum(summary.outbox.values())},
-            "points": [{**each._asdict(), "metrics": finite(each.metrics)} for each in curve],
+            "points": [{**each._asdict(), "metrics": _finite(each.metrics)} for each in curve],
             "verdicts": {
                 "answers": [
                     {"verdict": verdict, "reason": reason, "count": count}
@@ -142,13 +142,8 @@ class ReadModel:
         return [each._asdict() for each in both if each.task == task][-_EVENTS:]
 
 
-def finite(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those that JSON can say.
-
-    Example:
-        >>> finite({"accuracy": 0.5, "loss": float("nan")})
-        {'accuracy': 0.5}
-    """
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that JSON can say."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 

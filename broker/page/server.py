@@ -61,7 +61,7 @@ def serving(host: str, port: int, site: Site, gate: Gate | None = None) -> Itera
         listener = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise ConfigError(f"[monitor] cannot listen on {host} port {port}: {error.strerror or error}") from None
-    started: Future[Callable[[], None]] = Future()
+    started: Future[Callable[[], object]] = Future()
     thread = threading.Thread(
         target=lambda: asyncio.run(_serve(listener, _application(site, gate or Gate()), started)),
         name="monitor",
@@ -78,12 +78,10 @@ def serving(host: str, port: int, site: Site, gate: Gate | None = None) -> Itera
         thread.join()
 
 
-async def _serve(listener: socket.socket, application: web.Application, started: "Future[Callable[[], None]]") -> None:
+async def _serve(
+    listener: socket.socket, application: web.Application, started: "Future[Callable[[], object]]"
+) -> None:
     loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-    def stop() -> None:
-        loop.call_soon_threadsafe(done.set)
-
     runner = web.AppRunner(
         application, access_log=None, logger=_QUIET, keepalive_timeout=_SILENT_S, shutdown_timeout=0.2
     )
@@ -99,7 +97,7 @@ async def _serve(listener: socket.socket, application: web.Application, started:
     except BaseException as error:
         started.set_exception(error)
         raise
-    started.set_result(stop)
+    started.set_result(lambda: loop.call_soon_threadsafe(done.set))
     await done.wait()
     accepting.close()
     await runner.cleanup()
