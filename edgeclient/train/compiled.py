@@ -1,5 +1,7 @@
 """Training with a compiled bundle on the plain ONNX Runtime: any board that has the wheel."""
 
+from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,7 +10,8 @@ import numpy as np
 from edgeclient import files
 from edgeclient.bundle import safetensors
 from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
-from edgeclient.bundle.manifest import Manifest, read_manifest
+from edgeclient.bundle.layout import Parameter
+from edgeclient.bundle.manifest import Buffer, Manifest, read_manifest
 from edgeclient.compress.arrays import F32, Array
 from edgeclient.train import runtime
 from edgeclient.train.batches import Batch
@@ -85,13 +88,11 @@ class CompiledEngine:
         self._bound = (parameters, statistics, gradients, self._next)
         reads = {each.name for each in session.get_inputs()}
         trained, buffers = self._manifest.trained, self._manifest.buffers
-        _bind_each(self._binding.bind_input, parameters, [(each.name, each.shape) for each in trained], reads)
-        _bind_each(self._binding.bind_input, statistics, [(each.name, each.shape) for each in buffers], reads)
+        _bind_each(self._binding.bind_input, parameters, trained, reads)
+        _bind_each(self._binding.bind_input, statistics, buffers, reads)
         makes = {each.name for each in session.get_outputs()}
-        _bind_each(self._binding.bind_output, gradients, [(f"{each.name}_grad", each.shape) for each in trained], makes)
-        _bind_each(
-            self._binding.bind_output, self._next, [(f"{each.name}_next", each.shape) for each in buffers], makes
-        )
+        _bind_each(self._binding.bind_output, gradients, trained, makes, "_grad")
+        _bind_each(self._binding.bind_output, self._next, buffers, makes, "_next")
         self._binding.bind_output(_LOSS, "cpu", 0, np.float32, [], self._loss.ctypes.data)
 
     def learn(self, batch: Batch) -> float:
@@ -106,8 +107,7 @@ class CompiledEngine:
         session = self._session(EVAL)
         tensors = (*self._manifest.inputs, self._manifest.labels)
         feeds = {tensor.name: array for tensor, array in zip(tensors, batch, strict=True)}
-        feeds |= _views(parameters, [(each.name, each.shape) for each in self._manifest.trained])
-        feeds |= _views(statistics, [(each.name, each.shape) for each in self._manifest.buffers])
+        feeds |= _views(parameters, self._manifest.trained) | _views(statistics, self._manifest.buffers)
         reads = {each.name for each in session.get_inputs()}
         made = self._run(lambda: session.run(None, {name: feeds[name] for name in reads}))
         return float(made[0]), made[1]
@@ -132,21 +132,21 @@ class CompiledEngine:
             raise TrainingError(f"ONNX Runtime failed in the training graph: {_first_line(error)}") from None
 
 
-def _views(flat: F32, named: list[tuple[str, tuple[int, ...]]]) -> dict[str, Array]:
+def _views(flat: F32, tensors: Iterable[Parameter | Buffer]) -> dict[str, Array]:
     found: dict[str, Array] = {}
     at = 0
-    for name, shape in named:
-        size = int(np.prod(shape))
-        found[name] = flat[at : at + size].reshape(shape)
+    for each in tensors:
+        size = prod(each.shape)
+        found[each.name] = flat[at : at + size].reshape(each.shape)
         at += size
     return found
 
 
-def _bind_each(bind: Any, flat: F32, named: list[tuple[str, tuple[int, ...]]], wanted: set[str]) -> None:
+def _bind_each(bind: Any, flat: F32, tensors: Iterable[Parameter | Buffer], wanted: set[str], ending: str = "") -> None:
     """Hand out the flat vector piece by piece, in place; a graph may lack pieces that it does not need."""
-    for name, view in _views(flat, named).items():
-        if name in wanted:
-            bind(name, "cpu", 0, np.float32, view.shape, view.ctypes.data)
+    for name, view in _views(flat, tensors).items():
+        if f"{name}{ending}" in wanted:
+            bind(f"{name}{ending}", "cpu", 0, np.float32, view.shape, view.ctypes.data)
 
 
 def _first_line(error: Exception) -> str:

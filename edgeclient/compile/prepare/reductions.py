@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from edgeclient.compile.lower.builder import Node
+from edgeclient.compile.lower.builder import Node, formula
 from edgeclient.compile.prepare.rewrite import Rewriter, Rule
 
 # The running sum is a product with a triangular matrix, a constant of the bundle: 4 MiB at this length.
@@ -54,11 +54,6 @@ def _extreme(*, largest: bool) -> Rule:
         return [node.inputs[0] if not axes else extreme(b, node.inputs[0], axes, largest=largest, keepdims=keepdims)]
 
     return rule
-
-
-def _global_max_pool(b: Rewriter, node: Node) -> Sequence[str]:
-    x = node.inputs[0]
-    return [extreme(b, x, range(2, b.rank(x)), largest=True, keepdims=True)]
 
 
 def _summed(before: str, after: str = "") -> Rule:
@@ -133,7 +128,7 @@ def _cum_sum(b: Rewriter, node: Node) -> Sequence[str]:
 RULES: Final[dict[str, Rule]] = {
     "CumSum": _cum_sum,
     "GlobalLpPool": _global_lp_pool,
-    "GlobalMaxPool": _global_max_pool,
+    "GlobalMaxPool": formula(lambda b, x: extreme(b, x, range(2, b.rank(x)), largest=True, keepdims=True)),
     "LpNormalization": _lp_normalization,
     "ReduceL1": _summed("Abs"),
     "ReduceL2": _squeezed_after("ReduceL2"),
