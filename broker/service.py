@@ -13,8 +13,7 @@ from typing import Final
 from broker.intake.decode import HelloIn, Rejected
 from broker.intake.reading import Reading
 from broker.ledger import receipts
-from broker.ledger.lock import AggregatorLock
-from broker.ledger.opening import open_ledger
+from broker.ledger.opening import AggregatorLock, open_ledger
 from broker.ledger.protocol import LedgerUnavailable
 from broker.monitor.watch import Watch
 from broker.publish.publisher import Publisher

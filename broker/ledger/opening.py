@@ -1,5 +1,7 @@
-"""Which implementation of the ledger is used: the one place that knows more than the protocol."""
+"""Opening the ledger: the one place that knows more than the protocol; and the lock of whoever aggregates on it."""
 
+import fcntl
+import os
 from pathlib import Path
 
 from broker.ledger.protocol import Ledger, LedgerError
@@ -27,3 +29,26 @@ def open_ledger(path: Path, *, read_only: bool = False) -> Ledger:
             f"{path} does not exist: nothing was counted here yet: add a task first, see edgebroker task add --help"
         )
     return SqliteLedger(path, read_only=read_only)
+
+
+class AggregatorLock:
+    """One aggregator at a time on one ledger, until closed or until the process ends.
+
+    Two would make different models of the same version.
+
+    Raises:
+        LedgerError: another process has it.
+    """
+
+    def __init__(self, ledger: Path) -> None:
+        path = ledger.with_name("serve.lock")
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise LedgerError(f"{ledger.parent} is in use by another edgebroker process: stop that one first") from None
+
+    def close(self) -> None:
+        """Let another process work on the ledger."""
+        os.close(self._descriptor)

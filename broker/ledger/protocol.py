@@ -9,7 +9,6 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from broker.ledger.rows import Admission, Contribution, Entry, Pending, TaskRow, Version, Withdrawal
@@ -35,9 +34,7 @@ class Ledger(Protocol):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @abstractmethod
@@ -222,4 +219,4 @@ class Ledger(Protocol):
 
     @abstractmethod
     def size(self) -> dict[str, int]:
-        """Bytes that it takes and rows of each table."""
+        """Bytes of the file, of its log, free bytes inside, and rows of each table."""

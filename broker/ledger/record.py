@@ -7,7 +7,7 @@ as long as the version is kept.
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ def encode(members: Iterable[Member]) -> bytes:
         >>> decode(made)[0].weight
         25600
     """
-    return zlib.compress(json.dumps([astuple(member) for member in members], separators=(",", ":")).encode())
+    written = [[getattr(member, column.name) for column in fields(Member)] for member in members]
+    return zlib.compress(json.dumps(written, separators=(",", ":")).encode())
 
 
 def decode(written: bytes) -> list[Member]:

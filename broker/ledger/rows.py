@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from broker.ledger.record import Member
 from edgeclient.wire.messages import Refusal
 
 
@@ -25,9 +26,9 @@ class Verdict(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Entry:
-    """A decoded frame that asks to be counted.
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which frame: never used twice for different bytes by an honest device.
 
     Attributes:
         task: task id.
@@ -35,6 +36,26 @@ class Entry:
         epoch: of the device's store.
         sequence: within the epoch.
         digest: 8 bytes that tell frames of one identity apart.
+    """
+
+    task: str
+    device: str
+    epoch: int
+    sequence: int
+    digest: bytes
+
+
+class Withdrawal(Identity):
+    """A device asks that a frame which may still be under way shall not count."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry(Identity):
+    """A decoded frame that asks to be counted.
+
+    Attributes:
         number: of the update that the frame is part of.
         part: of `parts` frames.
         parts: frames of the update.
@@ -46,11 +67,6 @@ class Entry:
         terms: what else the update brings, as numbers, if this is its first frame.
     """
 
-    task: str
-    device: str
-    epoch: int
-    sequence: int
-    digest: bytes
     number: int
     part: int
     parts: int
@@ -60,25 +76,6 @@ class Entry:
     refusal: Refusal | None
     body: bytes
     terms: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Withdrawal:
-    """A device asks that a frame which may still be under way shall not count.
-
-    Attributes:
-        task: task id.
-        device: device id.
-        epoch: of the device's store.
-        sequence: within the epoch.
-        digest: 8 bytes, as of an Entry.
-    """
-
-    task: str
-    device: str
-    epoch: int
-    sequence: int
-    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +92,11 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Contribution:
-    """An applied frame, as a batch member.
+class Contribution(Member):
+    """An applied frame that waits for a batch or is in one, with its bytes; `id` rises in order of admission."""
 
-    Attributes:
-        id: rises in order of admission.
-        device: device id.
-        epoch: of the device's store.
-        sequence: within the epoch.
-        number: of its update.
-        leads: whether it is the first frame of its update: it counts for triggers.
-        weight: of its update, fixed at the first frame.
-        terms: what else was fixed then.
-        base_version: that it was trained from.
-        body: the frame's bytes.
-    """
-
-    id: int
-    device: str
-    epoch: int
-    sequence: int
-    number: int
-    leads: bool
-    weight: int
-    terms: Mapping[str, float]
-    base_version: int
-    body: bytes
+    id: int = 0
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

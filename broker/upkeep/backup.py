@@ -2,11 +2,11 @@
 
 import shutil
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from broker.ledger.lock import AggregatorLock
-from broker.ledger.opening import open_ledger
+from broker.ledger.opening import AggregatorLock, open_ledger
 from broker.registry.blobs import Blobs, RegistryError
 from broker.settings import Aggregator
 from edgeclient import files
@@ -72,7 +72,7 @@ def restore(settings: Aggregator, source: Path) -> dict[str, int]:
     if not ((source / _LEDGER).is_file() and (source / _REGISTRY).is_dir()):
         raise UpkeepError(f"{source} holds no backup: give a folder that edgebroker backup has made")
     settings.directory.mkdir(parents=True, exist_ok=True)
-    with AggregatorLock(settings.ledger):
+    with closing(AggregatorLock(settings.ledger)):
         for name in (_LEDGER, f"{_LEDGER}-wal"):
             if (settings.directory / name).exists():
                 raise UpkeepError(

@@ -6,14 +6,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ledgers import EPOCH, INTERRUPTED, admitted, entry, version
 
-from broker.ledger.lock import AggregatorLock
-from broker.ledger.opening import open_ledger
+from broker.ledger.opening import AggregatorLock, open_ledger
 from broker.ledger.protocol import LedgerError, LedgerUnavailable
 from broker.ledger.rows import Admission, Verdict
 from broker.ledger.sqlite import schema
@@ -101,18 +101,21 @@ def test_a_migration_happens_wholly_or_not_at_all(
 
 def test_a_full_disk_writes_nothing_and_passes(ledger: SqliteLedger) -> None:
     ledger.admit([entry(0)], 1.0)
-    (pages,) = ledger._database.db.execute("PRAGMA page_count").fetchone()
-    ledger._database.db.execute(f"PRAGMA max_page_count = {pages}")
+    (pages,) = ledger.db.execute("PRAGMA page_count").fetchone()
+    ledger.db.execute(f"PRAGMA max_page_count = {pages}")
     large = replace(entry(1), body=bytes(1_000_000))
     with pytest.raises(LedgerUnavailable, match=r"ledger.db cannot be written: .* full"):
         ledger.admit([large], 1.0)
     assert ledger.receipt("t", "d", EPOCH).seen == 1
-    ledger._database.db.execute("PRAGMA max_page_count = 100000")
+    ledger.db.execute("PRAGMA max_page_count = 100000")
     assert ledger.admit([large], 1.0) == [Admission(Verdict.APPLIED)]
 
 
 def test_one_aggregator_at_a_time(tmp_path: Path) -> None:
-    with AggregatorLock(tmp_path / "ledger.db"), pytest.raises(LedgerError, match="in use by another edgebroker"):
+    with (
+        closing(AggregatorLock(tmp_path / "ledger.db")),
+        pytest.raises(LedgerError, match="in use by another edgebroker"),
+    ):
         AggregatorLock(tmp_path / "ledger.db")
     AggregatorLock(tmp_path / "ledger.db").close()
 

@@ -1,4 +1,4 @@
-"""Whether a frame counts, decided and recorded inside the caller's transaction.
+"""Whether a frame counts, decided and recorded; and what devices are told.
 
 | the ledger knows of the identity | a frame | a withdrawal |
 |---|---|---|
@@ -12,11 +12,14 @@
 
 import json
 import sqlite3
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 from broker.ledger import digests
 from broker.ledger.digests import Settled
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
+from broker.ledger.sqlite.database import Database
+from broker.views import Epoch
 from edgeclient import failpoint
 from edgeclient.wire.limits import MAX_RECEIPT_LIST
 from edgeclient.wire.messages import Hello, Receipt, Refusal
@@ -24,25 +27,54 @@ from edgeclient.wire.messages import Hello, Receipt, Refusal
 _CONFLICT: Final = Admission(Verdict.REFUSED, Refusal.CONFLICT)
 
 
-class Epoch(NamedTuple):
-    """The key of a device's epoch; the number is signed, as SQLite's integers are."""
-
-    task: str
-    device: str
-    number: int
-
-
 def epoch_of(task: str, device: str, number: int) -> Epoch:
-    """The key of an unsigned epoch.
+    """The key of an unsigned epoch; its number is signed there, as SQLite's integers are.
 
     Example:
         >>> epoch_of("har", "pi-7", 2**64 - 3)
-        Epoch(task='har', device='pi-7', number=-3)
+        ('har', 'pi-7', -3)
     """
-    return Epoch(task, device, number - 2**64 if number >= 2**63 else number)
+    return task, device, number - 2**64 if number >= 2**63 else number
 
 
-def admit(db: sqlite3.Connection, asked: Entry | Withdrawal, now: float) -> Admission:
+class Admissions(Database):
+    def admit(self, asked: Sequence[Entry | Withdrawal], now: float) -> list[Admission]:
+        if not asked:
+            return []
+        with self.transaction() as db:
+            admissions = [_admit(db, each, now) for each in asked]
+            failpoint.hit("ledger.before-commit")
+        failpoint.hit("ledger.after-commit")
+        return admissions
+
+    def greet(self, hellos: Sequence[tuple[str, str, Hello]]) -> list[int]:
+        if not hellos:
+            return []
+        with self.transaction() as db:
+            lost = [_greet(db, *each) for each in hellos]
+            failpoint.hit("ledger.before-hello")
+        failpoint.hit("ledger.after-hello")
+        return lost
+
+    def receipt(self, task: str, device: str, epoch: int, *, conflict: tuple[int, bytes] | None = None) -> Receipt:
+        key = epoch_of(task, device, epoch)
+        frames = "SELECT sequence, refusal FROM frame WHERE task = ? AND device = ? AND epoch = ? AND sequence >= ?"
+        with self.moment() as db:
+            watermark, seen, confirmed = _reached(db, key)
+            applied = db.execute(
+                f"{frames} AND refusal IS NULL ORDER BY sequence LIMIT ?", (*key, watermark, MAX_RECEIPT_LIST)
+            )
+            refused = db.execute(
+                f"{frames} AND refusal IS NOT NULL ORDER BY sequence LIMIT ?", (*key, confirmed, MAX_RECEIPT_LIST + 1)
+            )
+            return Receipt(
+                epoch, watermark, seen, conflict,
+                tuple(sequence for sequence, _ in applied),
+                tuple((sequence, Refusal(code)) for sequence, code in refused),
+            )  # fmt: skip
+
+
+def _admit(db: sqlite3.Connection, asked: Entry | Withdrawal, now: float) -> Admission:
     """The verdict on a frame or a withdrawal, recorded."""
     epoch = epoch_of(asked.task, asked.device, asked.epoch)
     known = find(db, epoch, asked.sequence, asked.digest)
@@ -125,7 +157,7 @@ def _record(
     _reach(db, epoch, watermark, max(seen, sequence + 1))
 
 
-def greet(db: sqlite3.Connection, task: str, device: str, hello: Hello) -> int:
+def _greet(db: sqlite3.Connection, task: str, device: str, hello: Hello) -> int:
     """Note what the device has settled, so that its refusals need not be told again.
 
     Returns:
@@ -152,28 +184,6 @@ def greet(db: sqlite3.Connection, task: str, device: str, hello: Hello) -> int:
         (max(confirmed, hello.confirmed), lost, *epoch),
     )
     return lost
-
-
-def receipt(
-    db: sqlite3.Connection, task: str, device: str, number: int, *, conflict: tuple[int, bytes] | None
-) -> Receipt:
-    """What the ledger knows about one epoch of a device."""
-    epoch = epoch_of(task, device, number)
-    watermark, seen, confirmed = _reached(db, epoch)
-    frames = "SELECT sequence, refusal FROM frame WHERE task = ? AND device = ? AND epoch = ?"
-    applied = db.execute(
-        f"{frames} AND sequence >= ? AND refusal IS NULL ORDER BY sequence LIMIT ?",
-        (*epoch, watermark, MAX_RECEIPT_LIST),
-    )
-    refused = db.execute(
-        f"{frames} AND sequence >= ? AND refusal IS NOT NULL ORDER BY sequence LIMIT ?",
-        (*epoch, confirmed, MAX_RECEIPT_LIST + 1),
-    )
-    return Receipt(
-        number, watermark, seen, conflict,
-        tuple(sequence for sequence, _ in applied),
-        tuple((sequence, Refusal(code)) for sequence, code in refused),
-    )  # fmt: skip
 
 
 def _reached(db: sqlite3.Connection, epoch: Epoch) -> tuple[int, int, int]:

@@ -1,59 +1,116 @@
-"""What waits, batches and versions, inside the caller's transaction."""
+"""Tasks, what waits, batches and versions."""
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from broker.ledger import record
-from broker.ledger.rows import Contribution, Pending, Version
+from broker.ledger.protocol import LedgerError
+from broker.ledger.rows import Contribution, Pending, TaskRow, Version
+from broker.ledger.sqlite.admission import epoch_of
+from broker.ledger.sqlite.database import Database
+from edgeclient import failpoint
 
-# Every content of the registry that a task or a version names.
-NAMED: Final = (
-    "SELECT digest FROM version UNION SELECT state_digest FROM version WHERE state_digest != ''"
-    " UNION SELECT bundle FROM task"
-)
-_CONTRIBUTION: Final = "id, device, epoch, sequence, number, leads, weight, terms, base_version, body"
+_CONTRIBUTION: Final = "device, epoch, sequence, number, base_version, weight, leads, terms, id, body"
 _VERSION: Final = "number, digest, batch, created, updates, frames, total_weight, metrics, terms, state, state_digest"
 _LONGEST_S: Final = 10.0 * 365 * 86400  # a clock that is wrong by more must not exhaust the numbers
 _U64: Final = 2**64 - 1
 
 
-def pending(db: sqlite3.Connection, task: str) -> Pending:
-    """See Ledger.pending."""
-    updates, frames, opened = db.execute(
-        "SELECT coalesce(sum(leads), 0), count(*), min(CASE WHEN leads THEN received END) FROM contribution"
-        " WHERE task = ? AND batch IS NULL",
-        (task,),
-    ).fetchone()
-    return Pending(updates, frames, opened)
+class Batches(Database):
+    def add_task(self, name: str, bundle: str, settings: dict[str, Any], version: Version) -> None:
+        with self.transaction() as db:
+            if db.execute("SELECT 1 FROM task WHERE name = ?", (name,)).fetchone():
+                raise LedgerError(f"task {name} is already there: choose another name")
+            db.execute("INSERT INTO task VALUES (?, ?, ?)", (name, bundle, json.dumps(settings)))
+            _insert_version(db, name, version)
 
+    def tasks(self) -> list[TaskRow]:
+        with self.moment() as db:
+            rows = db.execute("SELECT name, bundle, settings FROM task ORDER BY name")
+            return [TaskRow(name, bundle, json.loads(settings)) for name, bundle, settings in rows]
 
-def contributions(db: sqlite3.Connection, where: str, *values: Any) -> list[Contribution]:
-    """Those for which `where` holds, a constant of the caller."""
-    return [
-        Contribution(id_, device, epoch & _U64, sequence, number, bool(leads), weight, json.loads(terms), base, body)
-        for id_, device, epoch, sequence, number, leads, weight, terms, base, body in db.execute(
-            f"SELECT {_CONTRIBUTION} FROM contribution WHERE {where}",  # noqa: S608
-            values,
+    def pending(self, task: str) -> Pending:
+        with self.moment() as db:
+            updates, frames, opened = db.execute(
+                "SELECT coalesce(sum(leads), 0), count(*), min(CASE WHEN leads THEN received END) FROM contribution"
+                " WHERE task = ? AND batch IS NULL",
+                (task,),
+            ).fetchone()
+            return Pending(updates, frames, opened)
+
+    def open_contributions(self, task: str, limit: int, after: int = 0) -> list[Contribution]:
+        return self._members(
+            "batch IS NULL AND task = ? AND id > ? ORDER BY leads DESC, id LIMIT ?", task, after, limit
         )
-    ]
+
+    def batch(self, task: str, number: int) -> list[Contribution]:
+        return self._members("batch = ? AND task = ? AND body IS NOT NULL ORDER BY id", number, task)
+
+    def by_device(self, task: str, device: str, epoch: int) -> list[Contribution]:
+        kept = "task = ? AND device = ? AND epoch = ? AND body IS NOT NULL ORDER BY id"
+        return self._members(kept, *epoch_of(task, device, epoch))
+
+    def _members(self, where: str, *values: Any) -> list[Contribution]:
+        with self.moment() as db:
+            rows = db.execute(f"SELECT {_CONTRIBUTION} FROM contribution WHERE {where}", values)  # noqa: S608
+            return [
+                Contribution(
+                    device, epoch & _U64, sequence, number, base, weight, bool(leads), json.loads(terms), id_, body
+                )
+                for device, epoch, sequence, number, base, weight, leads, terms, id_, body in rows
+            ]
+
+    def close_batch(self, task: str, members: Sequence[Contribution], version: Version) -> None:
+        with self.transaction() as db:
+            moved = [(version.batch, each.id) for each in members]
+            db.executemany("UPDATE contribution SET batch = ? WHERE id = ?", moved)
+            (frame_bytes,) = db.execute(
+                "SELECT coalesce(sum(length(body)), 0) FROM contribution WHERE task = ? AND batch = ?",
+                (task, version.batch),
+            ).fetchone()
+            _insert_version(db, task, version, frame_bytes, record.encode(members))
+            failpoint.hit("ledger.before-close")
+        failpoint.hit("ledger.after-close")
+
+    def versions(self, task: str, last: int | None = None) -> list[Version]:
+        with self.moment() as db:
+            rows = db.execute(
+                f"SELECT {_VERSION} FROM version WHERE task = ? ORDER BY number DESC LIMIT ?",  # noqa: S608
+                (task, -1 if last is None else last),
+            ).fetchall()
+            return [
+                Version(number, digest, batch, created_s, updates, frames, total_weight,
+                        json.loads(metrics), json.loads(terms), json.loads(state), state_digest)
+                for number, digest, batch, created_s, updates, frames, total_weight, metrics, terms, state, state_digest
+                in reversed(rows)
+            ]  # fmt: skip
+
+    def add_metrics(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
+        with self.transaction() as db:
+            written = json.dumps(dict(metrics))
+            db.execute("UPDATE version SET metrics = ? WHERE task = ? AND number = ?", (written, task, number))
+
+    def digests(self) -> set[str]:
+        with self.moment() as db:
+            found = db.execute(
+                "SELECT digest FROM version UNION SELECT bundle FROM task"
+                " UNION SELECT state_digest FROM version WHERE state_digest != ''"
+            )
+            return {digest for (digest,) in found}
+
+    def jump(self, now: float, only: str = "") -> None:
+        with self.transaction() as db:
+            for name in [only] if only else [each.name for each in self.tasks()]:
+                (last,) = self.versions(name, 1)
+                number = last.number + 1000 + int(min(max(0.0, now - last.created_s), _LONGEST_S))
+                made = Version(number, last.digest, None, now, metrics=last.metrics, state=last.state)
+                _insert_version(db, name, replace(made, state_digest=last.state_digest))
 
 
-def close(db: sqlite3.Connection, task: str, members: Sequence[Contribution], version: Version) -> None:
-    """See Ledger.close_batch."""
-    listed = record.encode(
-        record.Member(m.device, m.epoch, m.sequence, m.number, m.base_version, m.weight, m.leads, m.terms)
-        for m in members
-    )
-    db.executemany("UPDATE contribution SET batch = ? WHERE id = ?", [(version.batch, each.id) for each in members])
-    (frame_bytes,) = db.execute(
-        "SELECT coalesce(sum(length(body)), 0) FROM contribution WHERE task = ? AND batch = ?", (task, version.batch)
-    ).fetchone()
-    insert_version(db, task, version, frame_bytes, listed)
-
-
-def insert_version(
+def _insert_version(
     db: sqlite3.Connection, task: str, version: Version, frame_bytes: int = 0, written: bytes | None = None
 ) -> None:
     """A new version with the bytes of its frames and its record; neither for one that no batch made."""
@@ -64,27 +121,3 @@ def insert_version(
         (task, version.number, version.digest, version.batch, version.created_s, version.updates,
          version.frames, version.total_weight, *numbers, version.state_digest, frame_bytes, written),
     )  # fmt: skip
-
-
-def versions(db: sqlite3.Connection, task: str, last: int | None) -> list[Version]:
-    """See Ledger.versions."""
-    rows = db.execute(
-        f"SELECT {_VERSION} FROM version WHERE task = ? ORDER BY number DESC LIMIT ?",  # noqa: S608
-        (task, -1 if last is None else last),
-    ).fetchall()
-    return [
-        Version(number, digest, batch, created_s, updates, frames, total_weight,
-                json.loads(metrics), json.loads(terms), json.loads(state), state_digest)
-        for number, digest, batch, created_s, updates, frames, total_weight, metrics, terms, state, state_digest
-        in reversed(rows)
-    ]  # fmt: skip
-
-
-def jump(db: sqlite3.Connection, task: str, now: float) -> None:
-    """See Ledger.jump."""
-    (last,) = versions(db, task, 1)
-    number = last.number + 1000 + int(min(max(0.0, now - last.created_s), _LONGEST_S))
-    again = Version(
-        number, last.digest, None, now, metrics=last.metrics, state=last.state, state_digest=last.state_digest
-    )
-    insert_version(db, task, again)

@@ -3,8 +3,7 @@
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Iterator
 
 from broker.ledger import record
 from broker.ledger.protocol import LedgerError
@@ -13,17 +12,20 @@ from broker.ledger.sqlite.database import Database
 from broker.views import REPORT, RESTORE, Breach
 
 
-def check(database: Database) -> list[Breach]:
-    """See Ledger.check."""
-    where, db = str(database.path), database.db
-    try:
-        pages = [text for (text,) in db.execute("PRAGMA integrity_check(8)") if text != "ok"]
-        if pages:
-            return [Breach(where, f"the file is damaged: {' '.join(text.split())}", RESTORE) for text in pages]
-        with database.moment():
-            return [breach for promise in PROMISES for breach in promise(db)]
-    except (sqlite3.DatabaseError, LedgerError, ValueError) as error:
-        return [Breach(where, f"the file is damaged: {error}", RESTORE)]
+class Check(Database):
+    def check(self) -> list[Breach]:
+        def damaged(found: object) -> Breach:
+            return Breach(str(self.path), f"the file is damaged: {found}", RESTORE)
+
+        try:
+            pages = [text for (text,) in self.db.execute("PRAGMA integrity_check(8)") if text != "ok"]
+            if pages:
+                return [damaged(" ".join(text.split())) for text in pages]
+            with self.moment() as db:
+                promises = (_once, _past, _accounts, _watermarks, _updates, _batches)
+                return [breach for promise in promises for breach in promise(db)]
+        except (sqlite3.DatabaseError, LedgerError, ValueError) as error:
+            return [damaged(error)]
 
 
 def _once(db: sqlite3.Connection) -> Iterator[Breach]:
@@ -51,7 +53,7 @@ def _past(db: sqlite3.Connection) -> Iterator[Breach]:
         " USING (task, device, epoch, sequence) WHERE f.task IS NULL ORDER BY 1, 2, 3, 4"
     ).fetchall()
     for task, device, number, sequence in rows:
-        found = admission.find(db, admission.Epoch(task, device, number), sequence, b"")
+        found = admission.find(db, (task, device, number), sequence, b"")
         if found is None or found.refusal is not None:
             yield Breach(_device(task, device), f"frame {sequence} is counted, but not applied", REPORT)
 
@@ -132,13 +134,3 @@ def _batches(db: sqlite3.Connection) -> Iterator[Breach]:
 
 def _device(task: str, device: str) -> str:
     return f"task {task} device {device}"
-
-
-PROMISES: Final[tuple[Callable[[sqlite3.Connection], Iterator[Breach]], ...]] = (
-    _once,
-    _past,
-    _accounts,
-    _watermarks,
-    _updates,
-    _batches,
-)

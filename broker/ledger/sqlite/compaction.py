@@ -1,19 +1,39 @@
-"""What keeps the ledger small: settled frames fold into short digests, old contributions and versions go.
-
-Each function does one bounded step inside the caller's transaction.
-"""
+"""What keeps the ledger small: settled frames fold into short digests, old contributions and versions go."""
 
 import sqlite3
 from collections.abc import Iterable
 from itertools import groupby
 
 from broker.ledger import digests
-from broker.ledger.sqlite import batches
-from broker.ledger.sqlite.admission import Epoch
+from broker.ledger.sqlite.batches import Batches
+from broker.views import Epoch
+from edgeclient import failpoint
 from edgeclient.wire.messages import Refusal
 
 
-def fold(db: sqlite3.Connection, task: str, limit: int) -> int:
+class Compaction(Batches):
+    def forget_bodies(self, task: str, before_batch: int) -> None:
+        gone = "UPDATE contribution SET body = NULL WHERE task = ? AND batch < ? AND body IS NOT NULL"
+        with self.transaction() as db:
+            db.execute(gone, (task, before_batch))
+
+    def compact(self, task: str, *, before_batch: int, before_base: int, limit: int = 8192) -> int:
+        with self.transaction() as db:
+            gone = _fold(db, task, limit) + _forget_contributions(db, task, before_batch, before_base, limit)
+            failpoint.hit("ledger.before-compact")
+        failpoint.hit("ledger.after-compact")
+        return gone
+
+    def forget_versions(self, task: str, numbers: Iterable[int]) -> list[str]:
+        which = [(task, number) for number in numbers]
+        found = "SELECT digest, state_digest FROM version WHERE task = ? AND number = ?"
+        with self.transaction() as db:
+            gone = {digest for each in which for digest in db.execute(found, each).fetchone() or () if digest}
+            db.executemany("DELETE FROM version WHERE task = ? AND number = ?", which)
+            return sorted(gone - self.digests())
+
+
+def _fold(db: sqlite3.Connection, task: str, limit: int) -> int:
     """Fold settled frame rows, about `limit` at most, and return how many it was.
 
     Applied rows go once the watermark is past them; refused ones only once the device has confirmed them too, since
@@ -26,7 +46,7 @@ def fold(db: sqlite3.Connection, task: str, limit: int) -> int:
     folded = 0
     for device, number, watermark, confirmed in due:
         if folded < limit:
-            folded += _fold_epoch(db, Epoch(task, device, number), watermark, confirmed, limit - folded)
+            folded += _fold_epoch(db, (task, device, number), watermark, confirmed, limit - folded)
     return folded
 
 
@@ -70,16 +90,11 @@ def _fold_chunk(
     db.execute("INSERT OR REPLACE INTO past VALUES (?, ?, ?, ?, ?, ?)", (*key, chunk.digests, chunk.refusals))
 
 
-def forget_contributions(db: sqlite3.Connection, task: str, before_batch: int, before_base: int, limit: int) -> int:
+def _forget_contributions(db: sqlite3.Connection, task: str, before_batch: int, before_base: int, limit: int) -> int:
     """Drop contributions of old batches whose frames have folded, and return how many; their batches' records stay.
 
-    Args:
-        db: in a transaction.
-        task: task id.
-        before_batch: older batches only.
-        before_base: an update of several parts stays until its base version is older than this: then no late part of
-            it can be admitted, and nobody needs the weight of its first.
-        limit: at most so many.
+    An update of several parts stays until its base version is older than `before_base`: then no late part of it can be
+    admitted, and nobody needs the weight of its first.
     """
     rows = db.execute(
         "SELECT id, device, epoch FROM contribution c WHERE task = ? AND batch < ? AND body IS NULL"
@@ -93,12 +108,3 @@ def forget_contributions(db: sqlite3.Connection, task: str, before_batch: int, b
         [(task, device, epoch) for _, device, epoch in rows],
     )
     return len(rows)
-
-
-def forget_versions(db: sqlite3.Connection, task: str, numbers: Iterable[int]) -> list[str]:
-    """See Ledger.forget_versions."""
-    which = [(task, number) for number in numbers]
-    found = "SELECT digest, state_digest FROM version WHERE task = ? AND number = ?"
-    gone = {digest for each in which for digest in db.execute(found, each).fetchone() or () if digest}
-    db.executemany("DELETE FROM version WHERE task = ? AND number = ?", which)
-    return sorted(gone - {digest for (digest,) in db.execute(batches.NAMED)})

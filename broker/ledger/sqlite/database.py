@@ -28,7 +28,7 @@ class Database:
         LedgerError: not a ledger, a damaged one, or one of another version.
     """
 
-    def __init__(self, path: Path, *, read_only: bool) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         try:
             if read_only:
@@ -44,7 +44,6 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Let go of the file; nothing is pending."""
         self.db.close()
 
     @contextmanager
@@ -94,8 +93,7 @@ class Database:
             raise LedgerError(f"{self.path} cannot be {done} ({error}): see edgebroker ledger check --help") from error
 
     def check_pages(self) -> None:
-        """LedgerError when the file is damaged; 26 ms for 54 MB, measured."""
-        try:
+        try:  # 26 ms for 54 MB, measured
             (found,) = self.db.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
             found = str(error)
@@ -135,11 +133,6 @@ class Database:
             failpoint.hit("ledger.after-migration")
 
     def copy_to(self, path: Path) -> None:
-        """A consistent copy as one file, synced; the aggregator may write meanwhile.
-
-        Raises:
-            LedgerUnavailable: the disk is full or failing.
-        """
         copy = sqlite3.connect(path, isolation_level=None)
         try:
             self.db.backup(copy)

@@ -8,7 +8,8 @@ from typing import Final
 
 from broker.ledger import record
 from broker.ledger.digests import Chunk
-from broker.ledger.sqlite import accounts, batches
+from broker.ledger.sqlite.accounts import Accounts
+from broker.ledger.sqlite.batches import Batches
 from broker.views import Counted, Epoch, Mark, NewMark, NewVersion, Past, Recent
 from edgeclient.wire.messages import Refusal
 
@@ -16,67 +17,66 @@ from edgeclient.wire.messages import Refusal
 _RECORDS: Final = 200
 
 
-def of_device(db: sqlite3.Connection, task: str, device: str) -> Past:
-    """See Ledger.device."""
-    who = (task, device)
-    (settings,) = db.execute("SELECT settings FROM task WHERE name = ?", (task,)).fetchone()
-    (version,) = db.execute("SELECT max(number) FROM version WHERE task = ?", (task,)).fetchone()
-    (epochs,) = db.execute("SELECT count(*) FROM epoch WHERE task = ? AND device = ?", who).fetchone()
-    (last_frame_s,) = db.execute("SELECT max(received) FROM frame WHERE task = ? AND device = ?", who).fetchone()
-    newest = db.execute(
-        "SELECT sequence, refusal, received FROM frame WHERE task = ? AND device = ? AND refusal IS NOT NULL"
-        " ORDER BY received DESC LIMIT 1",
-        who,
-    ).fetchone()
-    update = _update(db, task, device)
-    if update is not None and update.received_s is not None:
-        last_frame_s = max(last_frame_s or 0.0, update.received_s)
-    applied, refused, _ = accounts.frame_counts(db, task, device).get(device, (0, 0, 0))
-    return Past(
-        settings=json.loads(settings),
-        version=version,
-        waiting=batches.pending(db, task).updates,
-        epochs=epochs,
-        applied=applied,
-        refused=refused,
-        lost=accounts.lost_to_restore(db, task).get(device, 0),
-        last_frame_s=last_frame_s,
-        update=update,
-        refusals=_refusals(db, task, device),
-        last_refusal=newest and (newest[0], Refusal(newest[1]).reason, newest[2]),
-    )
+class History(Accounts, Batches):
+    def device(self, task: str, name: str) -> Past:
+        who = (task, name)
+        with self.moment() as db:
+            (settings,) = db.execute("SELECT settings FROM task WHERE name = ?", (task,)).fetchone()
+            (version,) = db.execute("SELECT max(number) FROM version WHERE task = ?", (task,)).fetchone()
+            (epochs,) = db.execute("SELECT count(*) FROM epoch WHERE task = ? AND device = ?", who).fetchone()
+            (last_frame_s,) = db.execute(
+                "SELECT max(received) FROM frame WHERE task = ? AND device = ?", who
+            ).fetchone()
+            newest = db.execute(
+                "SELECT sequence, refusal, received FROM frame WHERE task = ? AND device = ? AND refusal IS NOT NULL"
+                " ORDER BY received DESC LIMIT 1",
+                who,
+            ).fetchone()
+            update = _update(db, *who)
+            if update is not None and update.received_s is not None:
+                last_frame_s = max(last_frame_s or 0.0, update.received_s)
+            applied, refused, _ = self.frame_counts(task, name).get(name, (0, 0, 0))
+            return Past(
+                settings=json.loads(settings),
+                version=version,
+                waiting=self.pending(task).updates,
+                epochs=epochs,
+                applied=applied,
+                refused=refused,
+                lost=self.lost_to_restore(task).get(name, 0),
+                last_frame_s=last_frame_s,
+                update=update,
+                refusals=_refusals(db, *who),
+                last_refusal=newest and (newest[0], Refusal(newest[1]).reason, newest[2]),
+            )
 
+    def recent(self, task: str, device: str, limit: int = 20) -> list[Recent]:
+        with self.moment() as db:
+            rows = db.execute(
+                "SELECT number, base_version, received, batch, num_examples, length(body) FROM contribution"
+                " WHERE task = ? AND device = ? ORDER BY id DESC LIMIT ?",
+                (task, device, limit),
+            )
+            return [Recent(*row) for row in rows]
 
-def recent(db: sqlite3.Connection, task: str, device: str, limit: int) -> list[Recent]:
-    """See Ledger.recent."""
-    rows = db.execute(
-        "SELECT number, base_version, received, batch, num_examples, length(body) FROM contribution"
-        " WHERE task = ? AND device = ? ORDER BY id DESC LIMIT ?",
-        (task, device, limit),
-    )
-    return [Recent(*row) for row in rows]
-
-
-def news(
-    db: sqlite3.Connection, versions: Mapping[str, int], marks: Mapping[Epoch, Mark]
-) -> tuple[list[NewVersion], list[NewMark]]:
-    """See Ledger.news."""
-    made: list[NewVersion] = []
-    moved: list[NewMark] = []
-    for (task,) in db.execute("SELECT name FROM task ORDER BY name").fetchall():
-        rows = db.execute(
-            "SELECT number, created, batch, updates FROM version WHERE task = ? AND number > ? ORDER BY number",
-            (task, versions.get(task, -1)),
-        )
-        made += [NewVersion(task, number, s, None if b is None else updates) for number, s, b, updates in rows]
-    for *key, watermark, seen, confirmed, lost in db.execute(
-        "SELECT task, device, epoch, watermark, seen, confirmed, lost_to_restore FROM epoch"
-    ).fetchall():
-        epoch, mark = (key[0], key[1], key[2]), (watermark, seen, confirmed, lost)
-        known = marks.get(epoch)
-        if known != mark:
-            moved.append(_moved(db, epoch, mark, since=known[0] if known else 0))
-    return made, moved
+    def news(self, versions: Mapping[str, int], marks: Mapping[Epoch, Mark]) -> tuple[list[NewVersion], list[NewMark]]:
+        with self.moment() as db:
+            made: list[NewVersion] = []
+            moved: list[NewMark] = []
+            for (task,) in db.execute("SELECT name FROM task ORDER BY name").fetchall():
+                rows = db.execute(
+                    "SELECT number, created, batch, updates FROM version WHERE task = ? AND number > ? ORDER BY number",
+                    (task, versions.get(task, -1)),
+                )
+                made += [NewVersion(task, number, s, None if b is None else updates) for number, s, b, updates in rows]
+            for *key, watermark, seen, confirmed, lost in db.execute(
+                "SELECT task, device, epoch, watermark, seen, confirmed, lost_to_restore FROM epoch"
+            ).fetchall():
+                epoch, mark = (key[0], key[1], key[2]), (watermark, seen, confirmed, lost)
+                known = marks.get(epoch)
+                if known != mark:
+                    moved.append(_moved(db, epoch, mark, since=known[0] if known else 0))
+            return made, moved
 
 
 def _moved(db: sqlite3.Connection, epoch: Epoch, mark: Mark, since: int) -> NewMark:
