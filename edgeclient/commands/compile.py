@@ -152,18 +152,13 @@ def _options(given: dict[str, Any], source: Path | None) -> Any:
     from edgeclient.compile.compiler import Options  # noqa: PLC0415 (needs onnx)
     from edgeclient.compile.loss import Loss  # noqa: PLC0415 (as above)
 
+    as_given = ("frozen", "output", "sizes", "shapes", "batch_norm", "licence", "native")
     return Options(
         loss=Loss(given["loss"], given["class_weights"], given["ignore_label"]),
         optimiser=_optimiser(given) or Optimiser(),
         trainable=given["trainable"] or ("*",),
-        frozen=given["frozen"],
-        output=given["output"],
-        sizes=given["sizes"],
-        shapes=given["shapes"],
-        batch_norm=given["batch_norm"],
-        licence=given["licence"],
         provenance=f"edgeclient compile {source.name if source else ''}".strip(),
-        native=given["native"],
+        **{name: given[name] for name in as_given},
     )
 
 

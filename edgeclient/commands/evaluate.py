@@ -3,8 +3,7 @@
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,8 +67,9 @@ def evaluate_command(
     assert bundle_file is not None
     opened = archive.decode(bundle_file.read_bytes())
     data = open_data(source, {}, opened.manifest)
-    with _unpacked(opened) as directory:
-        trainer = open_trainer(directory)
+    with tempfile.TemporaryDirectory(prefix="edgeclient-") as directory:
+        _unpack(opened, Path(directory))
+        trainer = open_trainer(Path(directory))
         if follow:
             _follow(trainer, data, sys.stdin, opened.manifest.layout.size)
             return
@@ -77,14 +77,11 @@ def evaluate_command(
         _tell(trainer.evaluate(numbers, data), as_json=as_json)
 
 
-@contextmanager
-def _unpacked(opened: archive.Bundle) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="edgeclient-") as directory:
-        for name, content in opened.files.items():
-            path = Path(directory) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        yield Path(directory)
+def _unpack(opened: archive.Bundle, directory: Path) -> None:
+    for name, content in opened.files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _follow(trainer: Trainer, data: Dataset, lines: Iterable[str], size: int) -> None:

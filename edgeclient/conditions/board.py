@@ -51,15 +51,9 @@ class Observed:
 
 
 class Board:
-    """Reads conditions, again and again.
+    """Reads conditions, again and again, from the files under `root`, with a steady clock.
 
-    Args:
-        directory: where the store is.
-        root: of the files that are read.
-        clock: steady seconds.
-
-    Attributes:
-        hanging: commands that have not ended in time.
+    `directory` is where the store is; `hanging` are commands that have not ended in time.
 
     Example:
         >>> Board(Path("/"), root=Path("/nonexistent")).observe().on_battery

@@ -42,10 +42,6 @@ class Usage:
 
         A clock that nobody has set yet says nothing. One that was wrong, and is put right, decides from then on:
         otherwise a budget that was used up in a wrong year would not come back before that year.
-
-        Example:
-            >>> Usage("2026-11-29", 5, 9).on(date(2026, 11, 30)), Usage("2026-11-29", 5, 9).on(date(2026, 12, 1))
-            (Usage(day='2026-11-30', day_bytes=0, month_bytes=9), Usage(day='2026-12-01', day_bytes=0, month_bytes=0))
         """
         day = today.isoformat()
         if day == self.day or day < _RELEASED:
@@ -88,13 +84,7 @@ class Allowance:
         return Allowance(self.bytes_a_day, self._filled(now) - count, now)
 
     def wait_s(self, *, now: float) -> float:
-        """Seconds until something may be written again.
-
-        Example:
-            >>> allowance = Allowance(bytes_a_day=86_400, left=100.0, at_s=0.0).spent(160, now=0.0)
-            >>> allowance.wait_s(now=0.0), allowance.wait_s(now=100.0)
-            (60.0, 0.0)
-        """
+        """Seconds until something may be written again."""
         return max(0.0, -self._filled(now) / self.bytes_a_day * _DAY_S) if self.bytes_a_day else 0.0
 
     def _filled(self, now: float) -> float:
@@ -105,12 +95,6 @@ def lacking(size: int, observed: Observed, written_per_day: int, *, begun: bool)
     """Why this board cannot take a task of n = `size` parameters, or None; what is unknown is taken to be there.
 
     `written_per_day` bytes may be written to the card, 0 for any; `begun`: the device's files for it are there already.
-
-    Example:
-        >>> lacking(10**9, Observed(free_bytes=1 << 29), 0, begun=False)
-        'it needs about 26702 MiB of memory for training, 512 are free: a smaller model, or a larger board'
-        >>> lacking(10**6, Observed(free_bytes=1 << 29), 0, begun=False) is None
-        True
     """
     memory, disk, written = _VECTORS * 4 * size, _SLOTS * 4 * size, round_bytes(size, 0)
     if observed.free_bytes is not None and memory > observed.free_bytes:

@@ -21,13 +21,7 @@ _FRESH_S: Final = 0.8
 
 
 class Commands:
-    """Asks commands, each at most every 0.8 s.
-
-    Args:
-        clock: steady seconds.
-
-    Attributes:
-        hanging: those that have not ended in time.
+    """Asks commands, each at most every 0.8 s by a steady clock; `hanging` are those that have not ended in time.
 
     Example:
         >>> Commands().ask("echo", "hello"), Commands().ask("no-such-command")

@@ -14,12 +14,7 @@ _CREDENTIALS: Final = {134, 135}
 
 
 def of_tls(error: BaseException | None, where: str) -> str | None:
-    """What a failed connect to `where`, host:port, means if the other side or the configuration is at fault.
-
-    Example:
-        >>> of_tls(ConnectionRefusedError(), "pi:8883") is None
-        True
-    """
+    """What a failed connect to `where`, host:port, means if the other side or the configuration is at fault."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"{where}: the broker's certificate {_of_certificate(error)}"
     if isinstance(error, ssl.SSLError) and not isinstance(error, _HUNG_UP):
@@ -40,23 +35,13 @@ def _of_certificate(error: ssl.SSLCertVerificationError) -> str:
 
 
 def of_mqtt(code: int, name: str) -> str:
-    """What a refusing CONNACK means; `code` and `name` are MQTT 5's.
-
-    Example:
-        >>> of_mqtt(134, "Bad user name or password")
-        'the broker refuses us: Bad user name or password: see [mqtt] username and password_file'
-    """
+    """What a refusing CONNACK means; `code` and `name` are MQTT 5's."""
     advice = ": see [mqtt] username and password_file" if code in _CREDENTIALS else ""
     return f"the broker refuses us: {name}{advice}"
 
 
 def of_silence(*, tls: bool) -> str:
-    """What it means that the broker hangs up before its CONNACK.
-
-    Example:
-        >>> of_silence(tls=False)
-        'the broker hung up before it accepted us: a bad link, or a TLS port: then set [mqtt] tls = true'
-    """
+    """What it means that the broker hangs up before its CONNACK."""
     other = (
         "it wants a certificate: then set [mqtt] cert_file and key_file"
         if tls

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from edgeclient.commands.doctor import bench, machine, software, task
-from edgeclient.commands.doctor.findings import Finding, found, worst
+from edgeclient.commands.doctor.findings import Finding, found, table, worst
 from edgeclient.compress.select import KERNEL
 from edgeclient.conditions.board import Observed
-from edgeclient.link.mqtt import Endpoint
+from edgeclient.link.mqtt import Connected, Endpoint, SubscriptionRefused
 from edgeclient.models.slots import Models
 from edgeclient.settings import Device, load
 from edgeclient.train.batches import DataError
@@ -60,6 +60,9 @@ def test_a_check_that_hangs_or_breaks_is_a_finding() -> None:
     assert hung == Finding("fail", "disk", "no answer within 0.02 s")
     forever.set()
 
+    (broken,) = found("luck", lambda: [[]][0][0], 5)
+    assert broken.what == "the check broke: IndexError: list index out of range"
+
     def leaves() -> Iterator[Finding]:
         yield Finding("ok", "data", "so far")
         sys.exit(3)
@@ -73,6 +76,8 @@ def test_a_check_that_hangs_or_breaks_is_a_finding() -> None:
     [
         ("ok", software.judge_python("3.11.2", 64, "aarch64")),
         ("fail", software.judge_python("3.11.2", 32, "aarch64")),
+        ("ok", software.judge_packages({"numpy": "2.4.6"})),
+        ("fail", software.judge_packages({"numpy": "2.4.6", "attrs": None})),
         ("ok", software.judge_numba("0.68.1", None)),
         ("ok", software.judge_numba(None, "ModuleNotFoundError: No module named 'numba'")),
         ("warn", software.judge_numba("0.68.1", "OSError: cannot allocate executable memory")),
@@ -98,6 +103,37 @@ def test_a_check_that_hangs_or_breaks_is_a_finding() -> None:
 def test_judgements(level: str, finding: Finding) -> None:
     assert finding.level == level
     assert level == "ok" or finding.advice
+
+
+@pytest.mark.parametrize(
+    ("what", "finding"),
+    [
+        ("attrs missing, numpy 2.4.6", software.judge_packages({"numpy": "2.4.6", "attrs": None})),
+        (
+            "2 kernels not compiled yet in /c",
+            software.judge_cache(Path("/c"), None, ["sweep", "add"], writeable=True, compiled=False),
+        ),
+        ("on_battery no, load_per_core 0.25; not t", machine.judge_conditions(Observed(False, load_per_core=0.25))),
+        ("1.0 MiB free at /data", machine.judge_space(1 << 20, Path("/data"))),
+        ("20.0 MB/s, 3.00 ms a sync", machine.judge_speed(20.0, 3.0)),
+        ("pi:1883 answers, but not as an MQTT broker", task.judge_connection(None, "pi:1883", 1.0)),
+        ("pi:1883 accepts this device, reached in 1.0 ms", task.judge_connection(Connected(1), "pi:1883", 1.0)),
+        ("nobody announces har", task.judge_task(Connected(1), "har")),
+        (
+            f"the broker does not let this device read {topics.head('har')}",
+            task.judge_task(SubscriptionRefused((topics.head("har"),)), "har"),
+        ),
+    ],
+)
+def test_what_is_found(what: str, finding: Finding) -> None:
+    assert finding.what.startswith(what)
+
+
+def test_findings_are_a_table() -> None:
+    findings = [Finding("ok", "memory", "3 GiB"), Finding("warn", "clock", "2001", "set it")]
+    lines = ["ok    memory  3 GiB", "warn  clock   2001", f"{'':14}→ set it"]
+    assert table(findings) == "\n".join(lines)
+    assert (worst(findings), worst([])) == ("warn", "ok")
 
 
 @pytest.mark.parametrize(
@@ -308,6 +344,7 @@ def test_the_command_measures(tmp_path: Path) -> None:
 def test_large_vectors_need_memory() -> None:
     assert bench.sizes(100 << 20) == bench.SIZES[:2]
     assert bench.sizes(1 << 30) == bench.SIZES
+    assert bench.sizes(None) == bench.SIZES[:2]
 
 
 def test_training_is_measured_where_there_is_a_model(tmp_path: Path, endpoint: Endpoint) -> None:

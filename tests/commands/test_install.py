@@ -134,6 +134,16 @@ def test_a_dry_run_does_nothing(home: Home) -> None:
     assert (home.files(), home.called()) == (before, [])
 
 
+def test_a_file_says_whose_it_is(tmp_path: Path) -> None:
+    file = SealedFile(tmp_path / "unit", "[Service]\n")
+    assert file.state() == "absent"
+    file.write()
+    assert file.state() == "same"
+    assert SealedFile(file.path, "[Unit]\n").state() == "older"
+    file.path.write_bytes(file.path.read_bytes().replace(b"Service", b"Mine"))
+    assert file.state() == "changed"
+
+
 @pytest.mark.parametrize("name", [UNIT, DROP_IN])
 def test_what_somebody_has_changed_is_left_alone(home: Home, name: str) -> None:
     home.ok("install", "--systemd", "--user")

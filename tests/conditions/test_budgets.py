@@ -37,6 +37,11 @@ def test_what_a_board_lacks(size: int, observed: Observed, a_day: int, begun: bo
     assert why is None or why in (told or "")
 
 
+def test_a_lack_is_said_in_numbers() -> None:
+    what = "it needs about 26702 MiB of memory for training, 512 are free: a smaller model, or a larger board"
+    assert lacking(10**9, Observed(free_bytes=1 << 29), 0, begun=False) == what
+
+
 @pytest.mark.parametrize(
     ("day", "today", "left"),
     [

@@ -117,12 +117,7 @@ def uniform(n: int, k: int, rng: np.random.Generator) -> SparseUpdate:
 
 
 def sizes(free_bytes: int | None) -> tuple[int, ...]:
-    """Parameters of the vectors that fit; the smaller two where the board does not tell its free memory.
-
-    Example:
-        >>> sizes(200 << 20), sizes(None)
-        ((100000, 1000000), (100000, 1000000))
-    """
+    """Parameters of the vectors that fit; the smaller two where the board does not tell its free memory."""
     return tuple(n for n in SIZES if n <= SIZES[1] or (free_bytes or 0) >= n * _BYTES_PER_PARAMETER)
 
 

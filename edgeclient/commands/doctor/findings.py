@@ -29,14 +29,7 @@ class Finding:
 
 
 def found(topic: str, check: Check, timeout_s: float) -> list[Finding]:
-    """What a check finds; one that hangs or breaks is a finding of its own.
-
-    Example:
-        >>> found("luck", lambda: [Finding("ok", "luck", "some")], 5)
-        [Finding(level='ok', topic='luck', what='some', advice='')]
-        >>> found("luck", lambda: [][0], 5)[0].what
-        'the check broke: IndexError: list index out of range'
-    """
+    """What a check finds; one that hangs or breaks is a finding of its own."""
     answers: queue.SimpleQueue[list[Finding]] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -54,24 +47,12 @@ def found(topic: str, check: Check, timeout_s: float) -> list[Finding]:
 
 
 def worst(findings: Iterable[Finding]) -> Level:
-    """The gravest level; "ok" for none.
-
-    Example:
-        >>> worst([Finding("ok", "a", ""), Finding("warn", "b", ""), Finding("ok", "c", "")])
-        'warn'
-    """
+    """The gravest level; "ok" for none."""
     return max((each.level for each in findings), key=_LEVELS.index, default="ok")
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """Lines for people.
-
-    Example:
-        >>> print(table([Finding("ok", "memory", "3 GiB"), Finding("warn", "clock", "2001", "set it")]))
-        ok    memory  3 GiB
-        warn  clock   2001
-                      → set it
-    """
+    """Lines for people."""
     rows = list(findings)
     width = max((len(each.topic) for each in rows), default=0)
     lines = []

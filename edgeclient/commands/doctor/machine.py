@@ -37,12 +37,7 @@ def conditions() -> Iterator[Finding]:
 
 
 def judge_conditions(observed: Observed) -> Finding:
-    """What is unknown counts as good; a board that tells nothing cannot be spared.
-
-    Example:
-        >>> judge_conditions(Observed(on_battery=False, load_per_core=0.25)).what[:40]
-        'on_battery no, load_per_core 0.25; not t'
-    """
+    """What is unknown counts as good; a board that tells nothing cannot be spared."""
     told = {name: value for name, value in asdict(observed).items() if value is not None}
     silent = [name for name in asdict(observed) if name not in told]
     what = ", ".join(f"{name} {_said(name, value)}" for name, value in told.items())
@@ -58,12 +53,7 @@ def memory() -> Iterator[Finding]:
 
 
 def judge_memory(total: int, free: int | None) -> Finding:
-    """Both in bytes; None where the board does not tell.
-
-    Example:
-        >>> judge_memory(512 << 20, 64 << 20).level
-        'warn'
-    """
+    """Both in bytes; None where the board does not tell."""
     what = f"{'unknown' if free is None else _size(free)} free of {_size(total)}"
     if free is not None and free < _MEMORY_BYTES:
         return Finding("warn", "memory", what, "stop other programs, or use a smaller model or [training] max_batch")
@@ -83,10 +73,6 @@ def judge_clock(now: datetime, installed: datetime, synchronised: bool | None) -
         now: by this clock.
         installed: it has been later than this once.
         synchronised: None where nobody tells.
-
-    Example:
-        >>> judge_clock(datetime(1970, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), True).level
-        'fail'
     """
     what = f"{now:%Y-%m-%d %H:%M} UTC"
     if now < installed - timedelta(days=1):
@@ -129,12 +115,7 @@ def disk(directory: Path) -> Iterator[Finding]:
 
 
 def judge_space(free: int, place: Path) -> Finding:
-    """Free bytes.
-
-    Example:
-        >>> judge_space(1 << 20, Path("/data")).what
-        '1.0 MiB free at /data'
-    """
+    """Free bytes."""
     what = f"{_size(free)} free at {place}"
     if free < _NEARLY_FULL_BYTES:
         return Finding("fail" if free < _FULL_BYTES else "warn", "disk space", what, "make room")
@@ -164,12 +145,7 @@ def measure(directory: Path) -> tuple[float, float]:
 
 
 def judge_speed(mb_s: float, sync_ms: float) -> Finding:
-    """Whether rounds would mostly wait for the disk.
-
-    Example:
-        >>> judge_speed(20.0, 3.0).what
-        '20.0 MB/s, 3.00 ms a sync'
-    """
+    """Whether rounds would mostly wait for the disk."""
     what = f"{mb_s:.1f} MB/s, {sync_ms:.2f} ms a sync"
     if mb_s < _SLOW_MB_S or sync_ms > _SLOW_SYNC_MS:
         return Finding("warn", "disk speed", what, "rounds will wait for it: a better SD card, or a USB disk")
@@ -177,12 +153,7 @@ def judge_speed(mb_s: float, sync_ms: float) -> Finding:
 
 
 def filesystem(mounts: str, place: Path) -> str | None:
-    r"""The kind of file system that `place`, absolute and without links, is on; `mounts` as /proc/self/mounts has it.
-
-    Example:
-        >>> filesystem("/dev/root / ext4 rw 0 0\ntmpfs /run tmpfs rw 0 0", Path("/run/edge"))
-        'tmpfs'
-    """
+    """The kind of file system that `place`, absolute and without links, is on; `mounts` as /proc/self/mounts has it."""
     on = {}
     for line in mounts.splitlines():
         _, point, kind, *_ = line.split()

@@ -28,12 +28,7 @@ def python() -> Iterator[Finding]:
 
 
 def judge_python(version: str, bits: int, machine: str) -> Finding:
-    """A 32-bit system has neither ONNX Runtime nor room to map a large residual.
-
-    Example:
-        >>> judge_python("3.11.2", 32, "armv7l").level
-        'fail'
-    """
+    """A 32-bit system has neither ONNX Runtime nor room to map a large residual."""
     what = f"{version}, {bits} bit, {machine}"
     if bits < 64:
         return Finding("fail", "python", what, "install a 64-bit operating system, such as Raspberry Pi OS (64-bit)")
@@ -52,12 +47,7 @@ def packages() -> Iterator[Finding]:
 
 
 def judge_packages(versions: Mapping[str, str | None]) -> Finding:
-    """Versions by name; None for what is missing.
-
-    Example:
-        >>> judge_packages({"numpy": "2.4.6", "attrs": None})
-        Finding(level='fail', topic='packages', what='attrs missing, numpy 2.4.6', advice='pip install attrs')
-    """
+    """Versions by name; None for what is missing."""
     what = ", ".join(f"{name} {version or 'missing'}" for name, version in sorted(versions.items()))
     missing = sorted(name for name, version in versions.items() if version is None)
     if missing:
@@ -87,12 +77,7 @@ def kernels() -> Iterator[Finding]:
 
 
 def judge_numba(version: str | None, why: str | None) -> Finding:
-    """Its absence is a choice, a broken one is not.
-
-    Example:
-        >>> judge_numba("0.68.1", "OSError: llvm").level
-        'warn'
-    """
+    """Its absence is a choice, a broken one is not."""
     if why is None:
         return Finding("ok", "numba", str(version))
     if version is None:
@@ -134,10 +119,6 @@ def judge_cache(path: Path, wanted: Path | None, missing: Sequence[str], *, writ
         missing: kernels that are not there.
         writeable: whether new ones can be kept there.
         compiled: whether one had to be compiled just now.
-
-    Example:
-        >>> judge_cache(Path("/cache"), None, ["sweep", "add"], writeable=True, compiled=False).what
-        '2 kernels not compiled yet in /cache'
     """
     if wanted is not None and not path.is_relative_to(wanted):
         what = f"NUMBA_CACHE_DIR={wanted} cannot be written: {path} is used"

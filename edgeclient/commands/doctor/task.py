@@ -4,12 +4,12 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edgeclient.commands.doctor.findings import Finding
-from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown, Message, SubscriptionRefused
+from edgeclient.link.events import Connected, Disconnected, Event, LinkDown, Message, SubscriptionRefused
+from edgeclient.link.mqtt import Endpoint, Link
 from edgeclient.settings import ConfigError, Device, load
 from edgeclient.train.batches import DataError
 from edgeclient.train.data import check_source
@@ -42,23 +42,6 @@ def data(settings: Device) -> Iterator[Finding]:
     yield Finding("ok", "data", source)
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What an MQTT connection came to.
-
-    Attributes:
-        connected: the broker has accepted us.
-        why: what it said instead, "" for nothing.
-        granted: it lets us read the task's announcement.
-        head: the announcement; None where there is none.
-    """
-
-    connected: bool = False
-    why: str = ""
-    granted: bool = True
-    head: bytes | None = None
-
-
 def broker(settings: Device) -> Iterator[Finding]:
     """Whether the MQTT broker can be reached, accepts us, and serves the task."""
     host, port = settings.mqtt.host, settings.mqtt.port
@@ -76,70 +59,55 @@ def broker(settings: Device) -> Iterator[Finding]:
         yield Finding("fail", "broker", str(error), "edit [mqtt], or put the file right")
         return
     yield judge_connection(heard, f"{host}:{port}", reached_ms)
-    if heard.connected:
+    if heard is not None and not isinstance(heard, Disconnected):
         yield judge_task(heard, settings.task)
 
 
-def listen(settings: Device) -> Heard:
-    """Connect, and wait a moment for the task's announcement.
+def listen(settings: Device) -> Event | None:
+    """Connect, and wait a moment for the task's announcement: the event that says most, None for silence.
 
     Raises:
         ConfigError: a certificate or the password file is no good.
     """
     link = Link(Endpoint.of(settings.mqtt), client_id_prefix=f"{settings.device}-doctor")
     topic = topics.head(settings.task)
-    heard, until_s = Heard(), time.monotonic() + _CONNECT_S
+    connected, until_s = None, time.monotonic() + _CONNECT_S
     link.start()
     try:
         while (left_s := until_s - time.monotonic()) > 0:
             for event in link.poll(left_s, limit=1):
-                match event:
-                    case Connected():
-                        heard, until_s = Heard(connected=True), time.monotonic() + _ANNOUNCED_S
-                        with contextlib.suppress(LinkDown):  # Disconnected follows
-                            link.subscribe(topic)
-                    case Disconnected(why):
-                        return Heard(why=why)
-                    case SubscriptionRefused():
-                        return Heard(connected=True, granted=False)
-                    case Message() if event.topic == topic:
-                        return Heard(connected=True, head=event.payload)
-        return heard
+                if isinstance(event, Connected):
+                    connected, until_s = event, time.monotonic() + _ANNOUNCED_S
+                    with contextlib.suppress(LinkDown):  # Disconnected follows
+                        link.subscribe(topic)
+                elif not isinstance(event, Message) or event.topic == topic:
+                    return event
+        return connected
     finally:
         link.stop()
 
 
-def judge_connection(heard: Heard, where: str, reached_ms: float) -> Finding:
-    """Whether it is an MQTT broker that takes us.
-
-    Example:
-        >>> judge_connection(Heard(), "pi:1883", 1.0).what
-        'pi:1883 answers, but not as an MQTT broker'
-    """
-    if heard.connected:
-        return Finding("ok", "broker", f"{where} accepts this device, reached in {reached_ms:.1f} ms")
-    if heard.why:
-        return Finding("fail", "broker", f"{where}: {heard.why}", "see the MQTT broker's log and access rules")
-    return Finding("fail", "broker", f"{where} answers, but not as an MQTT broker", "see [mqtt] port; 1883 is usual")
+def judge_connection(heard: Event | None, where: str, reached_ms: float) -> Finding:
+    """Whether it is an MQTT broker that takes us."""
+    match heard:
+        case None:
+            advice = "see [mqtt] port; 1883 is usual"
+            return Finding("fail", "broker", f"{where} answers, but not as an MQTT broker", advice)
+        case Disconnected(why):
+            return Finding("fail", "broker", f"{where}: {why}", "see the MQTT broker's log and access rules")
+    return Finding("ok", "broker", f"{where} accepts this device, reached in {reached_ms:.1f} ms")
 
 
-def judge_task(heard: Heard, task: str) -> Finding:
-    """Whether there is something to learn.
-
-    Example:
-        >>> judge_task(Heard(connected=True), "har").what
-        'nobody announces har'
-    """
-    if not heard.granted:
-        return Finding(
-            "fail", "task", f"the broker does not let this device read {topics.head(task)}", "allow it there"
-        )
-    if heard.head is None:
-        return Finding(
-            "warn", "task", f"nobody announces {task}", "see task in the configuration; on the server: edgebroker serve"
-        )
+def judge_task(heard: Event, task: str) -> Finding:
+    """Whether there is something to learn."""
+    if isinstance(heard, SubscriptionRefused):
+        what = f"the broker does not let this device read {topics.head(task)}"
+        return Finding("fail", "task", what, "allow it there")
+    if not isinstance(heard, Message):
+        advice = "see task in the configuration; on the server: edgebroker serve"
+        return Finding("warn", "task", f"nobody announces {task}", advice)
     try:
-        announced = announcement.decode(heard.head)
+        announced = announcement.decode(heard.payload)
     except WireError as error:
         return Finding("fail", "task", f"{task} is announced in a way unknown here: {error}", "update edgeclient")
     return Finding("ok", "task", f"{task} is at version {announced.version}, {announced.size:,} parameters")

@@ -42,22 +42,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class SealedFile:
-    r"""A file to be written, in a language whose comments begin with #.
+    """A file to be written, in a language whose comments begin with #.
 
     Attributes:
         path: where.
         text: what, without the seal; ends with a newline.
         mode: its permissions.
-
-    Example:
-        >>> import tempfile
-        >>> file = SealedFile(Path(tempfile.mkdtemp()) / "unit", "[Service]\n")
-        >>> file.state(), file.write(), file.state()
-        ('absent', None, 'same')
-        >>> SealedFile(file.path, "[Unit]\n").state()
-        'older'
-        >>> file.path.write_bytes(file.path.read_bytes().replace(b"Service", b"Mine")) and file.state()
-        'changed'
     """
 
     path: Path

@@ -72,10 +72,5 @@ def write(folder: Path, kind: str = KINDS[0]) -> Iterator[Path]:
 
 
 def commands(readme: str) -> list[str]:
-    r"""The commands of a README's first block.
-
-    Example:
-        >>> commands("Run:\n\n```sh\nedgebroker serve broker.toml\n```\n")
-        ['edgebroker serve broker.toml']
-    """
+    """The commands of a README's first block."""
     return readme.partition("```sh\n")[2].partition("```")[0].splitlines()

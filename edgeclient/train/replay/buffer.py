@@ -76,14 +76,9 @@ class Replay:
         self._name = name
 
     def take(self, source: Source, proceed: Callable[[], bool] = lambda: True) -> int:
-        """Take in what is new, and keep it through power loss.
+        """Take in what is new, and keep it through power loss; says how many examples that was.
 
-        Args:
-            source: where it comes from.
-            proceed: asked after every block whether to go on; what is left waits.
-
-        Returns:
-            How many examples were new.
+        `proceed` is asked after every block whether to go on; what is left waits.
 
         Raises:
             DataError: the source has failed; what came before is kept.

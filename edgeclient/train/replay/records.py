@@ -23,13 +23,7 @@ from edgeclient.train.batches import BLOCK_BYTES, Batch
 
 
 class Records:
-    """The file; nothing is opened or made before it is used.
-
-    Args:
-        path: of the file.
-        manifest: says what an example is.
-        capacity: how many records there are.
-    """
+    """The file, of `capacity` records; nothing is opened or made before it is used."""
 
     def __init__(self, path: Path, manifest: Manifest, capacity: int) -> None:
         self._path = path
