@@ -12,7 +12,7 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Version
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator
-from broker.upkeep import accounts, remake
+from broker.upkeep import accounts, examine
 from edgeclient.bundle import archive
 
 
@@ -37,7 +37,7 @@ def make(
         updates = sum(version.updates for version in versions) + ledger.pending(TASK).updates
         trained_from = len({(each.device, each.base_version) for each in accounts.contributions(ledger, TASK)})
         (task,) = (task for task in ledger.tasks() if task.name == TASK)
-        remade = sum(same for _, same in remake.remade(ledger, Blobs(settings.registry), task))
+        remade = sum(same for _, same in examine.remade(ledger, Blobs(settings.registry), task))
     last = observer.now
     made = len(versions) - 1  # the last number may be higher: a ledger from before goes on above what the fleet knows
     # The end may come before the last version is evaluated.

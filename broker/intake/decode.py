@@ -1,12 +1,16 @@
-"""From an MQTT message on `up` to what a device said."""
+"""From an MQTT message on `up` to what a device said, and whether its frame may count."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import numpy as np
+
 from edgeclient.bundle.layout import Layout
 from edgeclient.wire import frame, messages, topics
+from edgeclient.wire.announcement import VALUE_LIMIT
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.messages import Refusal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,3 +89,26 @@ def _frame(payload: bytes, layout: Layout | None) -> frame.Frame:
     if layout is not None and opened.header.layout_tag != layout.tag:
         return opened.bare()
     return opened.decode(layout.tensors if layout is not None else None)
+
+
+def refusal(made: frame.Frame, address: int, layout: Layout, version: int, max_staleness: int) -> Refusal | None:
+    """Why a frame is not admitted, or None when it is.
+
+    Args:
+        made: the frame.
+        address: that of its topic.
+        layout: of the task.
+        version: the task's current one.
+        max_staleness: oldest admitted base is `version - max_staleness`.
+    """
+    if made.address != address:
+        return Refusal.ADDRESS
+    if made.layout_tag != layout.tag or made.update.size != layout.size:
+        return Refusal.LAYOUT
+    if made.base_version > version:
+        return Refusal.FUTURE
+    if version - made.base_version > max_staleness:
+        return Refusal.STALE
+    if float(np.abs(made.update.values.decoded()).max()) > VALUE_LIMIT:
+        return Refusal.VALUE_LIMIT
+    return None

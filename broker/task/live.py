@@ -10,8 +10,7 @@ from typing import Final, Self
 from broker.aggregate.batch import Strategy
 from broker.aggregate.optimisers import Sgd, State
 from broker.aggregate.weight import weight
-from broker.intake.admissible import Terms, refusal
-from broker.intake.decode import FrameIn, Incoming, WithdrawIn
+from broker.intake.decode import FrameIn, Incoming, WithdrawIn, refusal
 from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Admission, Entry, TaskRow, Version, Withdrawal
 from broker.monitor.watch import Watch
@@ -20,15 +19,14 @@ from broker.publish.publisher import CLEARED, Publisher
 from broker.registry.blobs import Blobs, RegistryError
 from broker.registry.evaluator import Evaluated, Evaluator
 from broker.registry.retention import outdated
-from broker.rounds.ages import Ages
-from broker.rounds.buffer import Buffer
+from broker.rounds.buffer import Ages, Buffer
 from broker.settings import Task
 from broker.task.batch import OpenBatch, state_of
 from edgeclient.bundle import archive
 from edgeclient.compress.arrays import F32
 from edgeclient.settings import structure
 from edgeclient.wire import frame
-from edgeclient.wire.announcement import VALUE_LIMIT, Announcement
+from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.messages import Refusal
 
 # An update may be completed by late parts; its first one is remembered for so many versions at most.
@@ -85,8 +83,7 @@ class LiveTask:
 
     def _entry(self, said: FrameIn) -> Entry:
         made = said.frame
-        policy = self.settings.policy
-        terms = Terms(self.layout.tag, self.layout.size, self.version.number, policy.max_staleness, VALUE_LIMIT)
+        address, version = frame.address(said.task, said.device), self.version.number
         return Entry(
             task=said.task,
             device=said.device,
@@ -98,8 +95,8 @@ class LiveTask:
             parts=made.parts,
             base_version=made.base_version,
             num_examples=made.num_examples,
-            weight=weight(made.num_examples, max(0, self.version.number - made.base_version)),
-            refusal=refusal(made, frame.address(said.task, said.device), terms),
+            weight=weight(made.num_examples, max(0, version - made.base_version)),
+            refusal=refusal(made, address, self.layout, version, self.settings.policy.max_staleness),
             body=said.body,
         )
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,8 @@ import numpy as np
 
 from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Contribution
-from broker.upkeep import law
-from edgeclient.compress.arrays import Array
+from edgeclient.compress.arrays import F32, F64, Array
+from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire import frame
 
 _ALL: Final = 1 << 30
@@ -65,7 +66,7 @@ def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
     waiting = [
         frame.decode(body, tensors).update for sequence, body in held if settled.get(sequence, "unknown") is not None
     ]
-    balance = law.check(
+    balance = balanced(
         exported["trained"], exported["absolute"], told["rounds"], exported["residual"], [*applied, *waiting]
     )
     known = settled.keys() | {sequence for sequence, _ in held}
@@ -78,6 +79,45 @@ def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
         worst_error=balance.worst,
         renewals=told["renewals"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Whether the law holds for one account: the worst error in units of what float32 rounding explains."""
+
+    holds: bool
+    worst: float
+    coordinate: int
+
+
+def balanced(trained: F64, absolute: F64, rounds: int, residual: F32, elsewhere: Iterable[SparseUpdate]) -> Balance:
+    """Compare both sides of the account, coordinate by coordinate.
+
+    Every round adds and subtracts once in float32, and no intermediate magnitude exceeds the sum of |delta|,
+    since a decoded entry is never off by more than the entry itself: the error is at most
+    rounds · 2^-23 · sum |delta|.
+
+    Args:
+        trained: sum of deltas as the auditor knows it (n,).
+        absolute: sum of their magnitudes (n,).
+        rounds: how many.
+        residual: what the store holds (n,).
+        elsewhere: the entries of every applied frame and of every frame that still waits, each once.
+
+    Example:
+        >>> one = np.ones(1)
+        >>> balanced(one, one, 1, np.ones(1, np.float32), []).holds
+        True
+        >>> balanced(one, one, 1, np.zeros(1, np.float32), []).holds
+        False
+    """
+    accounted = residual.astype(np.float64)
+    for update in elsewhere:
+        update.add_to(accounted)
+    allowed = (rounds + 1) * 2.0**-23 * absolute + 1e-30
+    excess = np.abs(trained - accounted) / allowed
+    worst = int(excess.argmax())
+    return Balance(bool(excess[worst] <= 1), float(excess[worst]), worst)
 
 
 def contributions(ledger: Ledger, task: str) -> list[Contribution]:

@@ -1,12 +1,18 @@
 """Whether ledger and registry are as promised, and how large they are; works while the aggregator runs."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
+from broker.aggregate.batch import Partial, Strategy, finish
 from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import Ledger
+from broker.ledger.rows import TaskRow
 from broker.registry.blobs import Blobs, RegistryError
 from broker.settings import Aggregator
-from broker.upkeep.remake import remade
+from broker.task.batch import add_all, state_of
 from broker.views import REPORT, Breach
+from edgeclient.bundle import archive
 from edgeclient.wire.errors import WireError
 
 
@@ -38,6 +44,30 @@ def examine(settings: Aggregator) -> tuple[list[Breach], int]:
             except (WireError, ValueError) as error:
                 found.append(Breach(f"task {task.name}", f"a frame cannot be added again: {error}", REPORT))
     return found, again
+
+
+def remade(ledger: Ledger, blobs: Blobs, task: TaskRow) -> Iterator[tuple[int, bool]]:
+    """Each version whose predecessor and frames are all still kept, and whether it comes out the same bit for bit.
+
+    Raises:
+        RegistryError: a content is missing or damaged.
+        WireError, ValueError: a frame cannot be added again.
+    """
+    layout = archive.decode(blobs.get(task.bundle)).manifest.layout
+    for before, after in pairwise(ledger.versions(task.name)):
+        if after.batch is None or after.number != before.number + 1:
+            continue
+        members = ledger.batch(task.name, after.batch)
+        if len(members) == after.frames:
+            strategy, partial = Strategy.recorded(after.terms), Partial.empty(layout.size)
+            add_all(partial, members, layout, strategy)
+            made = finish(strategy, blobs.parameters(before.digest), state_of(before, blobs), partial)
+            same = (
+                made.parameters.astype("<f4").tobytes() == blobs.get(after.digest)
+                and made.state == state_of(after, blobs)
+                and (made.total_weight, made.terms) == (after.total_weight, after.terms)
+            )
+            yield after.number, same
 
 
 def size(settings: Aggregator) -> dict[str, Any]:

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.intake.admissible import Terms, refusal
 from broker.intake.complaints import EVERY_S, MAX_KEYS, OTHERS, Complaints
-from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode
+from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode, refusal
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate
@@ -22,7 +21,7 @@ from edgeclient.wire.reader import sealed
 LAYOUT = Layout((Parameter("w", (4, 2)), Parameter("b", (2,))))
 LAYOUTS = {"t": LAYOUT}
 TAG = LAYOUT.tag
-TERMS = Terms(TAG, size=10, version=20, max_staleness=5, value_limit=16.0)
+TERMS = (LAYOUT, 20, 5)  # version, max_staleness
 TOPIC = topics.up("t", "d")
 HELLO = messages.encode_hello(Hello(7, 3, 1))
 DIGEST = b"12345678"
@@ -37,8 +36,8 @@ def body(*, base: int = 20, tag: bytes = TAG, size: int = 10, device: str = "d",
     return frame.stamp(made, epoch=7, sequence=0)
 
 
-def judged(data: bytes, terms: Terms = TERMS) -> Refusal | None:
-    return refusal(frame.decode(data), frame.address("t", "d"), terms)
+def judged(data: bytes, terms: tuple[Layout, int, int] = TERMS) -> Refusal | None:
+    return refusal(frame.decode(data), frame.address("t", "d"), *terms)
 
 
 def test_a_frame_a_hello_and_a_withdrawal() -> None:
@@ -96,7 +95,7 @@ def test_a_forged_byte_never_raises_through_judgement(at: int, byte: int) -> Non
     forged[at % len(forged)] = byte
     said = decode(TOPIC, sealed(bytes(forged)), LAYOUTS)
     if isinstance(said, FrameIn):
-        refusal(said.frame, frame.address("t", "d"), TERMS)
+        refusal(said.frame, frame.address("t", "d"), *TERMS)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def by_tensor(*, tag: bytes = TAG) -> bytes:
 def test_a_frame_of_another_layout_is_answered_though_it_cannot_be_read() -> None:
     said = decode(TOPIC, by_tensor(tag=b"another8"), LAYOUTS)
     assert isinstance(said, FrameIn)
-    assert refusal(said.frame, frame.address("t", "d"), TERMS) is Refusal.LAYOUT
+    assert refusal(said.frame, frame.address("t", "d"), *TERMS) is Refusal.LAYOUT
     lied = decode(TOPIC, by_tensor(), LAYOUTS)
     assert isinstance(lied, Rejected)
     assert lied.reason == "layout"
@@ -146,11 +145,11 @@ def test_a_frame_of_another_layout_is_answered_though_it_cannot_be_read() -> Non
 def test_one_entry_over_the_limit_refuses_the_frame() -> None:
     made = frame.decode(body())
     update = SparseUpdate(10, np.array([0, 9]), FloatValues(np.array([1.0, 16.001], np.float32)))
-    assert refusal(replace(made, update=update), made.address, TERMS) is Refusal.VALUE_LIMIT
+    assert refusal(replace(made, update=update), made.address, *TERMS) is Refusal.VALUE_LIMIT
 
 
 def test_no_staleness_at_all() -> None:
-    strict = Terms(TAG, 10, 20, 0, 16.0)
+    strict = (LAYOUT, 20, 0)
     assert judged(body(base=20), strict) is None
     assert judged(body(base=19), strict) is Refusal.STALE
 

@@ -15,12 +15,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker.aggregate.weight import weight
-from broker.intake.admissible import Terms, refusal
-from broker.intake.decode import FrameIn, HelloIn, decode
+from broker.intake.decode import FrameIn, HelloIn, decode, refusal
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry
-from broker.upkeep.law import Balance, check
+from broker.upkeep.accounts import Balance, balanced
 from edgeclient import failpoint
+from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.durable.store import Store, Stored
 from edgeclient.uplink.settle import settle
@@ -29,7 +29,7 @@ from edgeclient.wire.life import State
 from edgeclient.wire.messages import Hello, Receipt, encode_hello, encode_receipt
 
 SIZE = 600
-LAYOUT = "ab" * 32
+LAYOUT = Layout((Parameter("w", (SIZE,)),))
 TOPIC = topics.up("t", "d")
 # Small enough that an update of a few dozen entries takes several; a lone entry of the highest level takes 126.
 FRAME_BYTES = 130
@@ -40,7 +40,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = Store(folder / "store", layout=LAYOUT, size=SIZE)
+        self.store = Store(folder / "store", layout=LAYOUT.digest, size=SIZE)
         self.ledger = open_ledger(folder / "ledger.db")
         self.version = 0
         self.trained = np.zeros(SIZE)
@@ -78,7 +78,7 @@ class World:
             returned=[frame.decode(each.body).update for each in returned],
             limit=16.0,
         )
-        origin = frame.Origin("t", "d", bytes.fromhex(LAYOUT)[:4], account.next_update, self.version, 5)
+        origin = frame.Origin("t", "d", LAYOUT.tag, account.next_update, self.version, 5)
         frames = frame.encode_update(update, origin, FRAME_BYTES)
         self.parts = max(self.parts, len(frames))
         self.store.commit_round(
@@ -146,13 +146,12 @@ class World:
             self.ledger.greet([("t", "d", said.hello)])
         else:
             assert isinstance(said, FrameIn)
-            terms = Terms(bytes.fromhex(LAYOUT)[:4], SIZE, self.version, 1, 16.0)
             made = said.frame
             entry = Entry(
                 task="t", device="d", epoch=made.epoch, sequence=made.sequence, digest=frame.digest(said.body),
                 number=made.number, part=made.part, parts=made.parts, base_version=made.base_version,
                 num_examples=made.num_examples, weight=weight(made.num_examples, self.version - made.base_version),
-                refusal=refusal(made, frame.address("t", "d"), terms), body=said.body,
+                refusal=refusal(made, frame.address("t", "d"), LAYOUT, self.version, 1), body=said.body,
             )  # fmt: skip
             (admission,) = self.ledger.admit([entry], 1.0)
             assert not admission.conflict
@@ -166,7 +165,7 @@ class World:
         """What was not committed is gone, and so is what was on the way."""
         if device:
             self.store.close()
-            self.store = Store(self.folder / "store", layout=LAYOUT, size=SIZE)
+            self.store = Store(self.folder / "store", layout=LAYOUT.digest, size=SIZE)
             assert self.store.notice is None
         else:
             self.ledger.close()
@@ -192,7 +191,7 @@ class World:
         waiting = [each for each in self.store.frames() if each.sequence is None or each.sequence not in known]
         bodies = [each.body for each in applied] + [each.body for each in waiting]
         elsewhere = [frame.decode(body).update for body in bodies]
-        return check(self.trained, self.absolute, self.rounds, self.store.residual(), elsewhere)
+        return balanced(self.trained, self.absolute, self.rounds, self.store.residual(), elsewhere)
 
 
 STEPS = st.one_of(

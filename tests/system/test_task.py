@@ -20,7 +20,7 @@ from broker.task import batch as module
 from broker.task.batch import OpenBatch
 from broker.task.live import LiveTask
 from broker.task.new import add_task
-from broker.upkeep.remake import remade
+from broker.upkeep.examine import remade
 from edgeclient.settings import Mqtt
 from edgeclient.wire import frame
 

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from broker.registry.blobs import Blobs
-from broker.upkeep import accounts, remake
+from broker.upkeep import accounts, examine
 from tools.chaos import schedule
 from tools.chaos.fleet import Run
 from tools.chaos.plan import TASK
@@ -23,7 +23,7 @@ def report(fleet: Run) -> dict[str, Any]:
     counts = ledger.frame_counts(TASK)
     versions = ledger.versions(TASK)
     (task,) = ledger.tasks()
-    remade = sum(same for _, same in remake.remade(ledger, Blobs(fleet.settings.registry), task))
+    remade = sum(same for _, same in examine.remade(ledger, Blobs(fleet.settings.registry), task))
     applied = accounts.contributions(ledger, TASK)
     useful = sum(len(each.body) for each in applied)
     sent, counters = fleet.sent, fleet.proxy.counters

@@ -26,7 +26,7 @@ import broker
 import edgeclient
 from broker.ledger.opening import open_ledger
 from broker.registry.blobs import Blobs
-from broker.upkeep import accounts, remake
+from broker.upkeep import accounts, examine
 from edgeclient import failpoint
 from tools.chaos import lives
 from tools.chaos.lives import TASK, Said
@@ -170,7 +170,7 @@ def examined(world: World) -> dict[str, Any]:
         found = [accounts.examine(ledger, TASK, name, world.config(name)) for name in NAMES]
         versions = ledger.versions(TASK)
         (task,) = ledger.tasks()
-        remade = sum(same for _, same in remake.remade(ledger, Blobs(world.settings.registry), task))
+        remade = sum(same for _, same in examine.remade(ledger, Blobs(world.settings.registry), task))
         undisturbed = lives.undisturbed(ledger, world.folder / "undisturbed")
         counts = ledger.frame_counts(TASK).values()
         useful = sum(len(each.body) for each in accounts.contributions(ledger, TASK))

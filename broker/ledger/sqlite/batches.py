@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from broker.ledger import record
@@ -106,8 +105,8 @@ class Batches(Database):
             for name in [only] if only else [each.name for each in self.tasks()]:
                 (last,) = self.versions(name, 1)
                 number = last.number + 1000 + int(min(max(0.0, now - last.created_s), _LONGEST_S))
-                made = Version(number, last.digest, None, now, metrics=last.metrics, state=last.state)
-                _insert_version(db, name, replace(made, state_digest=last.state_digest))
+                made = Version(number, last.digest, None, now, 0, 0, 0, last.metrics, {}, last.state, last.state_digest)
+                _insert_version(db, name, made)
 
 
 def _insert_version(
