@@ -12,9 +12,9 @@ from typing import Final
 
 from broker.intake.decode import HelloIn, Rejected
 from broker.intake.reading import Reading
-from broker.ledger import receipts
 from broker.ledger.opening import AggregatorLock, open_ledger
 from broker.ledger.protocol import LedgerUnavailable
+from broker.ledger.rows import receipts_due
 from broker.monitor.watch import Watch
 from broker.publish.publisher import Publisher
 from broker.registry.blobs import Blobs, RegistryUnavailable
@@ -175,7 +175,7 @@ class Service:
             task.note_ahead(asked, admissions)
         failpoint.hit("service.before-receipt")
         try:
-            for (name, device, epoch), conflict in receipts.due(hellos, asked, admissions).items():
+            for (name, device, epoch), conflict in receipts_due(hellos, asked, admissions).items():
                 self._publisher.receipt(name, device, self._ledger.receipt(name, device, epoch, conflict=conflict))
         except LinkDown:
             return

@@ -15,7 +15,6 @@ OTHERS: Final = "(others)"
 
 @dataclass(slots=True)
 class _Told:
-    total: int = 0
     since: int = 0
     last_s: float | None = None
 
@@ -32,26 +31,19 @@ class Complaints:
         True
         >>> complaints.note("pi-7", "checksum", "CRC-32 does not match", now=31.0)
         'pi-7: CRC-32 does not match (2 times in 31 s, reason checksum)'
-        >>> complaints.count("pi-7", "checksum")
-        3
     """
 
     _by_key: dict[tuple[str, str], _Told] = field(default_factory=dict)
 
     def note(self, device: str, reason: str, detail: str, *, now: float) -> str | None:
-        """Count one, and return the line to log if one is due for this device and reason.
+        """Count one, and return the line to log if one is due for this device and reason (of a few short ones).
 
-        Args:
-            device: whom it concerns; beyond 1,024 pairs of device and reason, all further devices are one.
-            reason: one of a few short labels.
-            detail: what was found, for people.
-            now: monotonic seconds.
+        Beyond 1,024 pairs of them, all further devices are one; `now` in monotonic seconds.
         """
         key = (device, reason)
         if key not in self._by_key and len(self._by_key) >= MAX_KEYS:
             key = (OTHERS, reason)
         told = self._by_key.setdefault(key, _Told())
-        told.total += 1
         told.since += 1
         if told.last_s is not None and now - told.last_s < EVERY_S:
             return None
@@ -64,11 +56,3 @@ class Complaints:
         line = self.note(device, reason, detail, now=time.monotonic())
         if line is not None:
             _LOG.warning("%s", line, extra={"device": device, "reason": reason})
-
-    def count(self, device: str, reason: str) -> int:
-        """How often since the start."""
-        told = self._by_key.get((device, reason))
-        return told.total if told else 0
-
-    def __len__(self) -> int:
-        return len(self._by_key)

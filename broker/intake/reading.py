@@ -1,4 +1,4 @@
-"""Messages are read in order of arrival, each device within its share of the time; the rest is dropped and comes again."""
+"""Messages are read in order of arrival, each device within its share of the time; what is over it comes again."""
 
 import time
 from collections.abc import Mapping, Sequence

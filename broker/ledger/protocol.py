@@ -63,11 +63,7 @@ class Ledger(Protocol):
 
     @abstractmethod
     def greet(self, hellos: Sequence[tuple[str, str, Hello]]) -> list[int]:
-        """Note what devices have settled; for each, how many frames of that this ledger has never seen (LEDGER.md).
-
-        Args:
-            hellos: task, device and what it says.
-        """
+        """Note what devices (task, name, hello) have settled; for each, frames of that which this ledger never saw."""
 
     @abstractmethod
     def receipt(self, task: str, device: str, epoch: int, *, conflict: tuple[int, bytes] | None = None) -> Receipt:
@@ -81,23 +77,11 @@ class Ledger(Protocol):
 
     @abstractmethod
     def open_contributions(self, task: str, limit: int, after: int = 0) -> list[Contribution]:
-        """Contributions that are in no batch yet: those that lead an update first, then the oldest.
-
-        Args:
-            task: task id.
-            limit: so many at most.
-            after: only those whose id is larger.
-        """
+        """Contributions in no batch yet whose id is above `after`: those that lead an update first, then the oldest."""
 
     @abstractmethod
     def close_batch(self, task: str, members: Sequence[Contribution], version: Version) -> None:
-        """The closing transaction: members leave the queue, the record and the new version exist; or nothing of it.
-
-        Args:
-            task: task id.
-            members: contributions that are in no batch yet.
-            version: made of them.
-        """
+        """Members leave the queue, and their record and the version that is made of them exist; or nothing of it."""
 
     @abstractmethod
     def batch(self, task: str, number: int) -> list[Contribution]:
@@ -181,11 +165,9 @@ class Ledger(Protocol):
 
     @abstractmethod
     def news(self, versions: Mapping[str, int], marks: Mapping[Epoch, Mark]) -> tuple[list[NewVersion], list[NewMark]]:
-        """What there is beyond what is known; 13 ms for 10,000 devices when nothing is new, measured.
+        """What there is beyond the newest known version of each task, and the known marks of each epoch.
 
-        Args:
-            versions: newest known number of each task.
-            marks: of each known epoch.
+        13 ms for 10,000 devices when nothing is new, measured.
         """
 
     @abstractmethod

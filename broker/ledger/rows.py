@@ -1,12 +1,12 @@
 """What goes into the ledger and comes out, as values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from broker.ledger.record import Member
-from edgeclient.wire.messages import Refusal
+from edgeclient.wire.messages import Hello, Refusal
 
 
 class TaskRow(NamedTuple):
@@ -28,15 +28,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which frame: never used twice for different bytes by an honest device.
-
-    Attributes:
-        task: task id.
-        device: device id.
-        epoch: of the device's store.
-        sequence: within the epoch.
-        digest: 8 bytes that tell frames of one identity apart.
-    """
+    """Which frame of which epoch of a device's store, and the 8 bytes that tell frames of one identity apart."""
 
     task: str
     device: str
@@ -58,7 +50,6 @@ class Entry(Identity):
     Attributes:
         number: of the update that the frame is part of.
         part: of `parts` frames.
-        parts: frames of the update.
         base_version: model version it was trained from.
         num_examples: as the device claims.
         weight: what the update weighs if this is its first frame.
@@ -89,6 +80,29 @@ class Admission:
     def conflict(self) -> bool:
         """Whether the device used an identity twice for different bytes."""
         return self.refusal is Refusal.CONFLICT
+
+
+def receipts_due(
+    hellos: Iterable[tuple[str, str, Hello]], asked: Sequence[Entry | Withdrawal], admissions: Sequence[Admission]
+) -> dict[tuple[str, str, int], tuple[int, bytes] | None]:
+    """Every (task, device, epoch) of which is told now, with the newest conflict in it (sequence, digest).
+
+    Args:
+        hellos: task, device and what it says.
+        asked: of the ledger.
+        admissions: its answers to that.
+
+    Example:
+        >>> receipts_due([("har", "pi-7", Hello(5, 3, 0))], [], [])
+        {('har', 'pi-7', 5): None}
+    """
+    found: dict[tuple[str, str, int], tuple[int, bytes] | None] = {
+        (task, device, hello.epoch): None for task, device, hello in hellos
+    }
+    for each, admission in zip(asked, admissions, strict=True):
+        key = (each.task, each.device, each.epoch)
+        found[key] = (each.sequence, each.digest) if admission.conflict else found.get(key)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -32,7 +32,6 @@ class Account:
     """What came of one device's work in its current epoch.
 
     Attributes:
-        device: device id.
         rounds: local rounds trained.
         waiting: frames that the ledger has not applied yet.
         lost: sequences that neither the ledger nor the device knows.
