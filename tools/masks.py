@@ -18,14 +18,17 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from broker.demo import data as demo_data
 from edgeclient.compress.arrays import F32, I64, U8, Array, Bools
 from edgeclient.compress.feedback import compress_with_feedback
-from edgeclient.compress.update import StepValues
+from edgeclient.compress.update import SparseUpdate, StepValues
+from edgeclient.wire.frame.positions import Tensors
 
 DATA = Path(__file__).parents[2] / "shared/data"
 COMMITTED = Path(__file__).parents[1] / "tests/data/masks"
@@ -61,6 +64,11 @@ class Captured:
     indices: I64
     negative: Bools
     levels: U8
+
+    def update(self, tensors: Tensors) -> SparseUpdate:
+        """The same on the wire's grid; centroids were not kept and no bit depends on them: an exponential tail's."""
+        grid = np.float32(1), (np.float32(1.125), np.float32(2.5), np.float32(3.5))
+        return SparseUpdate(sum(map(prod, tensors)), self.indices, StepValues(*grid, self.negative, self.levels))
 
 
 def learn(parameters: list[F32], x: Array, y: I64, rate: float) -> float:
@@ -159,17 +167,10 @@ def watch_har() -> Task:
     data = np.load(DATA / "watch-har/watch_har.npz")
     recordings = np.split(data["samples"].astype(np.float32), np.cumsum(data["length"])[:-1])
     seen = np.concatenate([r for r, person in zip(recordings, data["person"], strict=True) if person <= 8])
-    mean, spread = seen.mean(0), seen.std(0)
     devices = []
-    for person in range(1, 9):
-        for side in (0, 1):
-            windows, labels = [], []
-            for i in np.flatnonzero((data["person"] == person) & (data["side"] == side)).tolist():
-                scaled = (recordings[i] - mean) / spread
-                for at in range(0, len(scaled) - 99, 50):
-                    windows.append(scaled[at : at + 100].ravel())
-                    labels.append(int(data["exercise"][i]))
-            devices.append((np.array(windows, np.float32), np.array(labels, np.int64)))
+    for x, labels in (demo_data.device_windows(*device) for device in demo_data.DEVICES):
+        scaled = (x.reshape(-1, 100, 6) - seen.mean(0)) / seen.std(0)
+        devices.append((scaled.reshape(len(x), -1), labels))
     return Task("watch-har", _mlp(600, 256, 128, 7), devices, 0.02, 16, (20, 40, 60, 80, 100))
 
 
@@ -216,16 +217,16 @@ def save(path: Path, shapes: tuple[tuple[int, ...], ...], captured: list[Capture
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options
 
 
-def load(path: Path) -> tuple[tuple[tuple[int, ...], ...], list[Captured]]:
-    """Tensor shapes in the order of the flat vector, and the updates."""
+def load(path: Path) -> tuple[Tensors, list[Captured]]:
+    """(rows, columns) of the tensors in the order of the flat vector, one row of a vector, and the updates."""
     with np.load(path) as data:
-        shapes = tuple(tuple(d for d in s if d) for s in data["shapes"].tolist())
+        tensors = [(first, second) if second else (1, first) for first, second in data["shapes"].tolist()]
         captured = []
         for i, (turn, device) in enumerate(zip(data["rounds"].tolist(), data["devices"].tolist(), strict=True)):
             indices = np.cumsum(data[f"gaps{i}"].astype(np.int64)) - 1
             negative = np.unpackbits(data[f"negative{i}"])[: indices.size].astype(np.bool_)
             captured.append(Captured(turn, device, indices, negative, data[f"levels{i}"]))
-    return shapes, captured
+    return tensors, captured
 
 
 def main() -> None:

@@ -193,7 +193,7 @@ mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 100
         reached_at = "127.0.0.1" if self._host == "0.0.0.0" else self._host  # noqa: S104 (a comparison)
         until_s = time.monotonic() + _READY_S
         while self.process.poll() is None and time.monotonic() < until_s:
-            if _answers(reached_at, self.port):
+            if answers(reached_at, self.port):
                 return True
             time.sleep(0.05)
         said = self.log.read_bytes()[old_bytes:].decode(errors="replace").strip()
@@ -255,7 +255,8 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _answers(host: str, port: int) -> bool:
+def answers(host: str, port: int) -> bool:
+    """Whether an MQTT client is let in there."""
     try:
         with socket.create_connection((host, port), timeout=1) as connection:
             connection.sendall(_CONNECT)

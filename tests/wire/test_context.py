@@ -66,8 +66,7 @@ def test_round_trip_and_the_twin_agrees(made: Entries, active: bool) -> None:
 
 def tensors(path: Path) -> list[Entries]:
     """Every tensor with entries of two updates of each captured round, as frames lay them out."""
-    shapes, captured = load(path)
-    layout = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
+    layout, captured = load(path)
     found = []
     by_round = groupby(captured, key=lambda each: each.round)
     for each in chain.from_iterable(islice(updates, 2) for _, updates in by_round):

@@ -577,13 +577,10 @@ def seen(before: matrix.Entries, length: int) -> bool:
 
 def test_real_updates_take_few_bits() -> None:
     """Next-word updates at density 1 %: 5.65 bits an entry would do without activity and ties."""
-    shapes, captured = masks.load(masks.COMMITTED / "next-word-0.01.npz")
-    tensors = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
-    size = sum(rows * columns for rows, columns in tensors)
+    tensors, captured = masks.load(masks.COMMITTED / "next-word-0.01.npz")
     spent, entries = 0, 0
     for each in captured[::10]:
-        grid = np.float32(1), (np.float32(1.125), np.float32(2.5), np.float32(3.5))
-        update = SparseUpdate(size, each.indices, StepValues(*grid, each.negative, each.levels))
+        update = each.update(tensors)
         (data,) = frame.encode_update(update, ORIGIN, MAX_FRAME_BYTES, tensors=tensors)
         assert_same(frame.decode(data, tensors).update, update)
         spent, entries = spent + 8 * len(data), entries + each.indices.size

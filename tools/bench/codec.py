@@ -65,18 +65,10 @@ def codec_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) ->
                 seconds[name].append(taken)
     rows = []
     for name, turns in seconds.items():
-        k = chosen.size if name == "context" else indices.size
+        k, of = (chosen.size, total) if name == "context" else (indices.size, n)
         encode, decode = median(each for each, _ in turns), median(each for _, each in turns)
-        rows.append(
-            {
-                "mode": name,
-                "encode_mentries_s": k / encode / 1e6,
-                "decode_add_mentries_s": k / decode / 1e6,
-                "positions_mps": total / max(encode, decode) / 1e6
-                if name == "context"
-                else n / max(encode, decode) / 1e6,
-            }
-        )
+        rates = {"encode_mentries_s": k / encode / 1e6, "decode_add_mentries_s": k / decode / 1e6}
+        rows.append({"mode": name, **rates, "positions_mps": of / max(encode, decode) / 1e6})
     if out is not None:
         _plot(rows, out)
     report.tell({"n": n, "density": DENSITY}, rows, as_json=as_json, seed=seed)

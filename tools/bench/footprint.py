@@ -23,7 +23,7 @@ from broker.task.new import add_task
 from edgeclient.settings import load
 from edgeclient.wire.status import ONLINE
 from tools.bench.code_lines import device_code_lines
-from tools.bench.report import tell
+from tools.bench.report import memory_mib, tell
 from tools.output import BOARD, output, work_tree_wheel
 
 ROOT: Final = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def idle_rss_mib(python: Path, folder: Path, *, trained: bool) -> float:
             supervisor.start(AGGREGATOR)
         supervisor.start(DEVICE)
         _await_rest(observer, supervisor, trained=trained)
-        return _rss_mib(supervisor.processes[DEVICE].pid)
+        return memory_mib(supervisor.processes[DEVICE].pid, "VmRSS")
 
 
 def _timed(commands: Mapping[str, list[str]], repetitions: int) -> dict[str, tuple[float, float]]:
@@ -220,11 +220,3 @@ def _await_rest(observer: Observer, supervisor: Supervisor, *, trained: bool) ->
             if said.state == ONLINE and settled:
                 return
     raise FootprintError(f"the device did not come to rest in {_IDLE_S:.0f} s: {last}")
-
-
-def _rss_mib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "VmRSS":
-            return int(value.split()[0]) / 1024
-    raise FootprintError(f"process {pid} has no memory")

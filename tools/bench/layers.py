@@ -1,7 +1,6 @@
 """Energy received for each byte received on a link that dies midway: importance layers against unordered frames."""
 
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +9,8 @@ import numpy as np
 
 from edgeclient.compress.feedback import compress
 from edgeclient.compress.quantise import Mode, Quantiser
-from edgeclient.compress.update import SparseUpdate, StepValues
+from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire import frame
-from edgeclient.wire.frame.positions import Tensors
 from tools import masks
 from tools.bench import report
 
@@ -41,9 +39,8 @@ def layers_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -
         for source, update in (("first round", _first(n, mode, rng)), ("steady", _steady(n, mode, rng))):
             rows.append(_row(source, mode, update, frame.Coding(16_384), rng))
     for path in sorted(masks.COMMITTED.glob("*-0.05.npz")):
-        shapes, captured = masks.load(path)
-        tensors = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
-        rows.append(_row(path.stem, "step", _captured(captured[-1], tensors), frame.Coding(2048, tensors=tensors), rng))
+        tensors, captured = masks.load(path)
+        rows.append(_row(path.stem, "step", captured[-1].update(tensors), frame.Coding(2048, tensors=tensors), rng))
     if out is not None:
         _plot(rows, out)
     report.tell(
@@ -62,12 +59,6 @@ def _steady(n: int, mode: Mode, rng: np.random.Generator) -> SparseUpdate:
         made = compress(rng.laplace(size=n).astype(np.float32), residual, n // 100, quantiser=Quantiser(1e6, mode))
         residual = made.residual
     return made.update
-
-
-def _captured(each: masks.Captured, tensors: Tensors) -> SparseUpdate:
-    # The centroids of the capture are not kept: those of an exponential tail.
-    grid = np.float32(1), (np.float32(1.125), np.float32(2.5), np.float32(3.5))
-    return SparseUpdate(sum(map(prod, tensors)), each.indices, StepValues(*grid, each.negative, each.levels))
 
 
 def _row(

@@ -4,7 +4,7 @@ import statistics
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from itertools import cycle
 from pathlib import Path
@@ -68,14 +68,15 @@ class MemoryLink:
     start = stop = wake = subscribe = unsubscribe = publish = acknowledge = ignore
 
 
-class Side:
-    """An aggregator with a ledger of its own.
+def _taken(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds of it."""
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
-    Args:
-        directory: for it.
-        content: the bundle.
-        watch: with or without monitoring.
-    """
+
+class Side:
+    """An aggregator with a ledger of its own."""
 
     def __init__(self, directory: Path, content: bytes, watch: Watch) -> None:
         settings = Aggregator(directory, mqtt=Mqtt())
@@ -87,10 +88,11 @@ class Side:
 
     def turn(self) -> tuple[float, float]:
         """One turn of the service; wall and CPU seconds."""
-        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        return _taken(self._turn)
+
+    def _turn(self) -> None:
         self.service._turn()  # noqa: SLF001
         self.service._watch.turned(writable=True, uncounted=self.link.backlog)  # noqa: SLF001
-        return time.perf_counter() - wall_s, time.process_time() - cpu_s
 
 
 def _no_evaluation(_: list[str]) -> Any:
@@ -149,9 +151,7 @@ def _scrapes(metrics: Metrics, devices: int) -> list[tuple[float, float]]:
     for turn in range(15):
         for number in range(devices):
             metrics.heard(topics.status(TASK, f"device-{number}"), _words(number, turn))
-        wall_s, cpu_s = time.perf_counter(), time.process_time()
-        metrics.exposition()
-        taken.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
+        taken.append(_taken(metrics.exposition))
     return taken
 
 
@@ -182,9 +182,8 @@ def _slices(
             wall_s, cpu_s = watched.turn()
             if spent_s - scraped_s >= SCRAPE_EVERY_S:
                 scraped_s = spent_s
-                began = time.perf_counter(), time.process_time()
-                metrics.exposition()
-                wall_s, cpu_s = wall_s + time.perf_counter() - began[0], cpu_s + time.process_time() - began[1]
+                also = _taken(metrics.exposition)
+                wall_s, cpu_s = wall_s + also[0], cpu_s + also[1]
             spent_s += wall_s
             return wall_s, cpu_s
 
@@ -192,14 +191,8 @@ def _slices(
         off = plain.turn() if first_plain else None
         on = monitored()
         off = off or plain.turn()
-        rows.append(
-            {
-                "plain_wall_s": off[0],
-                "watched_wall_s": on[0],
-                "wall_ratio": on[0] / off[0],
-                "cpu_ratio": on[1] / off[1],
-            }
-        )
+        ratios = {"wall_ratio": on[0] / off[0], "cpu_ratio": on[1] / off[1]}
+        rows.append({"plain_wall_s": off[0], "watched_wall_s": on[0], **ratios})
     return rows
 
 

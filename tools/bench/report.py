@@ -43,6 +43,18 @@ def host() -> dict[str, Any]:
     }
 
 
+def memory_mib(process: int | str, kind: str) -> float:
+    """Of a process, as its /proc/…/status says: VmRSS, or RssAnon beyond files.
+
+    Raises:
+        ClickException: it has ended, or Linux is older than 4.5.
+    """
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{kind}:"):
+            return int(line.split()[1]) / 1024
+    raise click.ClickException(f"/proc/{process}/status has no {kind}: Linux 4.5 or newer is needed")
+
+
 def options(quick: str, *, plots: bool = True) -> Callable[[_Command], _Command]:
     """--seed, --quick with this help, --json, and --out where there are plots."""
     made = [

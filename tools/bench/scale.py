@@ -6,7 +6,6 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import click
@@ -33,7 +32,7 @@ class AnonymousMemory:
     """The most memory that this process had beyond files while it was watched, in MiB."""
 
     def __init__(self) -> None:
-        self.peak_mib = self.before_mib = _anonymous_mib()
+        self.peak_mib = self.before_mib = report.memory_mib("self", "RssAnon")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -41,22 +40,13 @@ class AnonymousMemory:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
     def _watch(self) -> None:
         while not self._stop.wait(0.005):
-            self.peak_mib = max(self.peak_mib, _anonymous_mib())
-
-
-def _anonymous_mib() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    raise click.ClickException("/proc/self/status has no RssAnon: Linux 4.5 or newer is needed")
+            self.peak_mib = max(self.peak_mib, report.memory_mib("self", "RssAnon"))
 
 
 @click.command("scale")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
-from math import lgamma, log, prod
+from math import lgamma, log
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import numpy as np
 from edgeclient.commands.frame import group_of
 from edgeclient.compress.arrays import I64
 from edgeclient.compress.quantise import quantise
-from edgeclient.compress.update import SparseUpdate, StepValues
+from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire import frame
 from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES
@@ -57,8 +57,7 @@ def wire_command(seed: int, out: Path | None, *, quick: bool, as_json: bool) -> 
     rows = [_uniform(n, density, room, rng) for n, density, room in UNIFORM if n <= 10**7 or not quick]
     for path in sorted(masks.COMMITTED.glob("*.npz")):
         source, _, density = path.stem.rpartition("-")
-        shapes, captured = masks.load(path)
-        tensors = [(shape[0] if len(shape) > 1 else 1, shape[-1]) for shape in shapes]
+        tensors, captured = masks.load(path)
         fresh = [each for each in captured if each.round != masks.TUNED[source]]
         rows += [_captured(source, float(density), fresh, tensors, known) for known in (None, tensors)]
         by_round = [list(each) for _, each in groupby(captured, key=lambda each: each.round)]
@@ -82,12 +81,8 @@ def _uniform(n: int, density: float, room: int, rng: np.random.Generator) -> dic
 def _captured(
     source: str, density: float, captured: Sequence[masks.Captured], tensors: Tensors, known: Tensors | None
 ) -> dict[str, Any]:
-    n = sum(map(prod, tensors))
-    # Which centroids, no bit depends on.
-    grid = np.float32(1), (np.float32(1.125), np.float32(2.5), np.float32(3.5))
-    updates = [SparseUpdate(n, each.indices, StepValues(*grid, each.negative, each.levels)) for each in captured]
     rounds = ",".join(map(str, sorted({each.round for each in captured})))
-    pairs = [(update, known) for update in updates]
+    pairs = [(each.update(tensors), known) for each in captured]
     return _row(source, density, pairs, MAX_FRAME_BYTES, "tensors" if known else "range", rounds)
 
 
@@ -136,10 +131,6 @@ def _row(
     }
 
 
-def _of(rounds: str | None) -> str:
-    return f", round {rounds}" if rounds else ""
-
-
 def _floor(n: int, k: int) -> float:
     return (lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)) / log(2)
 
@@ -185,7 +176,9 @@ def _plot(rows: Sequence[dict[str, Any]], out: Path) -> None:
         for name, mark in [("leb128_zstd_bits", "x"), ("bitmap_zstd_bits", "+"), ("roaring_bits", ".")]:
             axes.plot([row[name] for row in rows], places, mark, label=f"{name.removesuffix('_bits')}, positions alone")
         names = [
-            f"{row['source']} {row['n']:.3g}, {row['density']:.1%}, {row['mode']}{_of(row['rounds'])}" for row in rows
+            f"{row['source']} {row['n']:.3g}, {row['density']:.1%}, {row['mode']}"
+            + (f", round {row['rounds']}" if row["rounds"] else "")
+            for row in rows
         ]
         axes.set_yticks(places, names)
         axes.set_xlabel("bits per entry")

@@ -20,35 +20,30 @@ from tools.chaos.schedule import Faults
 Say: TypeAlias = Callable[[str], None]
 
 EXPECTED: Final = (
-    fleet.FleetError,
-    powerloss.PowerLossError,
-    oplog.UnknownOperation,
-    BrokerError,
-    EmbeddedBrokerError,
-    AccountError,
+    fleet.FleetError, powerloss.PowerLossError, oplog.UnknownOperation, BrokerError, EmbeddedBrokerError, AccountError,
     OSError,
-)
+)  # fmt: skip
 
 
 def main() -> int:
     """Run one mode; its account is one JSON object on the last line, and 1 is returned when something is wrong."""
     parser = _parser()
     given = parser.parse_args()
-    run, promises = next(mode for name, mode in MODES.items() if getattr(given, name))
+    run, holds, promises = next(mode for name, mode in MODES.items() if getattr(given, name))
     if given.sabotage not in {None, *promises}:
         parser.error(f"--sabotage {given.sabotage}: here it is one of {', '.join(promises)}")
     seed = secrets.randbelow(1 << 31) if given.seed is None else given.seed
     say: Say = (lambda _: None) if given.json else (lambda text: print(text, flush=True))
     say(f"seed {seed}")
     try:
-        told, well = run(given, seed, say)
+        told = run(given, seed, say)
     except EXPECTED as error:
         print(f"chaos: seed {seed}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     print(json.dumps(told))
-    return 0 if well else 1
+    return 0 if holds(told) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     mode.add_argument("--fleet", action="store_true", help="real processes over bad links, killed at random")
     mode.add_argument("--power-loss", action="store_true", help="what is written is cut, and what survives is opened")
     parser.add_argument("--seed", type=int, help="of everything that is drawn; printed")
-    promises = sorted({promise for _, some in MODES.values() for promise in some})
+    promises = sorted({promise for *_, some in MODES.values() for promise in some})
     parser.add_argument("--sabotage", choices=promises, help="break a promise; must be noticed, so the exit code is 1")
     parser.add_argument("--json", action="store_true", help="only one JSON object")
     some = parser.add_argument_group("--fleet")
@@ -83,47 +78,36 @@ def _spread(text: str) -> tuple[int, int] | None:
     return (int(low), int(high or low)) if int(low) else None
 
 
-def _crashes(given: argparse.Namespace, seed: int, say: Say) -> tuple[dict[str, Any], bool]:
-    told = crashes.run(given.crashes, seed, given.sabotage, say)
-    return told, crashes.holds(told)
+def _crashes(given: argparse.Namespace, seed: int, say: Say) -> dict[str, Any]:
+    return crashes.run(given.crashes, seed, given.sabotage, say)
 
 
-def _fleet(given: argparse.Namespace, seed: int, say: Say) -> tuple[dict[str, Any], bool]:
+def _fleet(given: argparse.Namespace, seed: int, say: Say) -> dict[str, Any]:
     out = given.out or Path(tempfile.mkdtemp(prefix="chaos-"))
+    latency_s = given.latency / 5000, given.latency / 1000
     plan = Plan(
-        out=out,
-        broker=given.broker,
-        seed=seed,
-        updates=given.updates,
-        devices=given.devices,
-        goal=given.goal,
-        kill_every_s=given.kill_every,
-        outage_s=given.outage,
-        faults=Faults((given.latency / 5000, given.latency / 1000), reset_after_bytes=given.reset_after,
-                      up_bytes_s=given.up_rate),
-        upload=tuple(given.upload),
-        sabotage=given.sabotage,
+        out=out, broker=given.broker, seed=seed, updates=given.updates, devices=given.devices, goal=given.goal,
+        kill_every_s=given.kill_every, outage_s=given.outage,
+        faults=Faults(latency_s, reset_after_bytes=given.reset_after, up_bytes_s=given.up_rate),
+        upload=tuple(given.upload), sabotage=given.sabotage,
     )  # fmt: skip
-    told: dict[str, Any] = {}
-    fleet.run(plan, say, lambda run: told.update(account.report(run)))
-    well = account.holds(told)
-    if well and given.out is None:
+    told = fleet.run(plan, say, account.report)
+    if given.out is None and account.holds(told):
         shutil.rmtree(out)
     else:
         say(f"logs and stores: {out}")
-    return told, well
+    return told
 
 
-def _power_loss(given: argparse.Namespace, seed: int, say: Say) -> tuple[dict[str, Any], bool]:
-    told = powerloss.run(seed, given.cuts, given.sabotage, say)
-    return told, powerloss.holds(told)
+def _power_loss(given: argparse.Namespace, seed: int, say: Say) -> dict[str, Any]:
+    return powerloss.run(seed, given.cuts, given.sabotage, say)
 
 
-# By option: what runs, and which promises it can break.
+# By option: what runs, whether all is well by its account, and which promises it can break.
 MODES: Final = {
-    "crashes": (_crashes, crashes.SABOTAGE),
-    "fleet": (_fleet, fleet.SABOTAGE),
-    "power_loss": (_power_loss, powerloss.SABOTAGE),
+    "crashes": (_crashes, crashes.holds, crashes.SABOTAGE),
+    "fleet": (_fleet, account.holds, fleet.SABOTAGE),
+    "power_loss": (_power_loss, powerloss.holds, powerloss.SABOTAGE),
 }
 
 

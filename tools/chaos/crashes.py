@@ -18,6 +18,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,10 @@ _HEAD: Final = struct.Struct("<?HI")
 _LIFE_S: Final = 20.0
 _YEAR_S: Final = 31_557_600.0
 _DRAIN_LIVES: Final = 60
+_TOTALS: Final = (
+    "kills", "lives", "versions", "frames", "refused", "rounds", "lost", "doubled", "renewals", "useful_bytes",
+    "sent_bytes",
+)  # fmt: skip
 
 
 def points(*packages: Any) -> list[str]:
@@ -54,17 +59,13 @@ def run_world(seed: int, crashes: int, sabotage: str | None) -> dict[str, Any]:
         of_device, of_aggregator = points(edgeclient), points(edgeclient, broker)
         while sum(world.killed.values()) < crashes:
             who = world.rng.choice([*NAMES, "aggregator"])
-            mine = of_aggregator if who == "aggregator" else of_device
             # A point that this life does not come to kills nobody: the second is one that it comes to often.
-            first, second = (
-                world.rng.choice(mine),
-                "service.after-ack" if who == "aggregator" else "agent.after-publish",
-            )
-            kills = {
-                second: f"kill@{world.rng.randint(2, 7) if who == 'aggregator' else world.rng.randint(3, 14)}",
-                first: f"kill@{world.rng.choice([1, 1, 1, 2, 3])}",
-            }
-            live(world, who, kills)
+            mine, second, often = of_device, "agent.after-publish", (3, 14)
+            if who == "aggregator":
+                mine, second, often = of_aggregator, "service.after-ack", (2, 7)
+            first = world.rng.choice(mine)
+            times = world.rng.randint(*often), world.rng.choice([1, 1, 1, 2, 3])
+            live(world, who, {second: f"kill@{times[0]}", first: f"kill@{times[1]}"})
         drain(world)
         return examined(world)
     finally:
@@ -78,8 +79,7 @@ def live(world: World, who: str, kills: dict[str, str] | None = None, *, calm: b
     script = list(inbox) if calm else world.drawn(inbox)
     if calm:
         inbox.clear()
-    actions = {"sabotage." + world.sabotage: "on"} if world.sabotage else {}
-    actions |= kills or {}
+    actions = (kills or {}) | ({"sabotage." + world.sabotage: "on"} if world.sabotage else {})
     # The wall clock of a board without a battery: a year off now and then.
     jump_s = 0.0 if calm or world.rng.random() < 0.9 else world.rng.choice([-_YEAR_S, _YEAR_S])
     reader, writer = os.pipe()
@@ -110,11 +110,9 @@ def _be_child(
     code = 1
     try:
         logging.disable()
-        failpoint.arm(actions, lambda name: _die(writer, name))
+        failpoint.arm(actions, partial(_die, writer))
         clock = lives.Clock(world.clock_s, jump_s)
-        link = lives.Scripted(
-            script, world.retained, clock, lambda retain, said: _tell(writer, retain=retain, said=said)
-        )
+        link = lives.Scripted(script, world.retained, clock, partial(_tell, writer))
         if who == "aggregator":
             lives.aggregate(world.settings, link, clock, calm=calm)
         else:
@@ -129,11 +127,11 @@ def _be_child(
 
 def _die(writer: int, name: str) -> None:
     """Say where, so that the campaign can count, and die as at any crash point."""
-    _tell(writer, retain=False, said=Said(lives.DEATH, name.encode()))
+    _tell(writer, False, Said(lives.DEATH, name.encode()))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _tell(writer: int, *, retain: bool, said: Said) -> None:
+def _tell(writer: int, retain: bool, said: Said) -> None:
     topic = said.topic.encode()
     data = _HEAD.pack(retain, len(topic), len(said.payload)) + topic + said.payload
     while data:
@@ -205,23 +203,20 @@ def run(crashes: int, seed: int, sabotage: str | None, say: Callable[[str], None
     shares = [min(_WORLD, crashes - at) for at in range(0, crashes, _WORLD)]
     total: Counter[str] = Counter()
     per_point: Counter[str] = Counter(dict.fromkeys(points(edgeclient, broker), 0))
-    law, same, worst, wrong = True, True, 0.0, []
+    found: list[dict[str, Any]] = []
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
         futures = [pool.submit(run_world, seed + i, share, sabotage) for i, share in enumerate(shares)]
         for future in futures:
-            told = future.result()
-            for key in ("kills", "lives", "versions", "frames", "refused", "rounds", "lost", "doubled", "renewals"):
-                total[key] += told[key]
-            total["useful_bytes"] += told["useful_bytes"]
-            total["sent_bytes"] += told["sent_bytes"]
+            found.append(told := future.result())
+            total.update({key: told[key] for key in _TOTALS})
             per_point.update(told["points"])
-            law, same, worst = law and told["law_holds"], same and told["same_model"], max(worst, told["worst_error"])
-            if not holds(told):
-                wrong.append(told["seed"])
+            law = all(each["law_holds"] for each in found)
             say(f"{total['kills']} crashes, {total['frames']} frames, lost {total['lost']}, law {law}")
     return {
-        "mode": "crashes", "seed": seed, "sabotage": sabotage, **total, "law_holds": law, "worst_error": worst,
-        "same_model": same, "points": dict(per_point), "wrong_seeds": wrong,
+        "mode": "crashes", "seed": seed, "sabotage": sabotage, **total,
+        "law_holds": all(each["law_holds"] for each in found), "same_model": all(each["same_model"] for each in found),
+        "worst_error": max((each["worst_error"] for each in found), default=0.0), "points": dict(per_point),
+        "wrong_seeds": [each["seed"] for each in found if not holds(each)],
         "seconds": round(time.monotonic() - began_s, 1),
     }  # fmt: skip
 

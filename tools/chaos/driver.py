@@ -35,6 +35,7 @@ class Driver:
         self._root = root
         self._side = side
         self._rng = random.Random(f"{seed}/driver")  # noqa: S311 (a schedule)
+        self._random = self._rng.randbytes
         self._numbers = count(1)
         self._frames = self._bytes = 0  # given to the stores: frames, and their bytes with those of residuals
         self._marks = os.open(side / "marks", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -151,19 +152,9 @@ class Driver:
         self._store, self._auditor = stores.open_device(self._root)
         self._ledger = open_ledger(self._root / "aggregator" / "ledger.db")
 
-    def _states(self) -> dict[str, str]:
-        return {
-            "device": stores.device_state(self._root, self._store, self._auditor),
-            "models": stores.models_state(self._models),
-            "files": stores.files_state(self._root),
-            "aggregator": stores.aggregator_state(self._root),
-        }
-
     def _done(self, step: int, what: str) -> None:
-        self._say({"done": step, "what": what, "states": self._states(), "frames": self._frames, "bytes": self._bytes})
-
-    def _random(self, size: int) -> bytes:
-        return self._rng.randbytes(size)
+        states = stores.states(self._root, self._store, self._auditor, self._models)
+        self._say({"done": step, "what": what, "states": states, "frames": self._frames, "bytes": self._bytes})
 
     def _say(self, said: dict[str, Any]) -> None:
         os.write(self._marks, (json.dumps(said) + "\n").encode())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from broker.demo.plan import AGGREGATOR
 from broker.demo.supervisor import Supervisor
@@ -67,8 +67,8 @@ class Run:
         return self.samples[-1].updates if self.samples else 0
 
 
-def run(plan: Plan, say: Callable[[str], None], examine: Callable[[Run], None]) -> None:
-    """Run the fleet to its end; `examine` is called when all processes have ended.
+def run(plan: Plan, say: Callable[[str], None], examine: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
+    """Run the fleet to its end; what `examine` says when all processes have ended.
 
     Raises:
         FleetError, BrokerError, EmbeddedBrokerError: it cannot run.
@@ -91,7 +91,7 @@ def run(plan: Plan, say: Callable[[str], None], examine: Callable[[Run], None]) 
         _drain(fleet)
         supervisor.end(plan.names)
         supervisor.end([AGGREGATOR])
-        examine(fleet)
+        return examine(fleet)
 
 
 def _start(fleet: Run, name: str) -> None:
@@ -106,7 +106,7 @@ def _kill(fleet: Run, kill: schedule.Kill) -> None:
     if any(name == kill.victim for _, name in fleet.restarts):
         return  # dead already
     if kill.victim == BROKER:
-        fleet.kills[BROKER] += fleet.broker.kill()
+        fleet.kills[BROKER] += brokers.kill(fleet.broker)
     else:
         kind = AGGREGATOR if kill.victim == AGGREGATOR else "device"
         fleet.kills[kind] += fleet.supervisor.kill(kill.victim)

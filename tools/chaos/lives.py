@@ -3,7 +3,7 @@
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,6 @@ from broker.settings import Aggregator, Embedded, Task
 from broker.task import live as live_module
 from broker.task.new import add_task
 from edgeclient import agent
-from edgeclient.bundle.manifest import Manifest
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.conditions import guard, pauses
@@ -77,19 +76,14 @@ class Clock:
 class Scripted(Link):
     """A connection that holds from the first to the last moment of a life, and delivers what was drawn for it.
 
-    Args:
-        script: messages on `up` or `down`, in order.
-        retained: what a subscription finds.
-        clock: moved by waiting.
-        tell: takes what is published.
+    `script` are messages on `up` or `down`, in order; subscriptions find what is `retained`; `tell` takes what is
+    published.
     """
 
+    connected = True
+
     def __init__(  # no super: there is no socket here
-        self,
-        script: list[Said],
-        retained: Mapping[str, bytes],
-        clock: Clock,
-        tell: Callable[[bool, Said], None],
+        self, script: list[Said], retained: Mapping[str, bytes], clock: Clock, tell: Callable[[bool, Said], None]
     ) -> None:
         self._script = deque(script)
         self._retained = retained
@@ -101,12 +95,6 @@ class Scripted(Link):
     def start(self) -> None:
         """Connected at once."""
         self._ready.append(Connected(1))
-
-    def stop(self) -> None:
-        """Nothing to let go of."""
-
-    def wake(self) -> None:
-        """Nobody waits."""
 
     def poll(self, timeout_s: float, *, limit: int = 64) -> list[Event]:
         """What is ready; then time passes, and a few messages of the script come."""
@@ -124,20 +112,17 @@ class Scripted(Link):
             if self._retained.get(topic):
                 self._ready.append(_message(Said(topic, self._retained[topic]), retained=True))
 
-    def unsubscribe(self, *topics: str) -> None:
-        """Nothing more comes anyway."""
-
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:  # noqa: ARG002 (as in Link)
         """Out into the network; a kill later does not take it back."""
         self._tell(retain, Said(topic, payload))
 
+    def ignore(self, *_: Any) -> None:
+        """Nobody waits, and nothing is held."""
+
+    stop = wake = unsubscribe = ignore
+
     def acknowledge(self, message: Message) -> None:
         """Sessions are clean: what was delivered does not come again by itself."""
-
-    @property
-    def connected(self) -> bool:
-        """Always."""
-        return True
 
     @property
     def busy(self) -> bool:
@@ -180,45 +165,40 @@ def nothing() -> Iterator[Any]:
     return iter(())
 
 
-def _open(*_: Path | Manifest | Device) -> tuple[Any, Any]:
-    return Noise(), Local(mock.Mock())
+@contextmanager
+def _timed(clock: Clock, *modules: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        for module in modules:
+            stack.enter_context(mock.patch.object(module, "time", clock))
+        yield
+
+
+def _live(link: Scripted, turn: Callable[[], object]) -> None:
+    turns = 0
+    while link.busy or turns < _TURNS:
+        turn()
+        turns += 1
 
 
 def learn(settings: Device, link: Scripted, clock: Clock) -> None:
     """A device's life."""
-    with ExitStack() as stack:
-        for module in (store, guard, pauses, follow, teller, sender):
-            stack.enter_context(mock.patch.object(module, "time", clock))
+    with _timed(clock, store, guard, pauses, follow, teller, sender):
         granted = guard.Guard(settings.conditions, settings.directory, Silent())
-        device = agent.Agent(settings, link, Learner(settings, _open), granted)
+        learner = Learner(settings, lambda *_: (Noise(), Local(mock.Mock())))
+        device = agent.Agent(settings, link, learner, granted)
         device.start()
-        turns = 0
-        while link.busy or turns < _TURNS:
-            device.turn()
-            turns += 1
+        _live(link, device.turn)
 
 
 def aggregate(settings: Aggregator, link: Scripted, clock: Clock, *, calm: bool) -> None:
     """An aggregator's life; a calm one makes no more versions, so that devices find an end."""
-    with ExitStack() as stack:
-        for module in _BROKER:
-            stack.enter_context(mock.patch.object(module, "time", clock))
-        service = _service(settings, link)
+    with _timed(clock, *_BROKER):
+        service = Service(settings, link, mock.Mock(side_effect=NotImplementedError))
         if calm:
             for running in service._tasks.values():  # noqa: SLF001 (settings are read once, from the ledger)
                 running.settings = attrs.evolve(running.settings, goal=4096, deadline_s=1e7)
         link.start()
-        turns = 0
-        while link.busy or turns < _TURNS:
-            service._turn()  # noqa: SLF001 (one step of `run`)
-            turns += 1
-
-
-def _service(settings: Aggregator, link: Link) -> Service:
-    def spawn(_: list[str]) -> Any:
-        raise NotImplementedError
-
-    return Service(settings, link, spawn)
+        _live(link, service._turn)  # noqa: SLF001 (one step of `run`)
 
 
 def undisturbed(ledger: Ledger, folder: Path) -> str:
@@ -227,11 +207,9 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
     ((_, _, values),) = ledger.tasks()
     add_task(settings, TASK, BUNDLE, structure(values, Task, where="task"))
     clock = Clock(1e9)
-    with ExitStack() as stack:
-        for module in _BROKER:
-            stack.enter_context(mock.patch.object(module, "time", clock))
+    with _timed(clock, *_BROKER):
         link = Scripted([], {}, clock, lambda *_: None)
-        service = _service(settings, link)
+        service = Service(settings, link, mock.Mock(side_effect=NotImplementedError))
         (running,) = service._tasks.values()  # noqa: SLF001 (as above)
         jumped = 0
         for version in ledger.versions(TASK):
@@ -240,10 +218,8 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
                 continue
             running.settings = attrs.evolve(running.settings, goal=4096, deadline_s=1e7)
             members = ledger.batch(TASK, version.batch)
-            for after in (
-                False,
-                True,
-            ):  # what was admitted before an older ledger went on as a newer version, and after
+            # What was admitted before an older ledger went on as a newer version, and after.
+            for after in (False, True):
                 if after and jumped > running.version.number:
                     aged_s = jumped - running.version.number - 1000 + 0.5
                     service._ledger.jump(running.version.created_s + aged_s, TASK)  # noqa: SLF001 (as above)
@@ -271,9 +247,6 @@ def under_way(folder: Path) -> int:
     """Frames of a device's store that are not settled; 0 if it has none."""
     if not (folder / "store.db").exists():
         return 0
-    db = sqlite3.connect(f"{(folder / 'store.db').resolve().as_uri()}?mode=ro", uri=True)
-    try:
+    with closing(sqlite3.connect(f"{(folder / 'store.db').resolve().as_uri()}?mode=ro", uri=True)) as db:
         (count,) = db.execute("SELECT count(*) FROM frame WHERE state != 'returned'").fetchone()
         return int(count)
-    finally:
-        db.close()

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,14 +24,6 @@ class PowerLossError(Exception):
     """The recording cannot be made here; one line that says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """Operations, and the inodes whose syncs are left out by a sabotage."""
-
-    operations: list[Operation]
-    unsynced: frozenset[int]
-
-
 def run(seed: int, cuts: int, sabotage: str | None, say: Callable[[str], None], steps: int = STEPS) -> dict[str, Any]:
     """Record once, cut often; one JSON object.
 
@@ -40,38 +31,37 @@ def run(seed: int, cuts: int, sabotage: str | None, say: Callable[[str], None], 
         PowerLossError: strace is missing or not allowed, or the driver failed.
     """
     began_s = time.monotonic()
-    recording = record(seed, steps, sabotage)
-    marks = [each.said for each in recording.operations if isinstance(each, Mark)]
-    first = next(i for i, each in enumerate(recording.operations) if isinstance(each, Mark))
-    say(f"{len(recording.operations)} operations, {len(marks) - 1} steps; {cuts} cuts")
+    operations, unsynced = record(seed, steps, sabotage)
+    marks = [each.said for each in operations if isinstance(each, Mark)]
+    first = next(i for i, each in enumerate(operations) if isinstance(each, Mark))
+    say(f"{len(operations)} operations, {len(marks) - 1} steps; {cuts} cuts")
     rng = random.Random(f"{seed}/cuts")  # noqa: S311 (a schedule)
     # A tenth of them while everything is being set up.
     places = sorted(
-        rng.randint(0, first) if rng.random() < 0.1 else rng.randint(first, len(recording.operations))
-        for _ in range(cuts)
+        rng.randint(0, first) if rng.random() < 0.1 else rng.randint(first, len(operations)) for _ in range(cuts)
     )
     found: list[tuple[int, str, str]] = []
     disk, done = Disk(), 0
     for number, place in enumerate(places):
-        for operation in recording.operations[done:place]:
-            if not (isinstance(operation, Sync) and operation.node in recording.unsynced):
+        for operation in operations[done:place]:
+            if not (isinstance(operation, Sync) and operation.node in unsynced):
                 disk.apply(operation)
         done = place
-        said = sum(isinstance(each, Mark) for each in recording.operations[:place])
+        said = sum(isinstance(each, Mark) for each in operations[:place])
         damage = _judge(disk.survivor(random.Random(f"{seed}/cut/{number}")), marks, said)  # noqa: S311 (as above)
         if damage is not None:
             found.append((place, *damage))
             if len(found) <= _SHOWN:
                 say(f"cut {number} at operation {place}, after step {said - 1}: {damage[0]}: {damage[1]}")
     kinds = Counter(kind for _, kind, _ in found)
-    written = sum(len(each.content) for each in recording.operations if isinstance(each, Write))
+    written = sum(len(each.content) for each in operations if isinstance(each, Write))
     return {
         "mode": "power-loss",
         "seed": seed,
         "sabotage": sabotage,
         "kills": cuts,
-        "operations": len(recording.operations),
-        "syncs": sum(isinstance(each, Sync) for each in recording.operations),
+        "operations": len(operations),
+        "syncs": sum(isinstance(each, Sync) for each in operations),
         "steps": len(marks) - 1,
         "frames": marks[-1]["frames"],
         "lost": kinds["lost"],
@@ -90,8 +80,8 @@ def holds(told: dict[str, Any]) -> bool:
     return bool(told["law_holds"])
 
 
-def record(seed: int, steps: int, sabotage: str | None) -> Recording:
-    """Run the driver under strace and read what it did."""
+def record(seed: int, steps: int, sabotage: str | None) -> tuple[list[Operation], set[int]]:
+    """What the driver did under strace, and the inodes whose syncs a sabotage leaves out."""
     if shutil.which(oplog.STRACE[0]) is None:
         raise PowerLossError("strace is not installed: on Debian and its kin, apt install strace")
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
@@ -105,8 +95,7 @@ def record(seed: int, steps: int, sabotage: str | None) -> Recording:
             raise PowerLossError(f"the driver under strace ends with {done.returncode}: {last[0]}")
         reader = Reader(root, side / "marks")
         with trace.open() as lines:
-            operations = list(reader.read(lines))
-        return Recording(operations, frozenset(_unsynced(reader, sabotage)))
+            return list(reader.read(lines)), _unsynced(reader, sabotage)
 
 
 def _unsynced(reader: Reader, sabotage: str | None) -> set[int]:

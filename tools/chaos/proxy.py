@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 from tools.chaos.schedule import Faults, Script
@@ -44,14 +43,7 @@ class Counters:
 class Proxy:
     """Links from ports of their own to one upstream port, all on the loopback interface.
 
-    Args:
-        upstream: port of the server.
-        seed: of all faults.
-        faults: how bad the links are.
-        hear: called at every connection; what it returns is called with every chunk that goes up.
-
-    Attributes:
-        counters: see Counters.
+    `hear` is called at every connection; what it returns is called with every chunk that goes up.
 
     Example: `with Proxy(1883, 7, Faults()) as proxy: port = proxy.open("device-0")`
     """
@@ -75,9 +67,7 @@ class Proxy:
         self._ready.wait()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 

@@ -56,14 +56,7 @@ class Step(NamedTuple):
 
 
 class Script:
-    """The faults of one direction of one connection; they depend on nothing but the arguments.
-
-    Args:
-        faults: how bad.
-        seed: of the run.
-        link: name of the link.
-        number: of the connection on that link.
-        direction: "up" or "down".
+    """The faults of one direction, "up" or "down", of a link's nth connection; they depend on the arguments alone.
 
     Attributes:
         budget: bytes until the reset; infinite without one.
@@ -106,12 +99,7 @@ class Sample(NamedTuple):
 
 
 def kills(seed: int, devices: Sequence[str], every_s: float) -> Iterator[Kill]:
-    """Kills without end; one of each kind comes early, so that a short run has them all.
-
-    Args:
-        seed: decides everything.
-        devices: their names.
-        every_s: mean time between two.
+    """Kills without end, in the mean `every_s` apart; one of each kind comes early, so that a short run has them all.
 
     Example:
         >>> from itertools import islice

@@ -48,27 +48,18 @@ def open_device(root: Path) -> tuple[Store, Auditor]:
     return store, Auditor(directory, epoch=account.epoch, size=SIZE, committed=account.round_token)
 
 
-def device_state(root: Path, store: Store, auditor: Auditor) -> str:
-    """All tables, the live residual, and what the auditor knows."""
-    parts = [_dump(root / "device" / "store" / "store.db"), store.residual().tobytes(), auditor.trained.tobytes()]
-    return _digest(*parts, str(auditor.rounds).encode())
-
-
-def models_state(models: Models) -> str:
-    """The active version."""
-    model = models.active()
-    return "" if model is None else _digest(str(model.announcement.version).encode(), model.parameters.tobytes())
-
-
-def files_state(root: Path) -> str:
-    """What `files.replace` wrote."""
-    path = root / "device" / NOTE
-    return _digest(path.read_bytes()) if path.exists() else ""
-
-
-def aggregator_state(root: Path) -> str:
-    """All tables; every version's parameters must be in the registry, whole."""
-    return _digest(_dump(root / "aggregator" / "ledger.db"))
+def states(root: Path, store: Store, auditor: Auditor, models: Models) -> dict[str, str]:
+    """Of each component: what its tables, files and memory hold."""
+    tables = _dump(root / "device" / "store" / "store.db")
+    known = store.residual().tobytes(), auditor.trained.tobytes(), str(auditor.rounds).encode()
+    model, note = models.active(), root / "device" / NOTE
+    active = () if model is None else (str(model.announcement.version).encode(), model.parameters.tobytes())
+    return {
+        "device": _digest(tables, *known),
+        "models": _digest(*active) if active else "",
+        "files": _digest(note.read_bytes()) if note.exists() else "",
+        "aggregator": _digest(_dump(root / "aggregator" / "ledger.db")),
+    }
 
 
 class Damage(Exception):
@@ -87,17 +78,14 @@ def examine(root: Path) -> dict[str, str]:
     with store:
         if store.notice:
             raise Damage(f"the store says: {store.notice}")
-        states = {"device": device_state(root, store, auditor)}
+        models, blobs = Models(root / "device" / "models"), Blobs(root / "aggregator" / "registry")
+        with open_ledger(root / "aggregator" / "ledger.db") as ledger:
+            found = states(root, store, auditor, models)
+            for version in ledger.versions(TASK):
+                blobs.get(version.digest)  # whole
+            ledger.forget_bodies(TASK, 0)
         store.commit_round([[b"next"]], np.ones(SIZE, np.float32), token="next", base_version=0)  # noqa: S106 (names a round)
-    states["models"] = models_state(Models(root / "device" / "models"))
-    states["files"] = files_state(root)
-    blobs = Blobs(root / "aggregator" / "registry")
-    with open_ledger(root / "aggregator" / "ledger.db") as ledger:
-        states["aggregator"] = aggregator_state(root)
-        for version in ledger.versions(TASK):
-            blobs.get(version.digest)
-        ledger.forget_bodies(TASK, 0)
-    return states
+    return found
 
 
 def _dump(path: Path) -> bytes:

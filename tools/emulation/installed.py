@@ -29,9 +29,7 @@ from tools.output import output
 DEVICE: Final = "pi-7"
 OBSERVER: Final = "pi-8"
 # The userland has that package; what follows it is run as it stands, but for what is installed.
-_README: Final = re.compile(
-    r"^sudo apt install -y python3-venv && (python3 -m venv .* && pip install .*)$", re.MULTILINE
-)
+_README: Final = re.compile(r"(?m)^sudo apt install -y python3-venv && (python3 -m venv .* && pip install .*)$")
 _CLONE: Final = "'.[onnx]'"
 _INSTALL_S: Final = 400.0
 _ONCE_S: Final = 180.0
@@ -41,17 +39,10 @@ _run = partial(output, failed=EmulationError)
 
 
 def install(readme: Path, wheel: Path, folder: Path, environment: Mapping[str, str], found: Path) -> Path:
-    """What the README says for a Raspberry Pi, with the wheel for the clone, in an empty home.
+    """What the README says for a Raspberry Pi, with the wheel for the clone; the command `edgeclient`.
 
-    Args:
-        readme: where the commands are.
-        wheel: what is installed.
-        folder: emptied; the home.
-        environment: of emulated processes, with the board's `python3` in its PATH.
-        found: the folder of wheels that pip takes: what this machine's pip found for the board.
-
-    Returns:
-        The command `edgeclient`.
+    `folder` is emptied and is the home; `environment` has the board's `python3` in its PATH; `found` has the wheels
+    that this machine's pip found for the board.
 
     Raises:
         EmulationError: the README says something else, or a command failed.
@@ -70,13 +61,7 @@ def install(readme: Path, wheel: Path, folder: Path, environment: Mapping[str, s
 def one_round(edgeclient: Path, folder: Path, environment: Mapping[str, str]) -> str:
     """`join`, `doctor`, `once` and `status`, as their user over TLS, until the aggregator has made a version.
 
-    Args:
-        edgeclient: the installed command.
-        folder: emptied; keeps configurations, certificates, stores and logs.
-        environment: of emulated processes.
-
-    Returns:
-        What happened, for people.
+    Returns what happened, for people; `folder` is emptied and keeps configurations, certificates, stores and logs.
 
     Raises:
         EmulationError: the round did not come about, or its account is wrong.

@@ -29,13 +29,7 @@ _GRACE_S: Final = 30.0  # an emulated process ends some seconds after it was ask
 def one_round(python: Path, environment: Mapping[str, str], folder: Path) -> str:
     """Fetch, train, upload, aggregate, announce, until the device has its receipt; then the account of both sides.
 
-    Args:
-        python: of the emulated environment.
-        environment: of the emulated processes.
-        folder: emptied; keeps configuration, stores and logs.
-
-    Returns:
-        What happened, for people.
+    Returns what happened, for people; `folder` is emptied and keeps configuration, stores and logs.
 
     Raises:
         EmulationError, DemoError: the round did not come about, or its account is wrong; says what.
@@ -102,15 +96,10 @@ def told(edgeclient: Sequence[str], environment: Mapping[str, str], config: Path
 
 
 def check(said: Mapping[str, Any], account: accounts.Account, unwanted: tuple[int, int]) -> None:
-    """The account of both sides after a round.
-
-    Args:
-        said: by the device.
-        account: what was trained, and where it is.
-        unwanted: frames refused, and frames counted twice.
+    """The account of both sides after a round; `unwanted` are frames refused, and frames counted twice.
 
     Raises:
-        EmulationError: something in it is wrong; all that is.
+        EmulationError: all that is wrong in it.
     """
     facts = {
         "edgeclient status says that it runs": said["running"],

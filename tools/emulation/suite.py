@@ -59,13 +59,7 @@ STEPS_VARIABLE: Final = "EDGECLIENT_STEPS"
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One run of the suite.
-
-    Attributes:
-        name: for people.
-        process: pytest.
-        log: what it says.
-    """
+    """One run of the suite by pytest."""
 
     name: str
     process: "subprocess.Popen[bytes]"
@@ -91,30 +85,12 @@ def start(
     environment: Mapping[str, str],
     log: Path,
     files: Sequence[str],
-    *,
     without: Sequence[str] = (),
 ) -> Pass:
-    """Begin to run the suite.
-
-    Args:
-        name: for people.
-        python: of the emulated environment.
-        environment: of the emulated processes.
-        log: where its output goes, anew.
-        files: of tests.
-        without: tests that are left out, besides ELSEWHERE.
-    """
+    """Begin to run these files of the suite, but for the tests `without` and ELSEWHERE; the log is a new one."""
     log.unlink(missing_ok=True)
-    options = [
-        "--quiet",
-        "--continue-on-collection-errors",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "tools.emulation.profile",
-        "-o",
-        f"timeout={_TEST_S}",
-    ]
+    options = ["--quiet", "--continue-on-collection-errors", f"--override-ini=timeout={_TEST_S}"]
+    options += ["-p", "no:cacheprovider", "-p", "tools.emulation.profile"]
     options += [f"--deselect=tests/{each}" for each in (*ELSEWHERE, *without)]
     # The broker's command line is not the device's.
     # So say those that run once with each backend which one it is.
