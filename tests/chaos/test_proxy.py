@@ -135,8 +135,13 @@ def test_a_connection_begun_without_a_link_waits_for_it() -> None:
 def test_no_server_is_a_reset() -> None:
     with server() as listening:
         port = listening.getsockname()[1]
-    with Proxy(port, 1, CALM) as proxy, socket.create_connection(("127.0.0.1", proxy.open("d0")), timeout=20) as here:
-        assert read_all(here) == (b"", True)
+    with Proxy(port, 1, CALM) as proxy:
+        try:
+            with socket.create_connection(("127.0.0.1", proxy.open("d0")), timeout=20) as here:
+                found = read_all(here)
+        except ConnectionResetError:  # as early as that, on a busy machine
+            found = b"", True
+    assert found == (b"", True)
 
 
 def test_a_link_may_be_slow() -> None:
