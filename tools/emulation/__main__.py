@@ -12,16 +12,22 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from broker.demo.plan import DemoError
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBrokerError
-from tools.emulation import installed, steps, suite
+from tools.emulation import installed, suite
 from tools.emulation import round as training
 from tools.emulation.machine import CPU, SITE, Board, EmulationError
-from tools.output import work_tree_wheel
+from tools.output import output, work_tree_wheel
+from tools.zoo import ZOO
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / ".arm64"
+NATIVE: Final = Path(".venv-native/bin/python")
+_BATCH: Final = 8
+_STEPS_S: Final = 300
 TEST_TOOLS: Final = {"hypothesis", "pytest", "pytest-timeout"}
 ACCEL: Final = ("numba-", "llvmlite-")
 DIES: Final = "onnxruntime==1.21.0"  # uses an instruction of newer cores without asking
@@ -75,9 +81,9 @@ def _everything(board: Board) -> int:
     plain = board.environment("plain", [path for path in wheels if path not in accel], [ROOT])
     numba = board.environment("accel", accel, [plain.parents[1] / SITE, ROOT])
     environment = board.clean_environment() | {"HYPOTHESIS_STORAGE_DIRECTORY": str(FOLDER / "hypothesis")}
-    if steps.NATIVE.exists():
-        taken = sha256(b"".join(path.read_bytes() for path in steps.sources(ROOT))).hexdigest()
-        board.keep("steps", [taken], "taking training steps of the zoo to compare with", steps.take)
+    if NATIVE.exists():
+        taken = sha256(b"".join(path.read_bytes() for path in _sources())).hexdigest()
+        board.keep("steps", [taken], "taking training steps of the zoo to compare with", _take_steps)
         environment[suite.STEPS_VARIABLE] = str(FOLDER / "steps")
     print("arm64: running tests, with numba and without, and a training round ...", file=sys.stderr, flush=True)
     passes: list[suite.Pass] = []
@@ -99,6 +105,21 @@ def _everything(board: Board) -> int:
     print(f"{CPU}, one training round: {said}")
     print(f"{CPU}, installed as the README says: {told}")
     return 0 if trained and installed_ and all(results) else 1
+
+
+def _sources() -> list[Path]:
+    """The files that decide what the steps are."""
+    found = [path for name in ("compile", "train", "wire") for path in (ROOT / "edgeclient" / name).rglob("*.py")]
+    return sorted(found) + [ROOT / "tools" / f"{name}.py" for name in ("bundles", "training_steps", "zoo")]
+
+
+def _take_steps(folder: Path) -> None:
+    """On this machine's processor, for each model of the zoo a folder: its bundle, unpacked, batch.npz and step.npz."""
+    output([NATIVE, "-m", "tools.bundles", "zoo", folder], EmulationError, limit_s=_STEPS_S)
+    for name, entry in ZOO.items():
+        np.savez(folder / name / "batch.npz", *entry.batch(_BATCH, np.random.default_rng(0)))
+    command: list[str | Path] = [sys.executable, "-m", "tools.training_steps", *(folder / name for name in ZOO)]
+    output(command, EmulationError, limit_s=_STEPS_S)
 
 
 def _installed(board: Board) -> tuple[bool, str]:
