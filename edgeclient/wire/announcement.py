@@ -102,7 +102,7 @@ class Announcement:
     wire: Annotated[
         tuple[int, ...],
         fields.array(integer(0, MAX_EXACT)),
-        "frame versions that the aggregator reads; a device that writes none of them refuses the announcement",
+        "frame versions, integers; a device that writes none of them refuses the announcement",
     ] = (FRAME_VERSION,)
     policy: Annotated[Policy, fields.record(Policy), "how devices are asked to train"] = field(default_factory=Policy)
 

@@ -42,6 +42,13 @@ def tables(text: str, first_column: str) -> list[list[list[str]]]:
     return found
 
 
+def layout(title: str) -> list[list[str]]:
+    """The fields of a message, those included that all begin with."""
+    (prefix,) = tables(section("2. Topics"), "offset")
+    (rows,) = tables(section(title), "offset")
+    return prefix + rows
+
+
 def fields_of(form: str) -> list[int]:
     """Sizes of the fields of a struct format, `8s` being one field."""
     return [struct.calcsize("<" + field) for field in re.findall(r"\d*s|[A-Za-z]", form.lstrip("<"))]
@@ -66,7 +73,6 @@ def annotated(name: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("title", "form", "checksum"),
     [
-        ("2. Topics", messages._PREFIX.format, False),
         ("3.1 Header", header.HEADER.format, False),
         ("4. HELLO", messages._HELLO.format, True),
         ("4.1 WITHDRAW", messages._WITHDRAW.format, False),
@@ -74,16 +80,16 @@ def annotated(name: str) -> list[tuple[str, str]]:
     ],
 )
 def test_layout_tables_are_the_structs(title: str, form: str, checksum: bool) -> None:
-    (rows,) = tables(section(title), "offset")
+    rows = layout(title)
     sizes = fields_of(form) + [4] * checksum
     assert [int(row[1]) for row in rows] == sizes
     assert [int(row[0]) for row in rows] == [sum(sizes[:i]) for i in range(len(sizes))]
     assert sum(sizes) == struct.calcsize(form) + 4 * checksum
+    assert form.startswith(messages._PREFIX.format)
 
 
 def test_offsets_that_the_prose_and_the_code_name() -> None:
-    (rows,) = tables(section("3.1 Header"), "offset")
-    at = {row[2]: int(row[0]) for row in rows}
+    at = {row[2]: int(row[0]) for row in layout("3.1 Header")}
     assert (at["epoch"], at["sequence"]) == (header.IDENTITY_AT, header.IDENTITY_AT + 8)
     assert f"These {header.HEADER.size} bytes are followed by varints" in section("3.1 Header")
     assert f"The header has {messages._RECEIPT.size} bytes" in section("5. RECEIPT")
@@ -256,7 +262,7 @@ def test_receipt_example() -> None:
     ],
 )
 def test_example_lines_are_the_fields_of_the_table(name: str, title: str) -> None:
-    (rows,) = tables(section(title), "offset")
+    rows = layout(title)
     lines = annotated(name)
     assert [(len(digits) // 2, field) for digits, field in lines[: len(rows)]] == [(int(r[1]), r[2]) for r in rows]
     assert reader.unsealed(example(name)).hex() + lines[-1][0] == "".join(digits for digits, _ in lines)
