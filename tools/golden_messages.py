@@ -12,19 +12,36 @@ from edgeclient.bundle.archive import EVAL, FORWARD, PARAMETERS, TRAINING
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Buffer, Manifest, Optimiser, Tensor
 from edgeclient.compress.arrays import F32, I64, Bools
-from edgeclient.wire import announcement, messages, status
+from edgeclient.wire import announcement, frame, messages, status
 from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.frame import context
+from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.messages import Hello, Receipt, Refusal, Withdraw
 from edgeclient.wire.status import Status
 
 Vector: TypeAlias = list[tuple[bytes, dict[str, Any]]]
+# Rows, columns, positions, signs, levels, grades of rows and columns.
+Stream: TypeAlias = tuple[int, int, I64, Bools, Any, Any]
 EPOCH: Final = 0xFEDCBA9876543210
 
 
 def plain(value: Any) -> Any:
     """A dataclass as JSON gives it back; bytes in hexadecimal."""
     return json.loads(json.dumps(asdict(value), default=bytes.hex))
+
+
+def described(data: bytes, tensors: Tensors | None) -> dict[str, Any]:
+    """What a frame says, in plain numbers; floats in hexadecimal, so that no bit is lost."""
+    made = frame.decode(data, tensors)
+    fields = {name: getattr(made, name) for name in made.__slots__ if name != "update"}
+    return {
+        **fields,
+        **({"tensors": tensors} if tensors else {}),
+        "layout_tag": made.layout_tag.hex(),
+        "size": made.update.size,
+        "indices": made.update.indices.tolist(),
+        "values": [float(value).hex() for value in made.update.values.decoded()],
+    }
 
 
 def said() -> dict[str, Vector]:
@@ -93,7 +110,7 @@ def bundle() -> Vector:
     return [(data, meaning)]
 
 
-def streams() -> Vector:
+def streams() -> list[Stream]:
     """Busy in columns, in rows with signs in common, nearly everywhere, hardly anywhere; and a row of values."""
     rows, columns = np.divmod(np.arange(48 * 20), 20)
     busy = np.flatnonzero(np.isin(columns, [3, 4, 11]) | (rows % 16 == 5))
@@ -101,13 +118,29 @@ def streams() -> Vector:
     wave = np.arange(200)
     of_rows = (np.arange(48) % 16 == 5) * 4 + np.arange(48) // 12
     of_columns = np.isin(np.arange(20), [3, 4, 11]) * 7
-    cases: list[tuple[int, int, I64, Bools, Any, Any]] = [
+    return [
         (48, 20, busy, np.sin(busy) > 0, busy % 5 // 2, (of_rows, of_columns)),
         (48, 20, ties, (rows + columns // 7)[ties] // 3 % 2 > 0, ties % 13, (np.zeros(48), np.zeros(20))),
         (20, 48, np.delete(np.arange(960), [0, 77, 78, 500, 959]), np.arange(955) % 9 < 4, np.zeros(955), None),
         (7, 9, np.array([31]), np.array([True]), np.array([12]), None),
         (1, 200, wave, wave // 25 % 2 > 0, (wave % 40 < 9) * 2, None),
     ]
+
+
+def long_streams() -> list[Stream]:
+    """Over 4096 rows or columns, most of them empty; rows of over 32 entries with signs in common."""
+    places = np.concatenate([np.arange(90), 700 + np.arange(40) * 3, 8300 + np.arange(30) * 2, [8399]])
+    rows, columns = np.divmod(np.arange(60 * 40), 40)
+    ties = np.flatnonzero((rows + columns) % 17 > 0)
+    return [
+        (4200, 2, places, places % 3 > 0, places % 13, None),
+        (1, 8400, places, places % 3 > 0, places % 13, None),
+        (60, 40, ties, (rows + columns // 7)[ties] // 3 % 2 > 0, ties % 3, (np.zeros(60), np.zeros(40))),
+    ]
+
+
+def coded(cases: list[Stream]) -> Vector:
+    """The bytes of streams, and what they hold."""
     made: Vector = []
     for height, width, indices, negative, levels, activity in cases:
         known = None if activity is None else (activity[0].astype(np.uint8), activity[1].astype(np.uint8))
@@ -126,4 +159,4 @@ def streams() -> Vector:
 
 def vectors() -> dict[str, Vector]:
     """All of them, by name."""
-    return {**said(), "bundle": bundle(), "context": streams()}
+    return {**said(), "bundle": bundle(), "context": coded(streams()), "context-long": coded(long_streams())}

@@ -18,8 +18,8 @@ from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire import frame
 from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, WIRE_VERSION
-from tools import golden_messages
-from tools.golden_messages import EPOCH
+from tools import golden_edges, golden_messages
+from tools.golden_messages import EPOCH, described
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
 ORIGIN = frame.Origin("har", "pi-7", bytes.fromhex("00112233"), 11, 4, 320)
@@ -124,23 +124,10 @@ TENSORS: Final[dict[str, Tensors]] = {
 ROOM: Final = {"parts": 160, "part-tensors": 80}  # bytes of a frame
 
 
-def described(data: bytes, tensors: Tensors | None) -> dict[str, Any]:
-    """What a frame says, in plain numbers; floats in hexadecimal, so that no bit is lost."""
-    made = frame.decode(data, tensors)
-    fields = {name: getattr(made, name) for name in made.__slots__ if name != "update"}
-    return {
-        **fields,
-        **({"tensors": tensors} if tensors else {}),
-        "layout_tag": made.layout_tag.hex(),
-        "size": made.update.size,
-        "indices": made.update.indices.tolist(),
-        "values": [float(value).hex() for value in made.update.values.decoded()],
-    }
-
-
 def main() -> None:
     """Write what is not there yet."""
-    found = {f"v{WIRE_VERSION}-{name}": vector for name, vector in golden_messages.vectors().items()}
+    others = {**golden_messages.vectors(), **golden_edges.vectors()}
+    found = {f"v{WIRE_VERSION}-{name}": vector for name, vector in others.items()}
     for name, sent in {**plain_updates(), **tensor_updates()}.items():
         tensors = TENSORS.get(name)
         made = frame.encode_update(sent, ORIGIN, ROOM.get(name, MAX_FRAME_BYTES), tensors=tensors)
