@@ -15,19 +15,32 @@ from edgeclient.bundle import archive
 from edgeclient.bundle.manifest import MANIFEST
 from edgeclient.compress.accel import Accel
 from edgeclient.wire import announcement, frame, messages, status
+from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import context, positions, write_values
 from edgeclient.wire.frame.body import encode_body
 from edgeclient.wire.frame.header import PART, TENSORS, Header, encode_header, read_header
 from edgeclient.wire.frame.positions import Segment, Tensors
 from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, WIRE_VERSION
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
+from tools import golden_edges
 
 FOLDER = Path(__file__).parents[1] / "golden"
 FRAMES = [
     "activity", "bfloat16", "context", "context-float", "context-int8", "context-sign", "dense", "float", "int4",
     "int8", "mixed", "part-tensors", "parts", "range-dense", "range-runs", "row", "runs", "sign", "step", "tensors",
 ]  # fmt: skip
-OTHERS = ["hello", "withdraw", "receipt", "announcement", "status", "bundle", "context"]
+OTHERS = [
+    "hello",
+    "withdraw",
+    "receipt",
+    "announcement",
+    "status",
+    "bundle",
+    "context",
+    "context-long",
+    "odd",
+    "refused",
+]
 ALL = [f"v{FRAME_VERSION}-frame-{name}" for name in FRAMES] + [f"v{WIRE_VERSION}-{name}" for name in OTHERS]
 
 
@@ -185,11 +198,24 @@ def test_bundle() -> None:
 
 
 @pytest.mark.parametrize("accel", ["numpy", "numba"])
-def test_bare_streams(accel: Accel) -> None:
-    for data, meaning in zip(*load("v1-context"), strict=True):
+@pytest.mark.parametrize("name", ["context", "context-long"])
+def test_bare_streams(name: str, accel: Accel) -> None:
+    for data, meaning in zip(*load(f"v1-{name}"), strict=True):
         shape = meaning["rows"], meaning["columns"]
         activity = meaning["activity"] and tuple(np.array(each, np.uint8) for each in meaning["activity"])
         indices, negative, levels = context.decode(data, *shape, len(meaning["indices"]), activity, accel=accel)
         assert (indices.tolist(), negative.tolist()) == (meaning["indices"], meaning["negative"])
         assert levels.tolist() == meaning["levels"]
         assert context.encode(*shape, indices, negative, levels, activity, accel=accel) == data
+
+
+def test_what_is_taken_though_no_writer_makes_it() -> None:
+    for data, meaning in zip(*load("v1-odd"), strict=True):
+        assert golden_edges.meaning(meaning["of"], data, meaning["tensors"]) == meaning["says"], meaning["about"]
+
+
+def test_what_is_refused() -> None:
+    for data, meaning in zip(*load("v1-refused"), strict=True):
+        with pytest.raises(WireError) as caught:
+            golden_edges.meaning(meaning["of"], data, meaning["tensors"])
+        assert caught.value.reason == meaning["reason"], meaning["about"]
