@@ -16,7 +16,7 @@ from broker.ledger.opening import AggregatorLock, open_ledger
 from broker.ledger.protocol import LedgerUnavailable
 from broker.ledger.rows import receipts_due
 from broker.monitor.watch import Watch
-from broker.publish.publisher import Publisher
+from broker.publish.retained import Publisher
 from broker.registry.blobs import Blobs, RegistryUnavailable
 from broker.settings import Aggregator
 from broker.task.live import LiveTask

@@ -1,16 +1,21 @@
-"""The retained messages of a task, as (topic, payload) pairs; an empty payload clears a topic."""
+"""The retained messages of a task, as (topic, payload) pairs; an empty payload clears a topic; and who publishes."""
 
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
-from edgeclient.wire import announcement, topics
+from edgeclient.link.mqtt import Link, LinkDown
+from edgeclient.wire import announcement, messages, topics
 from edgeclient.wire.announcement import Announcement, Blob
 from edgeclient.wire.limits import MAX_CHUNK_BYTES
+from edgeclient.wire.messages import Receipt
 
 Retained: TypeAlias = tuple[str, bytes]
 
 KEEP_VERSIONS: Final = 3
 KEEP_S: Final = 600.0
+# Retired versions whose chunks may still lie on the broker.
+CLEARED: Final = 64
 
 
 def blob_of(digest: str, size: int) -> Blob:
@@ -57,3 +62,57 @@ def served(created: Sequence[tuple[str, float]], now: float) -> tuple[list[str],
         young = not recent and now - created[i + 1][1] < KEEP_S
         (stay if recent or young else go).append(digest)
     return stay, [digest for digest in go if digest not in stay]
+
+
+class Publisher:
+    """Publishes over one link, and only while the service listens: a device answers at once, and must be heard.
+
+    What a broken connection loses is published again after the next.
+
+    Attributes:
+        service: names this start of the aggregator.
+        listens: whether the service is subscribed.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.service = secrets.token_hex(8)
+        self._cleared: dict[str, set[str]] = {}
+        self.listens = False
+
+    def begin(self, task: str, retired: list[str]) -> None:
+        """The broker may have forgotten anything; chunks of all but the newest `retired` versions are not there."""
+        self._cleared[task] = set(retired[:-CLEARED])
+
+    def blob(self, task: str, digest: str, content: bytes) -> None:
+        """A content on its topics."""
+        self._publish(chunks(task, blob_of(digest, len(content)), content))
+
+    def version(self, announced: Announcement, parameters: bytes, retired: Iterable[str]) -> None:
+        """The new parameters, then the head that names them, then what is retired goes.
+
+        Args:
+            announced: the version.
+            parameters: as bytes.
+            retired: digests of versions that are served no longer.
+        """
+        gone = self._cleared.setdefault(announced.task, set())
+        gone.discard(announced.parameters.digest)
+        self._publish([*chunks(announced.task, announced.parameters, parameters), head(announced)])
+        for digest in retired:
+            if digest not in gone:
+                self._publish(cleared(announced.task, blob_of(digest, announced.parameters.size)))
+                gone.add(digest)
+
+    def receipt(self, task: str, device: str, receipt: Receipt) -> None:
+        """The ledger's answer; LinkDown when the connection has broken."""
+        self._link.publish(topics.down(task, device), messages.encode_receipt(receipt))
+
+    def _publish(self, pairs: Iterable[Retained]) -> None:
+        if not self.listens:
+            return
+        try:
+            for topic, payload in pairs:
+                self._link.publish(topic, payload, retain=True)
+        except LinkDown:
+            return

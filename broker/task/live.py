@@ -15,7 +15,7 @@ from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Admission, Entry, TaskRow, Version, Withdrawal
 from broker.monitor.watch import Watch
 from broker.publish import retained
-from broker.publish.publisher import CLEARED, Publisher
+from broker.publish.retained import CLEARED, Publisher
 from broker.registry.blobs import Blobs, RegistryError
 from broker.registry.evaluator import Evaluated, Evaluator
 from broker.registry.retention import outdated

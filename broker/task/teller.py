@@ -20,15 +20,12 @@ class Teller:
 
     Attributes:
         watch: who looks on.
+        complain: writes a log line about a device or a task, at most twice a minute.
     """
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
-        self._complaints = Complaints()
-
-    def complain(self, device: str, reason: str, detail: str) -> None:
-        """A log line about a device or a task, at most twice a minute."""
-        self._complaints.tell(device, reason, detail)
+        self.complain = Complaints().tell
 
     def begins(self, task: LiveTask) -> None:
         """A task is served."""

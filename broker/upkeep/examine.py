@@ -20,10 +20,9 @@ def examine(settings: Aggregator) -> tuple[list[Breach], int]:
     """Everything that is wrong with ledger and registry, and how many versions came out bit for bit when made again."""
     with open_ledger(settings.ledger, read_only=True) as ledger:
         found = ledger.check()
-    if any(each.where == str(settings.ledger) for each in found):
-        return found, 0
-    blobs, again = Blobs(settings.registry), 0
-    with open_ledger(settings.ledger, read_only=True) as ledger:
+        if any(each.where == str(settings.ledger) for each in found):
+            return found, 0
+        blobs, again = Blobs(settings.registry), 0
         for digest in sorted(ledger.digests()):
             try:
                 blobs.get(digest)

@@ -18,23 +18,13 @@ _FOR_NOW: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUS
 
 
 class Database:
-    """One connection.
-
-    Args:
-        path: the database file; made if missing.
-        read_only: for looking on while the aggregator writes.
-
-    Raises:
-        LedgerError: not a ledger, a damaged one, or one of another version.
-    """
+    """One connection; see `opening.open_ledger`."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         try:
-            if read_only:
-                self.db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
-            else:
-                self.db = sqlite3.connect(path, isolation_level=None)
+            where = f"{path.resolve().as_uri()}?mode=ro" if read_only else path
+            self.db = sqlite3.connect(where, uri=read_only, isolation_level=None)
         except sqlite3.OperationalError as error:
             raise LedgerError(f"{path} cannot be opened: {error}") from None
         try:
@@ -48,12 +38,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it is durable when the block has ended, or nothing of it if that raises.
-
-        Raises:
-            LedgerUnavailable: the disk is full or failing, or another process holds the file.
-            LedgerError: the file is damaged, or open for reading alone.
-        """
+        """All of it is durable when the block has ended, or nothing of it if that raises."""
         with self._translated("written"):
             try:
                 self.db.execute("BEGIN IMMEDIATE")
@@ -67,11 +52,7 @@ class Database:
 
     @contextmanager
     def moment(self) -> Iterator[sqlite3.Connection]:
-        """What the block reads is of one state; inside a moment or a transaction, of that one.
-
-        Raises:
-            LedgerUnavailable, LedgerError: as of `transaction`.
-        """
+        """What the block reads is of one state; inside a moment or a transaction, of that one."""
         if self.db.in_transaction:
             yield self.db
             return
