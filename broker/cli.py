@@ -11,7 +11,6 @@ from broker.demo.plan import DemoError
 from broker.ledger.protocol import LedgerError
 from broker.processes.embedded import EmbeddedBrokerError
 from broker.registry.blobs import RegistryError
-from broker.upkeep.accounts import AccountError
 from broker.upkeep.backup import UpkeepError
 from edgeclient import __version__
 from edgeclient.logs import output
@@ -20,7 +19,7 @@ from edgeclient.wire.errors import WireError
 
 _EXPECTED = (
     *(ConfigError, LedgerError, RegistryError, EmbeddedBrokerError),
-    *(WireError, DemoError, AccountError, UpkeepError, OSError),
+    *(WireError, DemoError, UpkeepError, OSError),
 )
 
 

@@ -15,13 +15,9 @@ class Member:
     """One applied frame of a batch.
 
     Attributes:
-        device: device id.
-        epoch: of the device's store.
-        sequence: within the epoch.
-        number: of its update.
-        base_version: that its update was trained from.
+        number: of its update, which was trained from `base_version`.
         weight: of its update.
-        leads: whether it is the update's first admitted frame.
+        leads: whether it is the update's first admitted frame: it counts for triggers.
         terms: what else was fixed then.
     """
 

@@ -7,8 +7,7 @@ from hashlib import sha256
 from subprocess import Popen
 from typing import Final, Self
 
-from broker.aggregate.batch import Strategy
-from broker.aggregate.optimisers import Sgd, State
+from broker.aggregate.batch import Sgd, State, Strategy
 from broker.aggregate.weight import weight
 from broker.intake.decode import FrameIn, Incoming, WithdrawIn, refusal
 from broker.ledger.protocol import Ledger

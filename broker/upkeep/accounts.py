@@ -16,15 +16,12 @@ import numpy as np
 
 from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Contribution
+from broker.upkeep.backup import UpkeepError
 from edgeclient.compress.arrays import F32, F64, Array
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire import frame
 
 _ALL: Final = 1 << 30
-
-
-class AccountError(Exception):
-    """A device's account cannot be read; the device's own words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
     """Compare both sides of a device's account; the device must not be running.
 
     Raises:
-        AccountError: the device's account cannot be read.
+        UpkeepError: the device's account cannot be read.
     """
     with tempfile.TemporaryDirectory() as directory:
         told, exported = _export(config, Path(directory) / "account.npz")
@@ -129,7 +126,7 @@ def _export(config: Path, out: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     command = [sys.executable, "-m", "edgeclient.cli", "audit", str(config), "--out", str(out), "--json"]
     answered = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own command)
     if answered.returncode:
-        raise AccountError(f"the account of {config} cannot be read: {answered.stderr.strip()}")
+        raise UpkeepError(f"the account of {config} cannot be read: {answered.stderr.strip()}")
     with np.load(out, allow_pickle=False) as exported:
         return json.loads(answered.stdout), dict(exported)
 

@@ -17,7 +17,7 @@ _ATTEMPTS: Final = 5
 
 
 class UpkeepError(Exception):
-    """A backup cannot be made or used; one line that says why and what to do."""
+    """A backup cannot be made or used, or a device's account not be read; one line that says why and what to do."""
 
 
 def backup(settings: Aggregator, target: Path) -> int:

@@ -15,8 +15,7 @@ import fleet
 import pytest
 from command_lines import edgebroker
 
-from broker.aggregate.batch import Partial, Strategy, finish
-from broker.aggregate.optimisers import Sgd, State
+from broker.aggregate.batch import Partial, Sgd, State, Strategy, finish
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
 from broker.registry.blobs import Blobs

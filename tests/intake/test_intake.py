@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.intake.complaints import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode, refusal
+from broker.task.teller import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate

@@ -9,7 +9,7 @@ from unittest import mock
 import fleet
 import pytest
 
-from broker.aggregate.optimisers import State
+from broker.aggregate.batch import State
 from broker.intake.decode import FrameIn, Incoming
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from broker.processes.embedded import EmbeddedBrokerError
-from broker.upkeep.accounts import AccountError
+from broker.upkeep.backup import UpkeepError
 from tools.chaos import account, crashes, fleet, oplog, powerloss
 from tools.chaos.brokers import KINDS, BrokerError
 from tools.chaos.plan import Plan
@@ -20,7 +20,7 @@ from tools.chaos.schedule import Faults
 Say: TypeAlias = Callable[[str], None]
 
 EXPECTED: Final = (
-    fleet.FleetError, powerloss.PowerLossError, oplog.UnknownOperation, BrokerError, EmbeddedBrokerError, AccountError,
+    fleet.FleetError, powerloss.PowerLossError, oplog.UnknownOperation, BrokerError, EmbeddedBrokerError, UpkeepError,
     OSError,
 )  # fmt: skip
 

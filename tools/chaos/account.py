@@ -16,7 +16,7 @@ def report(fleet: Run) -> dict[str, Any]:
     """One JSON object; all processes must have ended.
 
     Raises:
-        AccountError: a device's account cannot be read.
+        UpkeepError: a device's account cannot be read.
     """
     plan, ledger = fleet.plan, fleet.ledger
     found = [accounts.examine(ledger, TASK, name, plan.config(name)) for name in plan.names]
