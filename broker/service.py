@@ -73,7 +73,7 @@ class Service:
         self._waiting: list[Message] = []
         self._crowd = 0  # messages of any kind that were there at once
         self._stop = threading.Event()
-        self._tasks = {row.name: LiveTask.load(self._ledger, self._blobs, row) for row in self._ledger.tasks()}
+        self._tasks = {row.name: LiveTask(self._ledger, self._blobs, row) for row in self._ledger.tasks()}
         for task in self._tasks.values():
             self._teller.begins(task)
             task.evaluate(self._ledger, self._blobs, spawn, link.wake)

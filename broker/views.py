@@ -20,7 +20,6 @@ class Past(NamedTuple):
     """What is known of one device in one task.
 
     Attributes:
-        settings: of the task, as JSON.
         version: the task's current one.
         waiting: updates that wait for the next version.
         epochs: stores that the device has begun, as far as they have uploaded.
@@ -66,15 +65,7 @@ class NewMark(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A version on the learning curve.
-
-    Attributes:
-        number: of the version.
-        made_s: when.
-        updates: that all versions up to it were made of.
-        frame_bytes: bytes of the frames of all versions up to it.
-        metrics: what it is worth, empty until it is evaluated.
-    """
+    """A version on the learning curve; updates and bytes of frames are those of all versions up to it."""
 
     number: int
     made_s: float
@@ -115,13 +106,7 @@ REPORT: Final = "keep a copy of the ledger and report this as an error of edgebr
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """One thing that is not as promised.
-
-    Attributes:
-        where: file, task, device or version.
-        what: is wrong.
-        todo: about it.
-    """
+    """One thing that is not as promised: in which file, task, device or version; what is wrong; what to do about it."""
 
     where: str
     what: str

@@ -77,12 +77,7 @@ class Sgd:
     learning_rate: float = 1.0
 
     def step(self, parameters: F32, mean: F64, state: State) -> tuple[F32, State]:
-        """New parameters, float32 (n,), and the next state.
-
-        Args:
-            parameters: current version (n,).
-            mean: of the batch's updates by their weights (n,).
-            state: after the current version.
+        """New parameters, float32 (n,), and the next state; `mean` is of the batch's updates by their weights (n,).
 
         Example:
             >>> Sgd().step(np.zeros(1, np.float32), np.array([1.5]), State())[0]
@@ -174,13 +169,7 @@ def add(partial: Partial, member: Member, strategy: Strategy) -> None:
 
 
 def finish(strategy: Strategy, parameters: F32, state: State, partial: Partial) -> Made:
-    """The next version; its inputs stay as they are.
-
-    Args:
-        strategy: how.
-        parameters: of the current version (n,).
-        state: of the optimiser after it.
-        partial: all members added.
+    """The next version, of the current one's parameters (n,) and state; the inputs stay as they are.
 
     Raises:
         ValueError: a batch in which no update has a frame has no mean.

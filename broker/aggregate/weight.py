@@ -13,11 +13,7 @@ MAX_WEIGHT: Final = MAX_EXAMPLES * UNIT
 
 
 def weight(num_examples: int, staleness: int) -> int:
-    """An integer in 1..2^20.
-
-    Args:
-        num_examples: as claimed, at least 1.
-        staleness: current version - base version, at least 0.
+    """An integer in 1..2^20, for 1 example or more, as claimed; staleness is current version - base version.
 
     Example:
         >>> weight(100, 0), weight(100, 3), weight(10**9, 0)

@@ -92,15 +92,7 @@ def _frame(payload: bytes, layout: Layout | None) -> frame.Frame:
 
 
 def refusal(made: frame.Frame, address: int, layout: Layout, version: int, max_staleness: int) -> Refusal | None:
-    """Why a frame is not admitted, or None when it is.
-
-    Args:
-        made: the frame.
-        address: that of its topic.
-        layout: of the task.
-        version: the task's current one.
-        max_staleness: oldest admitted base is `version - max_staleness`.
-    """
+    """Why a frame is not admitted, or None when it is; `address` is that of its topic, `version` the current one."""
     if made.address != address:
         return Refusal.ADDRESS
     if made.layout_tag != layout.tag or made.update.size != layout.size:

@@ -55,13 +55,7 @@ class Reading:
         self._shares = Shares()
 
     def read(self, arrived: Sequence[Message], layouts: Mapping[str, Layout], crowd: int) -> list[Incoming]:
-        """What devices say, one for each message but those of unknown tasks.
-
-        Args:
-            arrived: messages on `up`.
-            layouts: of the tasks, by name.
-            crowd: messages of any kind that were there at once.
-        """
+        """What devices say on `up`, one for each message but those of unknown tasks; `crowd` were there at once."""
         crowded = max(crowd, len(arrived)) >= _CROWD
         found = [self._read(message, layouts, crowded=crowded) for message in arrived]
         return [said for said in found if isinstance(said, Rejected) or said.task in layouts]

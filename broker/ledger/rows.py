@@ -48,8 +48,7 @@ class Entry(Identity):
     """A decoded frame that asks to be counted.
 
     Attributes:
-        number: of the update that the frame is part of.
-        part: of `parts` frames.
+        number: of the update that the frame is `part` of.
         base_version: model version it was trained from.
         num_examples: as the device claims.
         weight: what the update weighs if this is its first frame.
@@ -86,11 +85,6 @@ def receipts_due(
     hellos: Iterable[tuple[str, str, Hello]], asked: Sequence[Entry | Withdrawal], admissions: Sequence[Admission]
 ) -> dict[tuple[str, str, int], tuple[int, bytes] | None]:
     """Every (task, device, epoch) of which is told now, with the newest conflict in it (sequence, digest).
-
-    Args:
-        hellos: task, device and what it says.
-        asked: of the ledger.
-        admissions: its answers to that.
 
     Example:
         >>> receipts_due([("har", "pi-7", Hello(5, 3, 0))], [], [])

@@ -89,13 +89,7 @@ class Publisher:
         self._publish(chunks(task, blob_of(digest, len(content)), content))
 
     def version(self, announced: Announcement, parameters: bytes, retired: Iterable[str]) -> None:
-        """The new parameters, then the head that names them, then what is retired goes.
-
-        Args:
-            announced: the version.
-            parameters: as bytes.
-            retired: digests of versions that are served no longer.
-        """
+        """The new parameters, then the head that names them; then what is retired goes, named by digest."""
         gone = self._cleared.setdefault(announced.task, set())
         gone.discard(announced.parameters.digest)
         self._publish([*chunks(announced.task, announced.parameters, parameters), head(announced)])

@@ -22,12 +22,7 @@ def kept(number: int, newest: int, keep: int) -> bool:
 
 
 def outdated(versions: Iterable[tuple[int, str]], keep: int, served: Collection[str]) -> list[int]:
-    """Versions that may go, a few at a time.
-
-    Args:
-        versions: number and digest of all that there are, oldest first.
-        keep: see `kept`.
-        served: digests that devices may still fetch; they stay.
+    """Versions (number, digest; all, oldest first) that may go, a few at a time; what devices may still fetch stays.
 
     Example:
         >>> outdated([(number, f"{number}") for number in range(10)], keep=3, served={"1"})

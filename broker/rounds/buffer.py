@@ -29,12 +29,9 @@ class Buffer:
     def wait_s(self, *, updates: int, opened_s: float | None, last_s: float, now: float) -> float | None:
         """Seconds until the batch closes; 0 or less means now, None that nothing waits.
 
-        Args:
-            updates: whole updates that wait (by their first frame).
-            opened_s: when the first of them was admitted.
-            last_s: when the last version was made.
-            now: all times on one clock. A time that lies ahead of it shows that the clock was set back: how much
-                has passed is unknown, so that wait is over rather than as long as the step.
+        So many updates wait (by their first frame) since `opened_s`, and the last version was made at `last_s`, all on
+        one clock. A time that lies ahead of `now` shows that the clock was set back: how much has passed is unknown, so
+        that wait is over rather than as long as the step.
         """
         if updates == 0 or opened_s is None:
             return None
@@ -63,11 +60,7 @@ class Ages:
     def of(self, name: str, mark_s: float, *, wall_s: float, steady_s: float) -> float:
         """Seconds since `mark_s`; infinite for a time in the future, which only a clock set back can explain.
 
-        Args:
-            name: of the time; a new `mark_s` under the same name replaces the old.
-            mark_s: Unix seconds.
-            wall_s: Unix seconds now.
-            steady_s: monotonic seconds now.
+        A new `mark_s` of the same name replaces the old. It and `wall_s` are Unix seconds, `steady_s` monotonic ones.
         """
         known = self._began.get(name)
         if known is None or known[0] != mark_s:

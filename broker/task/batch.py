@@ -39,12 +39,7 @@ def state_of(version: Version, blobs: Blobs) -> State:
 
 
 class OpenBatch:
-    """What waits in the ledger for the next version of a task.
-
-    Args:
-        task: task id.
-        layout: of its parameters.
-    """
+    """What waits in the ledger for the next version of a task."""
 
     def __init__(self, task: str, layout: Layout) -> None:
         self._task, self._layout = task, layout
@@ -53,13 +48,7 @@ class OpenBatch:
         self._partial: Partial | None = Partial.empty(layout.size)  # None: too many members for one batch
 
     def follow(self, ledger: Ledger, strategy: Strategy, decoded: Decoded) -> None:
-        """Add what the ledger has admitted since the last time; all that waits, after a start.
-
-        Args:
-            ledger: what it has not admitted is not added, whatever was asked of it.
-            strategy: of the version.
-            decoded: the entries of its newest frames; the others are decoded here.
-        """
+        """Add what the ledger has admitted since the last time, and nothing else; all that waits, after a start."""
         if self._partial is None:
             return
         found = ledger.open_contributions(self._task, MAX_FRAMES + 1, self._newest)

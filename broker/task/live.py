@@ -3,11 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha256
 from subprocess import Popen
-from typing import Final, Self
+from typing import Final
 
-from broker.aggregate.batch import Sgd, State, Strategy
+from broker.aggregate.batch import Sgd, Strategy
 from broker.aggregate.weight import weight
 from broker.intake.decode import FrameIn, Incoming, WithdrawIn, refusal
 from broker.ledger.protocol import Ledger
@@ -22,7 +21,6 @@ from broker.rounds.buffer import Ages, Buffer
 from broker.settings import Task
 from broker.task.batch import OpenBatch, state_of
 from edgeclient.bundle import archive
-from edgeclient.compress.arrays import F32
 from edgeclient.settings import structure
 from edgeclient.wire import frame
 from edgeclient.wire.announcement import Announcement
@@ -41,33 +39,24 @@ class LiveTask:
         bundle: how its bundle is served.
         layout: of its parameters.
         version: the current one.
+
+    Raises:
+        ConfigError, RegistryError: the settings or the contents cannot be used.
     """
 
-    def __init__(self, name: str, settings: Task, bundle_content: bytes, version: Version, parameters: F32) -> None:
-        self.name = name
-        self.settings = settings
-        self.bundle = retained.blob_of(sha256(bundle_content).hexdigest(), len(bundle_content))
-        self.layout = archive.decode(bundle_content).manifest.layout
-        self.version = version
-        self._parameters, self._state = parameters, State()
-        self._open = OpenBatch(name, self.layout)
+    def __init__(self, ledger: Ledger, blobs: Blobs, row: TaskRow) -> None:
+        self.name = row.name
+        self.settings = structure(row.settings, Task, where=f"settings of task {row.name}")
+        bundle = blobs.get(row.bundle)
+        self.bundle = retained.blob_of(row.bundle, len(bundle))
+        self.layout = archive.decode(bundle).manifest.layout
+        (self.version,) = ledger.versions(row.name, last=1)
+        self._parameters, self._state = blobs.parameters(self.version.digest), state_of(self.version, blobs)
+        self._open = OpenBatch(row.name, self.layout)
         self._ages = Ages()
         self._evaluator: Evaluator | None = None
         self._unwritten: list[Evaluated] = []
         self._behind: bool | None = False  # None: that was dealt with, once a start
-
-    @classmethod
-    def load(cls, ledger: Ledger, blobs: Blobs, row: TaskRow) -> Self:
-        """From what they hold.
-
-        Raises:
-            ConfigError, RegistryError: the settings or the contents cannot be used.
-        """
-        settings = structure(row.settings, Task, where=f"settings of task {row.name}")
-        (version,) = ledger.versions(row.name, last=1)
-        task = cls(row.name, settings, blobs.get(row.bundle), version, blobs.parameters(version.digest))
-        task._state = state_of(version, blobs)
-        return task
 
     # What devices say → what the ledger is asked
 

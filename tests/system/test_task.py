@@ -33,7 +33,7 @@ class World:
 
     def load(self) -> LiveTask:
         (row,) = self.ledger.tasks()
-        return LiveTask.load(self.ledger, self.blobs, row)
+        return LiveTask(self.ledger, self.blobs, row)
 
     def admit(self, entries: Sequence[Entry]) -> list[Incoming]:
         """What was read, once the ledger has it."""
