@@ -74,9 +74,9 @@ def odd() -> Iterator[Case]:
     nine: Tensors = [(1, 4)] * 9
     yield "frame", "the part touches one tensor of nine", framed(0, body, flags=PART | TENSORS, size=part), nine
     thirds = Code(0, thirds=True)
-    pool = rice.encode([(np.array([1, 4, 9]), thirds), (np.array([2, 5, 30]), thirds)])
-    body = b"\x03\x20\x03\x20\x03" + pool + FLOAT * 6
-    yield "frame", "two sets with thirds", framed(0, body, flags=TENSORS, size=b"\x50"), [(1, 40), (1, 40)]
+    pool = rice.encode([(np.array(each), thirds) for each in ([1, 4, 9], [2, 5, 30], [1, 4])])
+    body = b"\x03\x20\x03\x20\x03" + HALF + b"\x00\x02\x20\x00" + pool + b"\x15" + HALF + HALF
+    yield "frame", "three sets with thirds", framed(STEP, body, flags=TENSORS, size=b"\x50"), [(1, 40), (1, 40)]
     stale, future = messages.Refusal.STALE, messages.Refusal.FUTURE
     receipt = messages.Receipt(1, 5, 9, None, (7, 2, 2), ((8, stale), (3, stale), (8, future)))
     yield "receipt", "sequences in any order, twice, below the watermark", messages.encode_receipt(receipt), None

@@ -22,6 +22,8 @@ from tools import golden_edges, golden_messages
 from tools.golden_messages import EPOCH, described
 
 FOLDER = Path(__file__).parents[1] / "tests" / "golden"
+MIXED: Final[tuple[Mode, ...]] = ("step", "sign", "float32")
+IN_COLUMNS: Final[tuple[Mode, ...]] = ("sign", "int8", "int4", "float32", "bfloat16")
 ORIGIN = frame.Origin("har", "pi-7", bytes.fromhex("00112233"), 11, 4, 320)
 
 
@@ -65,7 +67,8 @@ def plain_updates() -> dict[str, SparseUpdate]:
         "row": update(40_000, np.arange(400) * 97, waves),
         # Two tensors of different magnitudes, with centroids of their own; no signs, or some that no stream is worth.
         "runs": update(10_000, halves, sizes, runs=(100, 100)),
-        "range-runs": update(10_000, halves, sizes * signs(halves), runs=(100, 100)),
+        "range-runs": (crooked := update(10_000, halves, sizes * signs(halves), runs=(100, 100))),
+        "runs-parts": crooked,
         # All of a short vector but three places.
         "range-dense": update(90, solid, np.cos(solid.astype(np.float64)), "int4"),
     }
@@ -77,6 +80,8 @@ def tensor_updates() -> dict[str, SparseUpdate]:
     dense = np.concatenate([np.delete(np.arange(100), [7, 8, 60]), np.arange(100, 120)])
     row, column = np.divmod(np.arange(64 * 32), 32)
     busy = np.flatnonzero((column == 3) | (column == 17) | ((column == 30) & (row % 2 == 0)))
+    solid, waves = np.where(column[busy] == 17, -1.0, 1.2), np.arange(400)
+    swell = np.where(waves % 40 < 14, 2.5, 1.0) * (-1) ** (waves // 40)
     parts = [
         np.flatnonzero(np.arange(40 * 24) % 24 == 5),
         960 + np.array([3, 77, 801, 1500]),
@@ -90,14 +95,16 @@ def tensor_updates() -> dict[str, SparseUpdate]:
         # Nearly all of a small tensor, all of another, nothing of a large one.
         "dense": update(5000, dense, np.cos(dense.astype(np.float64)), "int8"),
         # Three columns of a matrix, with signs of their own: what the context coder is for.
-        "context": update(64 * 32, busy, np.where(column[busy] == 17, -1.0, 1.2)),
+        "context": update(64 * 32, busy, solid),
         "activity": (related := related_update()),
         "part-tensors": related,
         # A busy matrix as a stream, a sparse vector as a set, the rest of a dense one, another stream.
-        "mixed": update(3600, mixed, np.float32(1.6) * signs(mixed)),
-        "context-sign": columns("sign"),
-        "context-int8": columns("int8"),
-        "context-float": columns("float32"),
+        **{f"mixed-{mode}": update(3600, mixed, np.float32(1.6) * signs(mixed), mode) for mode in MIXED},
+        # The same matrix as in "context", then entries whose signs and levels are a row.
+        "mixed-row": update(
+            2048 + (2 << 20), np.concatenate([busy, 2048 + waves * 5000]), np.concatenate([solid, swell])
+        ),
+        **{f"context-{mode}": columns(mode) for mode in IN_COLUMNS},
     }
 
 
@@ -118,10 +125,11 @@ TENSORS: Final[dict[str, Tensors]] = {
     "runs": [(10, 100), (90, 100)],
     "activity": [(20, 50), (50, 20)],
     "part-tensors": [(20, 50), (50, 20)],
-    "mixed": [(40, 24), (1, 2000), (1, 40), (30, 20)],
-    **{f"context-{mode}": [(50, 20)] for mode in ("sign", "int8", "float")},
+    **{f"mixed-{mode}": [(40, 24), (1, 2000), (1, 40), (30, 20)] for mode in MIXED},
+    "mixed-row": [(64, 32), (1, 2 << 20)],
+    **{f"context-{mode}": [(50, 20)] for mode in IN_COLUMNS},
 }
-ROOM: Final = {"parts": 160, "part-tensors": 80}  # bytes of a frame
+ROOM: Final = {"parts": 160, "part-tensors": 80, "runs-parts": 160}  # bytes of a frame
 
 
 def main() -> None:
