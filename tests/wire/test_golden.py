@@ -26,8 +26,9 @@ from tools import golden_edges
 
 FOLDER = Path(__file__).parents[1] / "golden"
 FRAMES = [
-    "activity", "bfloat16", "context", "context-float", "context-int8", "context-sign", "dense", "float", "int4",
-    "int8", "mixed", "part-tensors", "parts", "range-dense", "range-runs", "row", "runs", "sign", "step", "tensors",
+    "activity", "bfloat16", "context", "context-bfloat16", "context-float32", "context-int4", "context-int8",
+    "context-sign", "dense", "float", "int4", "int8", "mixed-float32", "mixed-row", "mixed-sign", "mixed-step",
+    "part-tensors", "parts", "range-dense", "range-runs", "row", "runs", "runs-parts", "sign", "step", "tensors",
 ]  # fmt: skip
 OTHERS = [
     "hello",
@@ -91,26 +92,31 @@ def test_the_vectors_use_what_they_are_named_after() -> None:
     flags = {name: {data[4] for data in load(f"v1-frame-{name}")[0]} for name in FRAMES}
     by_tensor = {name for name, each in flags.items() if all(one & TENSORS for one in each)}
     assert by_tensor == {
-        "activity", "context", "context-float", "context-int8", "context-sign", "dense", "mixed", "part-tensors",
-        "runs", "tensors",
+        "activity", "context", "context-bfloat16", "context-float32", "context-int4", "context-int8", "context-sign",
+        "dense", "mixed-float32", "mixed-row", "mixed-sign", "mixed-step", "part-tensors", "runs", "tensors",
     }  # fmt: skip
-    assert {name for name, each in flags.items() if min(each) & PART} == {"parts", "part-tensors"}
+    assert {name for name, each in flags.items() if min(each) & PART} == {"parts", "part-tensors", "runs-parts"}
     assert {one >> 4 for each in flags.values() for one in each} == set(range(6))
     rice, mixing, dense = positions.RICE, positions.CONTEXT, positions.DENSE
     assert {name: [each.mode for each in segments(name)] for name in by_tensor} == {
         "activity": [mixing, mixing],
         "context": [mixing],
-        "context-float": [mixing],
-        "context-int8": [mixing],
-        "context-sign": [mixing],
+        **{f"context-{mode}": [mixing] for mode in ("bfloat16", "float32", "int4", "int8", "sign")},
         "dense": [dense, dense],
-        "mixed": [mixing, rice, dense, mixing],
+        **{f"mixed-{mode}": [mixing, rice, dense, mixing] for mode in ("float32", "sign", "step")},
+        "mixed-row": [mixing, rice],
         "part-tensors": [dense, mixing],
         "runs": [mixing, mixing],
         "tensors": [rice, rice],
     }
     assert [each.mode for each in segments("range-dense")] == [dense]
-    for name, form in [("row", write_values.ROW), ("runs", write_values.RUNS), ("range-runs", 1), ("step", 0)]:
+    for name, form in [
+        ("row", write_values.ROW),
+        ("mixed-row", write_values.ROW),
+        ("runs", write_values.RUNS),
+        ("range-runs", 1),
+        ("step", 0),
+    ]:
         trace: list[Field] = []
         (data,), (meaning,) = load(f"v1-frame-{name}")
         frame.decode(data, meaning.get("tensors"), trace=trace)
