@@ -20,6 +20,7 @@ from broker.task import batch as module
 from broker.task.batch import OpenBatch
 from broker.task.live import LiveTask
 from broker.task.new import add_task
+from broker.task.teller import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from broker.upkeep.examine import remade
 from edgeclient.settings import Mqtt
 from edgeclient.wire import frame
@@ -121,3 +122,27 @@ def test_more_frames_than_a_batch_may_have_wait_for_the_next_and_leading_ones_co
     (row,) = world.ledger.tasks()
     assert [same for _, same in remade(world.ledger, world.blobs, row)] == [True, True]
     assert second.digest != first.digest
+
+
+# Complaints
+
+
+def test_a_flood_is_one_line_in_thirty_seconds() -> None:
+    complaints = Complaints()
+    lines = [complaints.note("d", "checksum", "broken", now=i / 100) for i in range(100 * 90)]
+    told = [line for line in lines if line is not None]
+    assert told[0] == "d: broken"
+    assert len(told) == 3
+    assert "(3000 times in 30 s, reason checksum)" in told[1]
+    assert complaints._by_key["d", "checksum"].since == 9000 - 1 - 2 * 3000  # none is told twice or forgotten
+    assert complaints.note("d", "magic", "another reason", now=90) == "d: another reason"
+    assert complaints.note("e", "checksum", "another device", now=90) == "e: another device"
+
+
+def test_hostile_names_take_bounded_memory_and_bounded_lines() -> None:
+    complaints = Complaints()
+    lines = [complaints.note(f"d{i}", "checksum", "broken", now=0.0) for i in range(50_000)]
+    assert len(complaints._by_key) == MAX_KEYS + 1
+    assert sum(line is not None for line in lines) == MAX_KEYS + 1
+    assert complaints._by_key[OTHERS, "checksum"].since == 50_000 - MAX_KEYS - 1  # since its line
+    assert complaints.note("d0", "checksum", "broken", now=EVERY_S) is not None
