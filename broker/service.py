@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from broker.intake.decode import HelloIn, Rejected
-from broker.intake.reading import Reading
+from broker.intake.door import Door
 from broker.ledger.opening import AggregatorLock, open_ledger
 from broker.ledger.protocol import LedgerUnavailable
 from broker.ledger.rows import receipts_due
@@ -19,8 +19,8 @@ from broker.monitor.watch import Watch
 from broker.publish.retained import Publisher
 from broker.registry.blobs import Blobs, RegistryUnavailable
 from broker.settings import Aggregator
+from broker.task.journal import Journal
 from broker.task.live import LiveTask
-from broker.task.teller import Teller
 from edgeclient import failpoint
 from edgeclient.link.events import Connected, Disconnected, Message, SubscriptionRefused
 from edgeclient.link.mqtt import Link, LinkDown
@@ -69,13 +69,13 @@ class Service:
         self._blobs.remove_strays(self._ledger.digests())
         self._link, self._tend, self._health = link, tend, health
         self._watch = watch or Watch()
-        self._teller, self._reading, self._publisher = Teller(self._watch), Reading(), Publisher(link)
+        self._journal, self._door, self._publisher = Journal(self._watch), Door(), Publisher(link)
         self._waiting: list[Message] = []
         self._crowd = 0  # messages of any kind that were there at once
         self._stop = threading.Event()
         self._tasks = {row.name: LiveTask(self._ledger, self._blobs, row) for row in self._ledger.tasks()}
         for task in self._tasks.values():
-            self._teller.begins(task)
+            self._journal.begins(task)
             task.evaluate(self._ledger, self._blobs, spawn, link.wake)
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ class Service:
                 except (LedgerUnavailable, RegistryUnavailable) as error:
                     self._watch.turned(writable=False, uncounted=len(self._waiting) + self._link.backlog)
                     told = f"{error}: nothing is counted or answered until that works again"
-                    self._teller.complain("storage", "room", told)
+                    self._journal.complain("storage", "room", told)
                     self._stop.wait(_RETRY_S)
         finally:
             self._link.stop()
@@ -112,11 +112,11 @@ class Service:
         for task in self._tasks.values():
             was = task.version.number
             if task.catch_up(self._ledger):
-                self._teller.caught_up(task, was)
+                self._journal.caught_up(task, was)
                 task.publish(self._ledger, self._blobs, self._publisher)
             self._close(task)
             for found in task.evaluated(self._ledger):
-                self._teller.evaluated(task, found)
+                self._journal.evaluated(task, found)
 
     # Message → frame
 
@@ -154,22 +154,22 @@ class Service:
         self._publisher.listens = True
         for task in self._tasks.values():
             for error in task.publish_all(self._ledger, self._blobs, self._publisher):
-                self._teller.complain(task.name, "registry", f"{error}: until then it is not served")
+                self._journal.complain(task.name, "registry", f"{error}: until then it is not served")
 
     # Frame → ledger → receipt → acknowledgement
 
     def _count(self) -> None:
         """Receipts are published only after the transaction, and MQTT is acknowledged after the receipts."""
-        read = self._reading.read(self._waiting, {name: task.layout for name, task in self._tasks.items()}, self._crowd)
+        read = self._door.read(self._waiting, {name: task.layout for name, task in self._tasks.items()}, self._crowd)
         hellos = [(said.task, said.device, said.hello) for said in read if isinstance(said, HelloIn)]
         asked = [each for said in read if not isinstance(said, Rejected) for each in self._tasks[said.task].asked(said)]
         for (name, device, _), lost in zip(hellos, self._ledger.greet(hellos), strict=True):
             if lost:
-                self._teller.lost(device, lost)
+                self._journal.lost(device, lost)
                 self._tasks[name].note_lost(self._ledger, lost)
         began_s = time.monotonic()
         admissions = self._ledger.admit(asked, time.time())
-        self._teller.counted(read, asked, admissions, time.monotonic() - began_s)
+        self._journal.counted(read, asked, admissions, time.monotonic() - began_s)
         for task in self._tasks.values():
             task.follow(self._ledger, read)
             task.note_ahead(asked, admissions)
@@ -191,7 +191,7 @@ class Service:
         if wait_s is None or wait_s > 0:
             return
         task.close_batch(self._ledger, self._blobs)
-        self._teller.closed(task)
+        self._journal.closed(task)
         task.submit(self._blobs)
         failpoint.hit("service.before-publish")
         task.publish(self._ledger, self._blobs, self._publisher)

@@ -8,7 +8,7 @@ from edgeclient.compress.feedback import compress
 from edgeclient.compress.pace import Pace
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.pauses import Pauses
-from edgeclient.conditions.policy import Send, Train
+from edgeclient.conditions.reasons import Send, Train
 from edgeclient.durable.lock import DiskFull, StoreError
 from edgeclient.durable.store import Store
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message

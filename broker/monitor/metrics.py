@@ -13,8 +13,8 @@ from prometheus_client import Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import Metric
 
 from broker.monitor import series
+from broker.monitor.backlog import Backlog
 from broker.monitor.fleet import MAX_DEVICES, Fleet
-from broker.monitor.inbox import Inbox
 from broker.monitor.mqtt_health import MqttHealth
 from broker.monitor.series import Series
 from broker.monitor.summary import Summary, summary
@@ -68,7 +68,7 @@ class Metrics(Watch):
         self._disk, self._clock = disk, clock
         self._turned_s, self._writable, self._up = clock(), True, False
         self._uncounted, self._uncounted_since_s = 0, clock()
-        self._inbox, self._reading = Inbox(), threading.Lock()
+        self._backlog, self._reading = Backlog(), threading.Lock()
         self._mqtt = MqttHealth(clock)
         self._dense: dict[str, int] = {}
         self._kept: dict[tuple[str, str], int] = {}
@@ -110,7 +110,7 @@ class Metrics(Watch):
         """What devices said is told again by the broker."""
         self._up = up
         if up:
-            self._inbox.clear()
+            self._backlog.clear()
             self.fleet.connected()
 
     def heard(self, topic: str, payload: bytes) -> bool:
@@ -119,9 +119,9 @@ class Metrics(Watch):
             if len(payload) > MAX_STATUS_BYTES:
                 self.rejected("too-large")
                 return True
-            if self._inbox.full:
+            if self._backlog.full:
                 self._read(_IDLE)
-            self._inbox.put(topic, payload)
+            self._backlog.put(topic, payload)
             return True
         return self._mqtt.hear(topic, payload)
 
@@ -181,17 +181,17 @@ class Metrics(Watch):
     @property
     def unread(self) -> int:
         """Devices whose newest status nobody has looked at yet."""
-        return len(self._inbox)
+        return len(self._backlog)
 
     def look(self) -> None:
         """Look at all that was put aside: somebody wants to see the fleet. 10,000 take 0.3 s, once."""
-        for _ in range(0, len(self._inbox), _IDLE):
+        for _ in range(0, len(self._backlog), _IDLE):
             self._read(_IDLE)  # piece by piece, since the service may want to look, too
 
     def _read(self, most: int) -> None:
         """Look at so many statuses; what cannot be read is a rejected message."""
         with self._reading:
-            for topic, payload in self._inbox.take(most):
+            for topic, payload in self._backlog.take(most):
                 try:
                     self.fleet.hear(topic, payload)
                 except WireError as error:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from subprocess import Popen
 from typing import Final
 
-from broker.aggregate.batch import Sgd, Strategy
+from broker.aggregate.version import Sgd, Strategy
 from broker.aggregate.weight import weight
 from broker.intake.decode import FrameIn, Incoming, WithdrawIn, refusal
 from broker.ledger.protocol import Ledger
@@ -17,9 +17,9 @@ from broker.publish.retained import CLEARED, Publisher
 from broker.registry.blobs import Blobs, RegistryError
 from broker.registry.evaluator import Evaluated, Evaluator
 from broker.registry.retention import outdated
-from broker.rounds.buffer import Ages, Buffer
+from broker.rounds.trigger import Ages, Buffer
 from broker.settings import Task
-from broker.task.batch import OpenBatch, state_of
+from broker.task.open_batch import OpenBatch, state_of
 from edgeclient.bundle import archive
 from edgeclient.settings import structure
 from edgeclient.wire import frame

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from broker.aggregate.batch import Partial, Strategy, finish
+from broker.aggregate.version import Partial, Strategy, finish
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.ledger.rows import TaskRow
 from broker.registry.blobs import Blobs, RegistryError
 from broker.settings import Aggregator
-from broker.task.batch import add_all, state_of
+from broker.task.open_batch import add_all, state_of
 from broker.views import REPORT, Breach
 from edgeclient.bundle import archive
 from edgeclient.wire.errors import WireError

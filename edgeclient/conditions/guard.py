@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from edgeclient.conditions import policy
+from edgeclient.conditions import reasons
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.conditions.budgets import Allowance, Usage, lacking
-from edgeclient.conditions.policy import Decision, Hindrance, History, Queue
+from edgeclient.conditions.reasons import Decision, Hindrance, History, Queue
 from edgeclient.settings import Conditions, ConfigError
 
 _LOG = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Guard:
 
     def decide(self, queue: Queue, *, link_up: bool) -> Decision:
         """What conditions and budgets make of what could be done."""
-        return policy.decide(_minute(), self.observed, self.rules, queue, self._history(link_up=link_up))
+        return reasons.decide(_minute(), self.observed, self.rules, queue, self._history(link_up=link_up))
 
     def _history(self, *, link_up: bool) -> History:
         """What was done."""
@@ -112,7 +112,7 @@ class Guard:
 
     def no_fetch(self, size: int) -> Hindrance | None:
         """Why a model of so many bytes may not be downloaded, or None."""
-        return policy.no_fetch(_minute(), self.observed, self.rules, self._history(link_up=True), size)
+        return reasons.no_fetch(_minute(), self.observed, self.rules, self._history(link_up=True), size)
 
     def training(self, stopping: Callable[[], bool]) -> Callable[[], bool]:
         """A function that says before every step whether training may go on, and keeps the `hindrance`."""
@@ -123,7 +123,7 @@ class Guard:
                 self.hindrance = "the device stops"
             elif time.monotonic() - self._observed_s >= _OBSERVE_TRAINING_S:
                 self._observe()
-                found = policy.hindrance(self.observed, self.rules)
+                found = reasons.hindrance(self.observed, self.rules)
                 self.hindrance = found.because if found else "paused by its owner" * self._paused
             return not self.hindrance
 

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from edgeclient.compress.feedback import NotFinite
 from edgeclient.conditions.budgets import round_bytes
 from edgeclient.conditions.guard import Guard
-from edgeclient.conditions.policy import Decision, Hindrance, Queue, Train, Wait
+from edgeclient.conditions.reasons import Decision, Hindrance, Queue, Train, Wait
 from edgeclient.wire.life import Outbox, Row
 
 _LOG = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """The device's store: one SQLite file is the only commit point (PROTOCOL.md).
 
-A frame's life is the table `wire.life.LIFE`. A round is one transaction: frames in, merged ones out, new residual slot
-named. Both or neither: a frame without its residual would count twice, a residual without its frame would lose.
+A frame's life is the table `wire.life.LIFE`; a round is the one transaction of `commit`.
 """
 
 import logging
@@ -18,6 +17,7 @@ import numpy as np
 
 from edgeclient import failpoint, files
 from edgeclient.compress.arrays import F32
+from edgeclient.durable.commit import Round, commit
 from edgeclient.durable.database import Database, move
 from edgeclient.durable.lock import Lock
 from edgeclient.durable.slots import Slots, checksum
@@ -182,22 +182,13 @@ class Store:
         Raises:
             DiskFull: nothing was changed.
         """
-        idle, made_s = 1 - self._live, time.time() if now_s is None else now_s
         if failpoint.sabotaged("residual"):
             residual = self.residual()
+        made_s, idle = time.time() if now_s is None else now_s, 1 - self._live
         self._slots.write(idle, residual)
         failpoint.hit("durable.before-commit")
         with self._transaction() as db:
-            db.executemany(
-                "INSERT INTO frame (state, layer, base_version, created, body) VALUES ('queued', ?, ?, ?, ?)",
-                [(layer, base_version, made_s, body) for layer, bodies in enumerate(layers) for body in bodies],
-            )
-            move(db, Event.MERGE, "id", merged)
-            db.execute(
-                "UPDATE account SET slot = ?, checksum = ?, trained_version = ?, round_token = ?, rounds = rounds + 1,"
-                " next_update = next_update + 1",
-                (idle, checksum(residual), base_version, token),
-            )
+            commit(db, layers, Round(idle, checksum(residual), base_version, token), merged=merged, made_s=made_s)
         failpoint.hit("durable.after-commit")
 
     def mark_sent(self, ids: Sequence[int]) -> None:

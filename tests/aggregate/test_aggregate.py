@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.aggregate.batch import MAX_FRAMES, Member, Partial, Sgd, State, Strategy, add, finish
+from broker.aggregate.version import MAX_FRAMES, Member, Partial, Sgd, State, Strategy, add, finish
 from broker.aggregate.weight import MAX_EXAMPLES, MAX_WEIGHT, weight
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate

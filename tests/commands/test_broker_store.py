@@ -15,13 +15,13 @@ import fleet
 import pytest
 from command_lines import edgebroker
 
-from broker.aggregate.batch import Partial, Sgd, State, Strategy, finish
+from broker.aggregate.version import Partial, Sgd, State, Strategy, finish
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator, Embedded, Task
-from broker.task.batch import add_all
 from broker.task.new import add_task
+from broker.task.open_batch import add_all
 from broker.upkeep import backup, examine
 from edgeclient.failpoint import VARIABLE
 from edgeclient.link.mqtt import Endpoint, Link

@@ -9,7 +9,7 @@ from edgeclient.compress.feedback import NotFinite
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.pauses import Pauses
-from edgeclient.conditions.policy import Train
+from edgeclient.conditions.reasons import Train
 from edgeclient.settings import Conditions
 from edgeclient.wire.life import Account, Outbox, Row, State
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclient.conditions.board import Observed
-from edgeclient.conditions.policy import (
+from edgeclient.conditions.reasons import (
     History,
     Queue,
     Send,

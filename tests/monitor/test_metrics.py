@@ -17,8 +17,8 @@ import pytest
 import yaml
 from scrapes import get, samples
 
+from broker.monitor.backlog import MOST_BYTES, MOST_TOPICS, Backlog
 from broker.monitor.fleet import Fleet
-from broker.monitor.inbox import MOST_BYTES, MOST_TOPICS, Inbox
 from broker.monitor.metrics import STUCK_S, Metrics
 from broker.processes import children
 from broker.settings import Aggregator, Task
@@ -307,29 +307,29 @@ def test_what_waits_to_be_read_is_bounded() -> None:
     assert metrics.unread <= MOST_TOPICS
     for number in range(3000):
         metrics.heard(topics.status("har", f"long-{number}"), b"x" * 8000)
-    assert metrics._inbox._bytes <= MOST_BYTES + 8000
+    assert metrics._backlog._bytes <= MOST_BYTES + 8000
     metrics.heard(topics.status("har", "a"), b"x" * 10_000)
     assert samples(metrics.exposition())["edgebroker_rejected_messages_total", frozenset({"too-large"})] == 1
     metrics.connected(up=True)
-    assert metrics._inbox._bytes == 0
+    assert metrics._backlog._bytes == 0
 
 
 def test_a_late_will_does_not_hide_who_came_back_while_nobody_read() -> None:
-    inbox, topic = Inbox(), topics.status("har", "a")
+    backlog, topic = Backlog(), topics.status("har", "a")
     born, again = (status.encode(Status("online", session)) for session in ("s1", "s2"))
     will = status.encode(Status("offline", "s1"))
     for payload in (born, again, will):
-        inbox.put(topic, payload)
+        backlog.put(topic, payload)
     book = Fleet()
-    for message in inbox.take(9):
+    for message in backlog.take(9):
         book.hear(*message)
     assert [device.state for device in book.devices("har").values()] == ["waiting"]
     for payload in (born, will):
-        inbox.put(topic, payload)
-    assert inbox.take(9) == [(topic, born), (topic, will)]
+        backlog.put(topic, payload)
+    assert backlog.take(9) == [(topic, born), (topic, will)]
     for payload in (will, again):
-        inbox.put(topic, payload)
-    assert inbox.take(9) == [(topic, again)]
+        backlog.put(topic, payload)
+    assert backlog.take(9) == [(topic, again)]
 
 
 # HTTP

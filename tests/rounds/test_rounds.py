@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.rounds.buffer import Ages, Buffer
+from broker.rounds.trigger import Ages, Buffer
 
 BUFFER = Buffer(goal=8, deadline_s=60.0, min_interval_s=5.0)
 

@@ -9,18 +9,18 @@ from unittest import mock
 import fleet
 import pytest
 
-from broker.aggregate.batch import State
+from broker.aggregate.version import State
 from broker.intake.decode import FrameIn, Incoming
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.ledger.rows import Entry, Version
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator, Task
-from broker.task import batch as module
-from broker.task.batch import OpenBatch
+from broker.task import open_batch as module
+from broker.task.journal import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from broker.task.live import LiveTask
 from broker.task.new import add_task
-from broker.task.teller import EVERY_S, MAX_KEYS, OTHERS, Complaints
+from broker.task.open_batch import OpenBatch
 from broker.upkeep.examine import remade
 from edgeclient.settings import Mqtt
 from edgeclient.wire import frame

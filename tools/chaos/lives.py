@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from broker import service as service_module
-from broker.intake import reading as reading_module
+from broker.intake import door as door_module
 from broker.ledger.protocol import Ledger
 from broker.service import Service
 from broker.settings import Aggregator, Embedded, Task
@@ -42,7 +42,7 @@ BUNDLE: Final = plan.BUNDLE.read_bytes()
 DEATH: Final = "/died"
 _TURNS: Final = 8
 _EXAMPLES: Final = 5
-_BROKER: Final = (service_module, reading_module, live_module)  # where the aggregator looks at the clock
+_BROKER: Final = (service_module, door_module, live_module)  # where the aggregator looks at the clock
 
 
 @dataclass(frozen=True, slots=True)

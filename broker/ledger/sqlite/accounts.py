@@ -3,8 +3,8 @@
 from collections import Counter
 
 from broker.ledger import digests
-from broker.ledger.sqlite.admission import epoch_of
 from broker.ledger.sqlite.database import Database
+from broker.ledger.sqlite.receipts import epoch_of
 from edgeclient.wire.messages import Refusal
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from broker.ledger import record
 from broker.ledger.protocol import LedgerError
 from broker.ledger.rows import Contribution, Pending, TaskRow, Version
-from broker.ledger.sqlite.admission import epoch_of
 from broker.ledger.sqlite.database import Database
+from broker.ledger.sqlite.receipts import epoch_of
 from edgeclient import failpoint
 
 _CONTRIBUTION: Final = "device, epoch, sequence, number, base_version, weight, leads, terms, id, body"

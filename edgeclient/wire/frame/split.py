@@ -75,7 +75,7 @@ def encode_layers(update: SparseUpdate, origin: Origin, coding: Coding) -> list[
         >>> values = np.array([8, 1, 2, 1, 1, 1, 9, 1], np.float32)
         >>> update = SparseUpdate(99, np.arange(8) * 9, quantise(values, 16.0, "float32"))
         >>> layers = encode_layers(update, Origin("har", "pi-7", b"tag4", 1, 4, 320), Coding(max_bytes=60))
-        >>> from edgeclient.wire.frame.codec import decode
+        >>> from edgeclient.wire.frame.format import decode
         >>> [[decode(each).update.values.decoded().tolist() for each in layer] for layer in layers]
         [[[8.0, 9.0]], [[1.0, 2.0, 1.0], [1.0, 1.0], [1.0]]]
     """

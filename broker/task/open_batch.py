@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
-from broker.aggregate.batch import MAX_FRAMES, Made, Member, Partial, State, Strategy, add, finish
+from broker.aggregate.version import MAX_FRAMES, Made, Member, Partial, State, Strategy, add, finish
 from broker.ledger.protocol import Ledger
 from broker.ledger.rows import Contribution, Version
 from broker.registry.blobs import Blobs

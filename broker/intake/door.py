@@ -48,7 +48,7 @@ class Shares:
         return min(_SAVED_S, left + _SHARE * (now - at))
 
 
-class Reading:
+class Door:
     """Reads what has arrived; never raises, whatever the bytes."""
 
     def __init__(self) -> None:

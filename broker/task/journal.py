@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker.intake.decode import FrameIn, Incoming, Rejected
-from broker.intake.reading import SHARE
+from broker.intake.door import SHARE
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
 from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
@@ -67,7 +67,7 @@ class Complaints:
             _LOG.warning("%s", line, extra={"device": device, "reason": reason})
 
 
-class Teller:
+class Journal:
     """Tells a watch and the log; decides nothing.
 
     Attributes:

@@ -12,13 +12,13 @@ MOST_BYTES: Final = 16 << 20
 _OFFLINE: Final = b'"offline"'
 
 
-class Inbox:
+class Backlog:
     """Filled by the service's thread, emptied by it or by a scrape's.
 
     Example:
-        >>> inbox = Inbox()
-        >>> for payload in (b"old", b"new"): inbox.put("edge/v1/har/status/pi-7", payload)
-        >>> inbox.take(9), inbox.take(9)
+        >>> backlog = Backlog()
+        >>> for payload in (b"old", b"new"): backlog.put("edge/v1/har/status/pi-7", payload)
+        >>> backlog.take(9), backlog.take(9)
         ([('edge/v1/har/status/pi-7', b'new')], [])
     """
 
