@@ -50,6 +50,7 @@ NEED_NUMBA: Final = (
     "compress/test_compress.py::test_both_kernels_are_the_definition",
     "compress/test_compress.py::test_selection_takes_views_that_are_not_contiguous[numba]",
     "compress/test_compress.py::test_the_backend_is_visible",
+    "compress/test_compress.py::test_a_twin_is_loaded_when_it_is_worth_it_or_asked_for",
     "compress/test_compress.py::test_the_twins_agree_on_large_vectors",
 )
 _TEST_S: Final = 600
