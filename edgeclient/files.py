@@ -1,4 +1,7 @@
-"""Whole files that survive power loss: written beside, synced, renamed, and the folder synced."""
+"""Whole files: read as text that people wrote, and written so that they survive power loss.
+
+Those are written beside, synced, renamed, and the folder synced.
+"""
 
 import os
 from pathlib import Path
@@ -43,3 +46,22 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def text(path: Path) -> str:
+    """A file that somebody has written, in UTF-8; what editors of Windows put before it is no part of it.
+
+    Raises:
+        ValueError: it is in another encoding; one line that says which, and what to do.
+        OSError: it cannot be read.
+    """
+    content = path.read_bytes()
+    if b"\0" in content:
+        if not content.strip(b"\0"):
+            raise ValueError("it holds zeros alone, as after a power cut: write it again")
+        raise ValueError("it is UTF-16: save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not UTF-8, but likely Latin-1 (Windows-1252): save it as UTF-8") from None

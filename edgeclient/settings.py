@@ -15,6 +15,7 @@ import attrs
 import cattrs
 from attrs.validators import matches_re
 
+from edgeclient import files
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.topics import checked
 
@@ -226,14 +227,13 @@ def load(path: Path, kind: type[T]) -> T:
     """The TOML file at `path` as `kind`; relative paths in it start from the file's folder.
 
     Raises:
-        ConfigError: missing, not TOML, an unknown or missing key, a wrong type or value.
+        ConfigError: missing, not UTF-8, not TOML, an unknown or missing key, a wrong type or value.
     """
     try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
+        values = tomllib.loads(files.text(path))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     return structure(values, kind, where=str(path), folder=path.parent)
 

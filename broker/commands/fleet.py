@@ -44,7 +44,7 @@ def init(config: Path, directory: str, host: str, port: int) -> None:
       edgebroker serve broker.toml
     """
     try:
-        with config.open("x") as file:
+        with config.open("x", encoding="utf-8") as file:
             file.write(_FILE.format(directory=json.dumps(directory), host=host, port=port))
     except FileExistsError:
         raise ConfigError(f"{config} is there already: name another, or move it away") from None

@@ -56,7 +56,7 @@ def page(report: Mapping[str, Any], out: str) -> str:
         "happened": "".join(f"<li>{escape(event)}</li>" for event in report["events"] or ["Nothing was killed."]),
         "out": escape(out),
     }
-    return fill((files(__package__) / "document.html").read_text(), told | parts)
+    return fill((files(__package__) / "document.html").read_text(encoding="utf-8"), told | parts)
 
 
 def closing(report: Mapping[str, Any]) -> str:

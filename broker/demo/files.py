@@ -34,7 +34,7 @@ def bundle() -> bytes:
 def write_aggregator(config: Path, mqtt_port: int, page_port: int | None = None) -> None:
     """Its configuration; without a page unless there is a port for it."""
     monitor = "enabled = false" if page_port is None else f"port = {page_port}"
-    config.write_text(f'directory = "aggregator"\n[mqtt]\nport = {mqtt_port}\n[monitor]\n{monitor}\n')
+    config.write_text(f'directory = "aggregator"\n[mqtt]\nport = {mqtt_port}\n[monitor]\n{monitor}\n', encoding="utf-8")
 
 
 def write_windows(folder: Path, person: int, side: int) -> None:
@@ -52,7 +52,8 @@ def write_device(
         f'device = "{name}"\ntask = "{task}"\ndirectory = "state"\naudit = {str(audit).lower()}\n'
         f'[mqtt]\nport = {mqtt_port}\n[data]\nsource = "{source}"\n'
         # A fleet of processes on one machine is load by itself.
-        f'[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n{more}'
+        f'[conditions]\npreset = "eager"\nmin_free_disk_bytes = 0\n{more}',
+        encoding="utf-8",
     )
 
 

@@ -115,8 +115,8 @@ def _settle(observer: Observer, supervisor: Supervisor, ledger: Ledger, devices:
 
 
 def _write(plan: Plan, made: dict[str, Any]) -> None:
-    (plan.out / "report.json").write_text(json.dumps(made, indent=2) + "\n")
+    (plan.out / "report.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
     here = Path.cwd()
     out = plan.out.relative_to(here) if plan.out.is_relative_to(here) else plan.out
-    (plan.out / "report.html").write_text(document.page(made, str(out)))
+    (plan.out / "report.html").write_text(document.page(made, str(out)), encoding="utf-8")
     print(f"{document.closing(made)}\nreport: {out / 'report.html'}")

@@ -77,7 +77,7 @@ class Supervisor:
     def last_words(self, name: str) -> str:
         """The last line of its log, and where that is."""
         log = self._log(name)
-        lines = log.read_text(errors="replace").strip().splitlines() or ["no message"]
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"]
         return f"{lines[-1]} ({log})"
 
     def end(self, names: Iterable[str]) -> None:

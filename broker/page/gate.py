@@ -46,7 +46,7 @@ def read_token(host: str, path: Path | None) -> str | None:
             return None
         raise ConfigError(f"[monitor] host {host} lets others in, and so needs a token_file: {_HOW}")
     try:
-        mode, token = path.stat().st_mode, path.read_bytes().decode().strip()
+        mode, token = path.stat().st_mode, path.read_bytes().decode("utf-8-sig").strip()
     except OSError as error:
         raise ConfigError(f"[monitor] token_file {path}: {error.strerror}; {_HOW}") from None
     except UnicodeDecodeError:

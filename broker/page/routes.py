@@ -75,7 +75,7 @@ def _asset(kind: str, body: bytes) -> Route:
 
 def _login(wrong: str) -> Answer:
     """The form, with what was wrong."""
-    form = (_FOLDER / "login.html").read_text()
+    form = (_FOLDER / "login.html").read_text(encoding="utf-8")
     return Answer(401, HTML, form.replace("<!-- wrong -->", escape(wrong)).encode())
 
 

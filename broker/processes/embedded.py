@@ -149,7 +149,7 @@ class EmbeddedBroker:
 
     def _recorded(self, key: str) -> int | None:
         try:
-            value = json.loads((self._directory / "server.json").read_text())[key]
+            value = json.loads((self._directory / "server.json").read_text(encoding="utf-8"))[key]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return value if isinstance(value, int) and value > 0 else None
@@ -185,7 +185,7 @@ mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 100
         for left in self._directory.glob("*.ports"):  # by one that was killed
             left.unlink(missing_ok=True)
         config = self._directory / "server.conf"
-        config.write_text(self._config())
+        config.write_text(self._config(), encoding="utf-8")
         old_bytes = self.log.stat().st_size if self.log.exists() else 0
         self.process = children.spawn([_binary(), "-c", str(config)], log=self.log, keep=[inherited])
         record = {"pid": self.process.pid, "started": _started(self.process.pid), "port": self.port}
@@ -212,7 +212,7 @@ def monitoring_url(directory: Path) -> str:
     """
     for path in directory.glob("*.ports"):
         try:
-            return str(json.loads(path.read_text())["monitoring"][0])
+            return str(json.loads(path.read_text(encoding="utf-8"))["monitoring"][0])
         except (OSError, ValueError, KeyError, IndexError, TypeError):
             continue  # it is being written or has just ended
     return ""
@@ -233,7 +233,9 @@ def _started(pid: int) -> int | None:
     """When a process started, in clock ticks since boot: with the pid, its identity."""
     try:
         # The second field, the name in parentheses, may hold anything.
-        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+        return int(
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        )
     except (OSError, IndexError, ValueError):
         return None
 

@@ -62,10 +62,12 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
         tls="tls = true\n" if tls else "",
         source=source.replace("\\", "\\\\").replace('"', '\\"'),
     )
+    if not text.isprintable() and any("\ud800" <= each <= "\udfff" for each in text):
+        raise ConfigError(f"{source!a} cannot stand in a configuration, which is UTF-8: give the file another name")
     # ConfigError for a name or path that no configuration takes.
     structure(tomllib.loads(text), Device, where=f"the configuration for {out}", folder=out.parent)
     try:
-        with out.open("x") as file:
+        with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise ConfigError(f"{out} is there already: name another with --out, or move it away") from None

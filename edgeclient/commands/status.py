@@ -26,7 +26,7 @@ def status_command(config: Path, *, as_json: bool) -> None:
     path = settings.directory / "status.json"
     if not path.exists():
         raise StoreError(f"{path} does not exist: this device has not run yet, start it with edgeclient run {config}")
-    said: dict[str, Any] = json.loads(path.read_text())
+    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     said["running"] = in_use(settings.directory / "store" / "lock")
     if as_json:
         click.echo(json.dumps({"device": settings.device, "task": settings.task, **said}))

@@ -89,7 +89,7 @@ class Guard:
     def _keep(self, text: str) -> None:
         path = self._directory / "usage.json"
         try:
-            path.with_suffix(".new").write_text(text)
+            path.with_suffix(".new").write_text(text, encoding="utf-8")
             path.with_suffix(".new").replace(path)
         except OSError as error:
             if not self._unkept:
@@ -144,6 +144,6 @@ def _minute() -> int:
 
 def _usage(directory: Path) -> Usage:
     try:
-        return Usage(**json.loads((directory / "usage.json").read_text()))
+        return Usage(**json.loads((directory / "usage.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # none yet, or damaged: the budget begins anew
         return Usage()

@@ -72,7 +72,7 @@ def _output(command: list[str]) -> str | None:
 def text(path: Path) -> str | None:
     """What a file says, without space around it."""
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return None
 

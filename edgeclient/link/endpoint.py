@@ -89,7 +89,7 @@ def _file(key: str, not_so: str = "") -> Iterator[None]:
 def _password(path: Path) -> str:
     _check_secret(path, "password_file")
     with _file(f"password_file {path}", "is not text: write the password into it, as UTF-8"):
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+        password = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
     if not password or "\n" in password:
         raise ConfigError(f"[mqtt] password_file {path}: write the password into it, as its only line")
     return password

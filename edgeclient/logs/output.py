@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from edgeclient.logs import terminal
 from edgeclient.logs.fields import FIELDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,6 +60,7 @@ def options(command: Command) -> Command:
 
 def end(group: click.Group, name: str, expected: tuple[type[Exception], ...]) -> None:
     """Run a command line to its end: an `expected` error, which its user can act on, is one line and exit code 1."""
+    terminal.adapt()
     try:
         code = group.main(prog_name=name, standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):

@@ -51,7 +51,7 @@ class Models:
     def active(self) -> Model | None:
         """The active version, verified; None when there is none or it is damaged."""
         try:
-            slot = self._directory / f"slot.{int((self._directory / 'active').read_text())}"
+            slot = self._directory / f"slot.{int((self._directory / 'active').read_text(encoding='utf-8'))}"
             announced = announcement.decode((slot / "announcement.json").read_bytes())
             content = (slot / "parameters.f32").read_bytes()
         except (OSError, ValueError, WireError):

@@ -144,7 +144,7 @@ class Teller:
         path = self._settings.directory / STATUS_FILE
         try:
             text = json.dumps({**asdict(told), "gain": None if gain is None else asdict(gain)})
-            path.with_suffix(".new").write_text(text)
+            path.with_suffix(".new").write_text(text, encoding="utf-8")
             path.with_suffix(".new").replace(path)
         except OSError as error:
             _LOG.warning("%s cannot be written: %s", path, error)

@@ -164,7 +164,7 @@ def filesystem(mounts: str, place: Path) -> str | None:
 
 def _mounts() -> str:
     try:
-        return Path("/proc/self/mounts").read_text(errors="replace")
+        return Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

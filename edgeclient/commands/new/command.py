@@ -34,7 +34,7 @@ def new_command(name: str, kind: str) -> None:
     for path in write(folder, kind):
         click.echo(f"  {path}")
     click.echo(f"{folder}: now cd {folder}, then, the last two in terminals of their own:")
-    for command in commands((folder / "README.md").read_text()):
+    for command in commands((folder / "README.md").read_text(encoding="utf-8")):
         click.echo(f"  {command}")
 
 
@@ -50,7 +50,7 @@ def write(folder: Path, kind: str = KINDS[0]) -> Iterator[Path]:
         >>> folder = Path(tempfile.mkdtemp()) / "demo"
         >>> sorted(path.name for path in write(folder))[:3]
         ['README.md', 'broker.toml', 'device.toml']
-        >>> (folder / "device.toml").read_text().splitlines()[2]
+        >>> (folder / "device.toml").read_text(encoding="utf-8").splitlines()[2]
         'task = "demo"'
     """
     try:

@@ -149,7 +149,7 @@ class Replay:
     def _load(self) -> Progress | None:
         path = self._directory / _STATE
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
             version = values.pop("format")
             if version <= _FORMAT:
                 return Progress(**values)
