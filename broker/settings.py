@@ -1,14 +1,27 @@
 """Configuration of the broker side: the aggregator's file and a task's settings."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import attrs
 from attrs.validators import matches_re
 
-from edgeclient.settings import Mqtt, within
+from edgeclient.settings import Mqtt, Source, structure, within
 from edgeclient.wire.announcement import Policy
+
+AUTO: Final = "auto"
+
+
+def _auto_or(check: Any) -> Any:
+    """An attrs validator: "auto", or what another one lets pass."""
+
+    def either(made: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if value != AUTO:
+            check(made, attribute, value)
+
+    return either
 
 
 @attrs.frozen
@@ -75,16 +88,18 @@ class Aggregator:
 class Task:
     """What `edgebroker task add` keeps of a task, from an optional TOML file."""
 
-    # A version is made of this many updates …
-    goal: int = attrs.field(default=64, validator=within(1, 4096))
-    # … or of what has come this long after the first of them.
-    deadline_s: float = attrs.field(default=600.0, validator=within(0.1, 1e7))
+    # A version is made of this many updates; "auto": of half as many as devices took part in the last four versions,
+    # at least one and at most 64 ...
+    goal: int | Literal["auto"] = attrs.field(default=AUTO, validator=_auto_or(within(1, 4096)))
+    # ... or of what has come this long after the first of them; "auto": twice as long as so many took lately, between
+    # one minute and ten.
+    deadline_s: float | Literal["auto"] = attrs.field(default=AUTO, validator=_auto_or(within(0.1, 1e7)))
     # Versions are at least this far apart.
     min_interval_s: float = attrs.field(default=5.0, validator=within(0, 1e7))
     # new = old + learning_rate · weighted mean of the updates.
     learning_rate: float = attrs.field(default=1.0, validator=within(1e-6, 100))
-    # Every version is evaluated on this .npz file, when given.
-    evaluation: str = ""
+    # Every version is evaluated on this file, when given: any source of data that a device may have.
+    evaluation: Source | None = None
     # Frames of so many past versions stay in the ledger; negative keeps all, so that versions can be made again.
     keep_frames_of_versions: int = 3
     # So many newest versions are kept, and of older ones ever fewer: about one in two of the next so many, one in four
@@ -94,6 +109,15 @@ class Task:
     policy: Policy = attrs.field(factory=Policy)
 
 
+def task_settings(name: str, values: Mapping[str, Any]) -> Task:
+    """The settings of a task as the ledger has them.
+
+    Raises:
+        ConfigError: they were written by another release.
+    """
+    return structure(values, Task, where=f"settings of task {name}")
+
+
 def as_json(task: Task) -> dict[str, Any]:
-    """For the ledger; `structure` of edgeclient.settings reads it back."""
+    """For the ledger; `task_settings` reads it back."""
     return {**attrs.asdict(task), "policy": asdict(task.policy)}

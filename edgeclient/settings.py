@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import tomllib
 from collections.abc import Collection, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NewType, TypeVar
 
@@ -254,6 +254,9 @@ def _converter(folder: Path) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(Path, lambda value, _: folder / _strict(value, str))
     converter.register_structure_hook_func(lambda kind: kind is Source, lambda value, _: _source(value, folder))
+    for number in (int, float):  # int | "auto", written as a Literal
+        hook = partial(_auto_or, number, converter)
+        converter.register_structure_hook(number | Literal["auto"], hook)
     for exact in (str, int, bool):
         converter.register_structure_hook(exact, _strict)
     converter.register_structure_hook(float, lambda value, _: float(_strict(value, int, float)))
@@ -265,6 +268,10 @@ def _source(value: Any, folder: Path) -> Source:
     module, _, name = source.rpartition(":")
     is_module = bool(module) and name.isidentifier() and not module.endswith(".py")
     return Source(source if is_module else str(folder / source))
+
+
+def _auto_or(number: type, converter: cattrs.Converter, value: Any, _: Any) -> Any:
+    return value if value == "auto" else converter.structure(value, number)
 
 
 def _strict(value: Any, *kinds: type) -> Any:

@@ -17,7 +17,8 @@ from broker.monitor import story
 from broker.monitor.events import Bookmark, Notice
 from broker.monitor.listener import Listener, endpoint_of
 from broker.monitor.story import Facts
-from broker.settings import Aggregator
+from broker.settings import Aggregator, task_settings
+from broker.task.trigger import trigger
 from edgeclient.settings import load
 from edgeclient.wire import topics
 
@@ -48,9 +49,10 @@ def why(device: str, config: Path, *, as_json: bool) -> None:
             listener.first(enough=len(wanted))
         said = {task: each.said for task in wanted if (each := listener.fleet.find(task, device))}
         past = {task: ledger.device(task, device) for task in wanted}
+        goals = {task: trigger(ledger, task, task_settings(task, each.settings)).goal for task, each in past.items()}
         found = [
-            Facts(task, past[task], said.get(task), listener.reached, time.time())
-            for task in wanted
+            Facts(task, past[task], said.get(task), listener.reached, time.time(), goal)
+            for task, goal in goals.items()
             if past[task].epochs or task in said
         ]
         others = ledger.devices()
@@ -119,7 +121,7 @@ def _as_json(device: str, facts: Facts) -> dict[str, Any]:
         "device": device,
         "now_s": facts.now_s,
         "max_staleness": facts.settings.policy.max_staleness,
-        "goal": facts.settings.goal,
+        "goal": facts.goal,
         "asked": facts.asked,
         "said": said and asdict(said),
         "update": past.update and past.update._asdict(),

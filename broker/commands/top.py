@@ -13,8 +13,9 @@ from broker.commands.options import FILE
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.monitor.listener import Listener
-from broker.settings import Aggregator, Task
-from edgeclient.settings import ConfigError, load, structure
+from broker.settings import Aggregator, task_settings
+from broker.task.trigger import trigger
+from edgeclient.settings import ConfigError, load
 from edgeclient.wire.status import OFFLINE
 
 # In this order: what somebody should look at comes first.
@@ -65,7 +66,7 @@ def _screen(ledger: Ledger, listener: Listener) -> dict[str, Any]:
     tasks = []
     for name, _, values in ledger.tasks():
         (last,), pending = ledger.versions(name, last=1), ledger.pending(name)
-        settings = structure(values, Task, where=f"settings of task {name}")
+        settings = task_settings(name, values)
         tasks.append(
             {
                 "task": name,
@@ -73,7 +74,7 @@ def _screen(ledger: Ledger, listener: Listener) -> dict[str, Any]:
                 "version_age_s": max(0.0, time.time() - last.created_s),
                 "metrics": last.metrics,
                 "updates_waiting": pending.updates,
-                "goal": settings.goal,
+                "goal": trigger(ledger, name, settings).goal,
             }
         )
     return {

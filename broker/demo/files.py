@@ -9,6 +9,7 @@ import numpy as np
 from broker.demo import data
 from broker.demo.plan import AGGREGATOR, TASK, DemoError, Plan
 from broker.settings import Monitor, Task
+from edgeclient.settings import Source
 from edgeclient.wire.announcement import Policy
 
 
@@ -80,7 +81,7 @@ def task(plan: Plan) -> Task:
         goal=max(1, plan.devices // 2),
         deadline_s=5.0,
         min_interval_s=1.0,
-        evaluation=str(held_out),
+        evaluation=Source(str(held_out)),
         keep_frames_of_versions=-1,
         # From a study over 12 seeds: 0.65 and more from version 12 on; lr 0.02 and one pass need 46.
         policy=Policy(density=plan.density, learning_rate=0.04, local_epochs=3),

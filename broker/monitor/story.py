@@ -5,9 +5,8 @@ from typing import Final, NamedTuple
 
 from broker.monitor.silence import SILENT_S, WORDS, Contact, guess
 from broker.monitor.text import age, printable
-from broker.settings import Task
+from broker.settings import Task, task_settings
 from broker.views import Past
-from edgeclient.settings import structure
 from edgeclient.wire.messages import Refusal
 from edgeclient.wire.status import OFFLINE, Status
 
@@ -32,6 +31,7 @@ class Facts(NamedTuple):
         said: its retained status.
         asked: whether the MQTT broker could be asked for that.
         now_s: Unix seconds.
+        goal: updates that fill the batch which is open.
     """
 
     task: str
@@ -39,11 +39,12 @@ class Facts(NamedTuple):
     said: Status | None
     asked: bool
     now_s: float
+    goal: int
 
     @property
     def settings(self) -> Task:
         """Of the task."""
-        return structure(self.past.settings, Task, where=f"settings of task {self.task}")
+        return task_settings(self.task, self.past.settings)
 
 
 def told(facts: Facts) -> list[str]:
@@ -52,7 +53,7 @@ def told(facts: Facts) -> list[str]:
     Example:
         >>> said = Status("online", "a", note="waits for power", version=3, queued=2)
         >>> past = Past({}, 4, 0, 1, 6, 0, 0, None, None, {}, None)
-        >>> for line in told(Facts("har", past, said, asked=True, now_s=1e9)): print(line)
+        >>> for line in told(Facts("har", past, said, True, 1e9, goal=8)): print(line)
         It is connected; it says: waits for power.
         It has version 3, the current one is 4.
         On it 2 frames have not left yet, 0 await a receipt, 0 were refused and go out with a later update.
@@ -129,7 +130,7 @@ def _uploads(facts: Facts) -> Iterator[str]:
         return
     base = f"Its last counted update was trained from version {update.base_version}"
     if update.version is None:
-        yield f"{base} and waits for the next one: {past.waiting} of {facts.settings.goal} updates are there."
+        yield f"{base} and waits for the next one: {past.waiting} of {facts.goal} updates are there."
     else:
         made = "" if update.made_s is None else f", made {age(facts.now_s - update.made_s)} ago"
         yield f"{base} and is part of version {update.version}{made}."

@@ -17,8 +17,8 @@ from broker.monitor import story
 from broker.monitor.events import Bookmark, Notice
 from broker.monitor.fleet import Sighting
 from broker.monitor.metrics import Metrics
-from broker.settings import Task
-from edgeclient.settings import structure
+from broker.settings import Task, task_settings
+from broker.task.trigger import trigger
 from edgeclient.wire.topics import checked
 
 ROUNDS: Final = 10
@@ -72,7 +72,7 @@ class ReadModel:
                 "version": last.number,
                 "made_s": last.made_s,
                 "waiting": self._ledger.pending(task).updates,
-                "goal": settings.goal,
+                "goal": trigger(self._ledger, task, settings).goal,
                 "density": settings.policy.density,
                 "updates": last.updates,
                 "frame_bytes": last.frame_bytes,
@@ -111,7 +111,8 @@ class ReadModel:
             return None
         said = None if device is None else device.said
         asked = not self._metrics.ready()
-        facts = story.Facts(task, past, said, asked, time.time())
+        goal = trigger(self._ledger, task, self._settings(task)).goal
+        facts = story.Facts(task, past, said, asked, time.time(), goal)
         told = {} if device is None else {**_row(name, device), **asdict(device.said), "state": device.state}
         return {
             "name": name,
@@ -133,7 +134,7 @@ class ReadModel:
 
     def _settings(self, task: str) -> Task:
         values = {each.name: each.settings for each in self._ledger.tasks()}.get(task, {})
-        return structure(values, Task, where=f"settings of task {task}")
+        return task_settings(task, values)
 
     def _happened(self, task: str) -> list[dict[str, Any]]:
         news = self._ledger.news(self._bookmark.versions, self._bookmark.marks)

@@ -1,4 +1,4 @@
-"""Which versions stay: all new ones, and of old ones ever fewer."""
+"""Which versions stay: all new ones, of old ones ever fewer, and those that somebody may want."""
 
 from collections.abc import Collection, Iterable
 from typing import Final
@@ -21,14 +21,14 @@ def kept(number: int, newest: int, keep: int) -> bool:
     return number % step == 0
 
 
-def outdated(versions: Iterable[tuple[int, str]], keep: int, served: Collection[str]) -> list[int]:
-    """Versions (number, digest; all, oldest first) that may go, a few at a time; what devices may still fetch stays.
+def outdated(versions: Iterable[tuple[int, str]], keep: int, wanted: Collection[str]) -> list[int]:
+    """Versions (number, digest; all, oldest first) that may go, a few at a time; digests that are `wanted` stay.
 
     Example:
-        >>> outdated([(number, f"{number}") for number in range(10)], keep=3, served={"1"})
+        >>> outdated([(number, f"{number}") for number in range(10)], keep=3, wanted={"1"})
         [2, 3, 5]
     """
     there = list(versions)
     newest = there[-1][0]
-    old = [number for number, digest in there if not kept(number, newest, keep) and digest not in served]
+    old = [number for number, digest in there if not kept(number, newest, keep) and digest not in wanted]
     return old[:_AT_ONCE]

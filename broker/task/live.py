@@ -14,14 +14,15 @@ from broker.ledger.rows import Admission, Entry, TaskRow, Version, Withdrawal
 from broker.monitor.watch import Watch
 from broker.publish import retained
 from broker.publish.retained import CLEARED, Publisher
+from broker.registry.best import best
 from broker.registry.blobs import Blobs, RegistryError
 from broker.registry.evaluator import Evaluated, Evaluator
 from broker.registry.retention import outdated
 from broker.rounds.trigger import Ages, Buffer
-from broker.settings import Task
+from broker.settings import task_settings
 from broker.task.open_batch import OpenBatch, state_of
+from broker.task.trigger import trigger
 from edgeclient.bundle import archive
-from edgeclient.settings import structure
 from edgeclient.wire import frame
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.messages import Refusal
@@ -46,7 +47,7 @@ class LiveTask:
 
     def __init__(self, ledger: Ledger, blobs: Blobs, row: TaskRow) -> None:
         self.name = row.name
-        self.settings = structure(row.settings, Task, where=f"settings of task {row.name}")
+        self.settings = task_settings(row.name, row.settings)
         bundle = blobs.get(row.bundle)
         self.bundle = retained.blob_of(row.bundle, len(bundle))
         self.layout = archive.decode(bundle).manifest.layout
@@ -54,6 +55,7 @@ class LiveTask:
         self._parameters, self._state = blobs.parameters(self.version.digest), state_of(self.version, blobs)
         self._open = OpenBatch(row.name, self.layout)
         self._ages = Ages()
+        self._trigger: Buffer | None = None  # of the open batch, once it was asked for
         self._evaluator: Evaluator | None = None
         self._unwritten: list[Evaluated] = []
         self._behind: bool | None = False  # None: that was dealt with, once a start
@@ -112,7 +114,8 @@ class LiveTask:
 
         opened_s = None if pending.opened_s is None else steady("batch", pending.opened_s)
         watch.waits(self.name, pending.updates, 0.0 if opened_s is None else now - opened_s)
-        return Buffer(self.settings.goal, self.settings.deadline_s, self.settings.min_interval_s).wait_s(
+        self._trigger = self._trigger or trigger(ledger, self.name, self.settings)
+        return self._trigger.wait_s(
             updates=pending.updates,
             opened_s=opened_s,
             last_s=steady("version", self.version.created_s) if self.version.number else -math.inf,
@@ -137,7 +140,7 @@ class LiveTask:
         )
         ledger.close_batch(self.name, members, version)
         self.version, self._parameters, self._state = version, made.parameters, made.state
-        self._open = OpenBatch(self.name, self.layout)
+        self._open, self._trigger = OpenBatch(self.name, self.layout), None
 
     def note_lost(self, ledger: Ledger, frames: int) -> None:
         """A device has settled frames that the ledger has never seen; after a restore that is no news."""
@@ -205,8 +208,11 @@ class LiveTask:
             before_batch = number - settings.keep_frames_of_versions
             ledger.forget_bodies(self.name, before_batch)
             stay, _ = self.served(ledger)
-            there = [(each.number, each.digest) for each in ledger.versions(self.name)]
-            for digest in ledger.forget_versions(self.name, outdated(there, settings.keep_versions, stay)):
+            versions = ledger.versions(self.name)
+            there = {each.number: each.digest for each in versions}
+            if (champion := best((each.number, each.metrics) for each in versions)) is not None:
+                stay.append(there[champion])
+            for digest in ledger.forget_versions(self.name, outdated(there.items(), settings.keep_versions, stay)):
                 blobs.remove(digest)
         before_base = number - min(settings.policy.max_staleness, _REMEMBERED)
         ledger.compact(self.name, before_batch=before_batch, before_base=before_base)

@@ -205,7 +205,7 @@ def test_two_machines(made: Path, tmp_path: Path) -> None:
     server, device, other = (tmp_path / name for name in ("server", "device", "other"))
     server.mkdir()
     shutil.copy(made / "mine.bundle", server)
-    asked = block("README.md", "toml", "# mine.toml").replace("goal = 8 ", "min_interval_s = 0\ngoal = 1 ")
+    asked = block("README.md", "toml", "# mine.toml").replace("min_interval_s = 5", "min_interval_s = 0")
     (server / "mine.toml").write_text(asked)
     run(f"{init.partition('#')[0]} --host 127.0.0.1 --port {port}\n{add}", server)
     with (server / "broker.toml").open("a") as file:

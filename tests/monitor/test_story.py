@@ -34,7 +34,7 @@ PAST = Past(
 
 
 def story(said: Status | None = None, *, asked: bool = True, **values: Any) -> str:
-    return "\n".join(told(Facts("har", PAST._replace(**values), said, asked, now_s=1e9)))
+    return "\n".join(told(Facts("har", PAST._replace(**values), said, asked, now_s=1e9, goal=8)))
 
 
 # The words
@@ -116,7 +116,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def facts(ledger: Ledger, device: str = "d") -> Facts:
-    return Facts("t", ledger.device("t", device), None, asked=True, now_s=time.time())
+    return Facts("t", ledger.device("t", device), None, asked=True, now_s=time.time(), goal=4)
 
 
 def test_facts_of_a_device(ledger: Ledger) -> None:

@@ -116,15 +116,15 @@ def test_old_versions_thin_out() -> None:
     there: list[tuple[int, str]] = []
     for number in range(301):
         there.append((number, f"{number}"))
-        gone = outdated(there, 10, served={f"{number - k}" for k in range(3)})
+        gone = outdated(there, 10, wanted={f"{number - k}" for k in range(3)})
         there = [each for each in there if each[0] not in gone]
     numbers = [number for number, _ in there]
     assert numbers[-10:] == list(range(291, 301))
     assert len(numbers) <= 10 * (1 + 5)
     assert numbers[0] == 0
-    assert 9 in outdated([(number, "") for number in range(30)], 3, served=set())
-    assert 9 not in outdated([(number, f"{number}") for number in range(30)], 3, served={"9"})
-    assert len(outdated([(number, "") for number in range(1000)], 3, served=set())) == 64
+    assert 9 in outdated([(number, "") for number in range(30)], 3, wanted=set())
+    assert 9 not in outdated([(number, f"{number}") for number in range(30)], 3, wanted={"9"})
+    assert len(outdated([(number, "") for number in range(1000)], 3, wanted=set())) == 64
 
 
 @given(st.integers(0, 5000), st.integers(1, 60), st.integers(0, 500))

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from unittest import mock
 
+import attrs
 import fleet
 import pytest
 
@@ -15,12 +16,14 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.ledger.rows import Entry, Version
 from broker.registry.blobs import Blobs
+from broker.rounds.trigger import Buffer
 from broker.settings import Aggregator, Task
 from broker.task import open_batch as module
 from broker.task.journal import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from broker.task.live import LiveTask
 from broker.task.new import add_task
 from broker.task.open_batch import OpenBatch
+from broker.task.trigger import trigger
 from broker.upkeep.examine import remade
 from edgeclient.settings import Mqtt
 from edgeclient.wire import frame
@@ -59,10 +62,12 @@ def read(entries: Sequence[Entry]) -> list[Incoming]:
     return [FrameIn("t", "d", each.body, frame.decode(each.body, fleet.LAYOUT.tensors)) for each in entries]
 
 
-def entry(sequence: int, *, number: int | None = None, part: int = 0, parts: int = 1, weight: int = 256) -> Entry:
-    body = fleet.make_frame("t", "d", epoch=7, sequence=sequence, seed=sequence)
+def entry(
+    sequence: int, *, device: str = "d", number: int | None = None, part: int = 0, parts: int = 1, weight: int = 256
+) -> Entry:
+    body = fleet.make_frame("t", device, epoch=7, sequence=sequence, seed=sequence)
     update = sequence if number is None else number
-    return Entry("t", "d", 7, sequence, frame.digest(body), update, part, parts, 0, 100, weight, None, body)
+    return Entry("t", device, 7, sequence, frame.digest(body), update, part, parts, 0, 100, weight, None, body)
 
 
 def test_added_when_admitted_or_made_again_after_a_restart_it_is_the_same(world: World) -> None:
@@ -122,6 +127,36 @@ def test_more_frames_than_a_batch_may_have_wait_for_the_next_and_leading_ones_co
     (row,) = world.ledger.tasks()
     assert [same for _, same in remade(world.ledger, world.blobs, row)] == [True, True]
     assert second.digest != first.digest
+
+
+def test_the_best_version_stays_whatever_its_age(tmp_path: Path) -> None:
+    settings = Aggregator(directory=tmp_path, mqtt=Mqtt())
+    add_task(settings, "t", fleet.BUNDLE, Task(keep_versions=3))
+    with open_ledger(settings.ledger) as ledger:
+        world = World(ledger, Blobs(settings.registry))
+        task = world.load()
+        for number in range(1, 40):
+            world.admit([entry(number)])
+            world.close(task)
+            ledger.add_metrics("t", number, {"loss": 0.1 if number == 7 else 1.0})
+            with mock.patch.object(task, "served", return_value=([], [])):  # as if none was young
+                task.tidy(ledger, world.blobs)
+        kept = [version.number for version in ledger.versions("t")]
+        assert 7 in kept
+        assert len(kept) < 20
+        assert world.blobs.parameters(ledger.versions("t")[kept.index(7)].digest).size == fleet.LAYOUT.size
+
+
+def test_goal_and_deadline_follow_who_takes_part(world: World) -> None:
+    settings = Task()
+    assert trigger(world.ledger, "t", settings) == Buffer(1, 600.0, 5.0)
+    task = world.load()
+    for number in range(4):
+        entries = [entry(number, device=f"d{k}") for k in range(6)]
+        world.admit(entries)
+        world.close(task)
+    assert trigger(world.ledger, "t", settings) == Buffer(3, 60.0, 5.0)
+    assert trigger(world.ledger, "t", attrs.evolve(settings, goal=64, deadline_s=5.0)) == Buffer(64, 5.0, 5.0)
 
 
 # Complaints
