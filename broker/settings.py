@@ -3,34 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import attrs
-from attrs.validators import matches_re
 
-from edgeclient.settings import Mqtt, Source, structure, within
+from edgeclient.settings import Mqtt, Source, structure
+from edgeclient.settings.keys import auto_or, ruled
 from edgeclient.wire.announcement import Policy
+from edgeclient.wire.fields import integer, number, pattern
 
 AUTO: Final = "auto"
 
 
-def _auto_or(check: Any) -> Any:
-    """An attrs validator: "auto", or what another one lets pass."""
-
-    def either(made: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if value != AUTO:
-            check(made, attribute, value)
-
-    return either
-
-
-@attrs.frozen
+@attrs.frozen(field_transformer=ruled)
 class Embedded:
     """The MQTT broker that `edgebroker serve` starts itself."""
 
-    # 0.0.0.0 lets devices on the network in; there are no passwords on it yet (README: limits).
-    host: str = "127.0.0.1"
-    port: int = attrs.field(default=1883, validator=within(1, 65535))
+    host: Annotated[
+        str, "where it listens; 0.0.0.0 lets devices on the network in: there are no passwords on it (README: limits)"
+    ] = "127.0.0.1"
+    port: Annotated[int, integer(1, 65535), "where it listens"] = 1883
 
     @property
     def reached_at(self) -> str:
@@ -38,31 +30,32 @@ class Embedded:
         return "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 (a comparison)
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=ruled)
 class Monitor:
     """The web page, and what Prometheus asks, over HTTP; without a [monitor] on this machine alone."""
 
-    # Any address but this machine's own (127.0.0.1) asks for a token_file.
-    host: str = "127.0.0.1"
-    # 0 takes a free one, which the log tells.
-    port: int = attrs.field(default=9464, validator=within(0, 65535))
-    # Monitoring endpoint of a NATS server that is not the embedded one, such as http://127.0.0.1:8222: its figures are
-    # in the metrics then. Mosquitto's come over MQTT ($SYS).
-    nats_url: str = attrs.field(default="", validator=matches_re(r"(https?://.+)?"))
-    # The operator's token, 16 characters or more on one line; only its owner may read it (mode 600).
-    token_file: Path | None = None
-    # By these names browsers may call it, as in http://NAME:9464, beside localhost and addresses.
-    names: tuple[str, ...] = ()
-    # false: neither page nor metrics.
-    enabled: bool = True
+    host: Annotated[str, "any address but this machine's own (127.0.0.1) asks for a token_file"] = "127.0.0.1"
+    port: Annotated[int, integer(0, 65535), "0 takes a free one, which the log tells"] = 9464
+    nats_url: Annotated[
+        str,
+        pattern(r"(https?://.+)?", "http://127.0.0.1:8222"),
+        "monitoring endpoint of a NATS server that is not the embedded one: its figures are in the metrics then;"
+        " Mosquitto's come over MQTT ($SYS)",
+    ] = ""
+    token_file: Annotated[
+        Path | None, "the operator's token, 16 characters or more on one line; only its owner may read it (mode 600)"
+    ] = None
+    names: Annotated[
+        tuple[str, ...], "by these names browsers may call it, as in http://NAME:9464, beside localhost and addresses"
+    ] = ()
+    enabled: Annotated[bool, "false: neither page nor metrics"] = True
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=ruled)
 class Aggregator:
     """The file that `edgebroker serve` reads: exactly one of [mqtt] and [embedded]."""
 
-    # Ledger, model versions and the embedded broker's store live here.
-    directory: Path
+    directory: Annotated[Path, "ledger, model versions and the embedded broker's store live here"]
     # An MQTT broker that is already there.
     mqtt: Mqtt | None = None
     embedded: Embedded | None = None
@@ -84,27 +77,40 @@ class Aggregator:
         return self.directory / "registry"
 
 
-@attrs.frozen
+@attrs.frozen(field_transformer=ruled)
 class Task:
     """What `edgebroker task add` keeps of a task, from an optional TOML file."""
 
-    # A version is made of this many updates; "auto": of half as many as devices took part in the last four versions,
-    # at least one and at most 64 ...
-    goal: int | Literal["auto"] = attrs.field(default=AUTO, validator=_auto_or(within(1, 4096)))
-    # ... or of what has come this long after the first of them; "auto": twice as long as so many took lately, between
-    # one minute and ten.
-    deadline_s: float | Literal["auto"] = attrs.field(default=AUTO, validator=_auto_or(within(0.1, 1e7)))
-    # Versions are at least this far apart.
-    min_interval_s: float = attrs.field(default=5.0, validator=within(0, 1e7))
-    # new = old + learning_rate · weighted mean of the updates.
-    learning_rate: float = attrs.field(default=1.0, validator=within(1e-6, 100))
-    # Every version is evaluated on this file, when given: any source of data that a device may have.
-    evaluation: Source | None = None
-    # Frames of so many past versions stay in the ledger; negative keeps all, so that versions can be made again.
-    keep_frames_of_versions: int = 3
-    # So many newest versions are kept, and of older ones ever fewer: about one in two of the next so many, one in four
-    # of the twice as many before them, and so on. All stay when keep_frames_of_versions is negative.
-    keep_versions: int = attrs.field(default=50, validator=within(3, 1_000_000))
+    goal: Annotated[
+        int | Literal["auto"],
+        auto_or(integer(1, 4096)),
+        "a version is made of this many updates; auto: of half as many as devices took part in the last four versions,"
+        " at least one and at most 64",
+    ] = AUTO
+    deadline_s: Annotated[
+        float | Literal["auto"],
+        auto_or(number(0.1, 1e7)),
+        "or of what has come this long after the first of them; auto: twice as long as so many took lately, between one"
+        " minute and ten",
+    ] = AUTO
+    min_interval_s: Annotated[float, number(0, 1e7), "versions are at least this far apart"] = 5.0
+    learning_rate: Annotated[
+        float, number(1e-6, 100), "of the aggregator: new = old + learning_rate · weighted mean of the updates"
+    ] = 1.0
+    evaluation: Annotated[
+        Source | None, "every version is evaluated on it, when given: any source of data that a device may have"
+    ] = None
+    keep_frames_of_versions: Annotated[
+        int,
+        integer(-1, 2**31),
+        "frames of so many past versions stay in the ledger; -1 keeps all, so that versions can be made again",
+    ] = 3
+    keep_versions: Annotated[
+        int,
+        integer(3, 1_000_000),
+        "so many newest versions are kept, and of older ones ever fewer: about one in two of the next so many, one in"
+        " four of the twice as many before them, and so on; all when keep_frames_of_versions is negative",
+    ] = 50
     # How devices are asked to train.
     policy: Policy = attrs.field(factory=Policy)
 

@@ -15,6 +15,7 @@ from edgeclient.commands.new.command import new_command
 from edgeclient.commands.once import once_command
 from edgeclient.commands.pause import pause_command, resume_command
 from edgeclient.commands.run import run_command
+from edgeclient.commands.settings import settings_command
 from edgeclient.commands.status import status_command
 from edgeclient.commands.store import store_command
 from edgeclient.commands.warmup import warmup_command
@@ -43,7 +44,7 @@ def cli() -> None:
 for _command in (
     *(run_command, once_command, status_command, pause_command, resume_command, join_command, leave_command),
     *(doctor_command, install_command, uninstall_command, logs_command, store_command, warmup_command),
-    *(new_command, compile_command, evaluate_command, audit_command, frame_command),
+    *(settings_command, new_command, compile_command, evaluate_command, audit_command, frame_command),
 ):
     cli.add_command(_command)
 

@@ -13,7 +13,7 @@ from edgeclient.commands.options import FILE
 from edgeclient.settings import ConfigError, Device, structure
 
 _FILE: Final = """\
-# Written by `edgeclient join`; every key is explained in firmware_configs/boards.
+# Written by `edgeclient join`; `edgeclient settings` explains every key.
 device = "{device}"
 task = "{task}"
 directory = "{directory}"

@@ -13,6 +13,7 @@ Example:
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Final, TypeVar, get_args, get_type_hints
@@ -90,6 +91,17 @@ def choice(*words: str) -> Rule:
     def read(value: Any, path: str) -> str:
         if _exactly(value, path, str) not in words:
             raise WireError("range", f"{path} is {value[:40]!r}, allowed are {', '.join(words)}")
+        return str(value)
+
+    return Rule("string", read)
+
+
+def pattern(regex: str, like: str) -> Rule:
+    """A string that a regular expression matches whole; `like` shows one."""
+
+    def read(value: Any, path: str) -> str:
+        if not re.fullmatch(regex, _exactly(value, path, str)):
+            raise WireError("range", f"{path} is {value[:40]!r}, wanted is one like {like!r}")
         return str(value)
 
     return Rule("string", read)
