@@ -7,11 +7,12 @@ from typing import Final, TypeAlias
 from edgeclient.link.mqtt import Link, LinkDown
 from edgeclient.wire import announcement, messages, topics
 from edgeclient.wire.announcement import Announcement, Blob
-from edgeclient.wire.limits import MAX_CHUNK_BYTES
 from edgeclient.wire.messages import Receipt
 
 Retained: TypeAlias = tuple[str, bytes]
 
+# Of 64 KiB at most: a device that is awake for 20 s on a link of 20 kbit/s gets two of these, and none of 64 KiB.
+CHUNK_BYTES: Final = 16 * 1024
 KEEP_VERSIONS: Final = 3
 KEEP_S: Final = 600.0
 # Retired versions whose chunks may still lie on the broker.
@@ -20,7 +21,7 @@ CLEARED: Final = 64
 
 def blob_of(digest: str, size: int) -> Blob:
     """How a content of this size is cut."""
-    return Blob(digest, size, MAX_CHUNK_BYTES)
+    return Blob(digest, size, CHUNK_BYTES)
 
 
 def chunks(task: str, blob: Blob, content: bytes) -> Iterator[Retained]:

@@ -72,11 +72,20 @@ def decode(data: bytes) -> Bundle:
             raise WireError("digest", f"{name} is not what the manifest says")
     if missing := sorted({PARAMETERS, TRAINING, EVAL} - files.keys()):
         raise WireError("layout", f"the bundle has no {missing[0]}")
-    arrays = safetensors.decode(files[PARAMETERS])
+    return Bundle(manifest, files, parameters(manifest, files[PARAMETERS]))
+
+
+def parameters(manifest: Manifest, content: bytes) -> F32:
+    """The flat vector (n,) that a bundle begins with, out of its PARAMETERS.
+
+    Raises:
+        WireError: they do not fit the layout.
+    """
+    arrays = safetensors.decode(content)
     for each in manifest.local_buffers:
         if (found := arrays.pop(each.name, None)) is None or found.shape != each.shape:
             raise WireError("layout", f"{PARAMETERS} has no {each.name} of shape {each.shape}"[:300])
-    return Bundle(manifest, files, manifest.layout.flatten(arrays))
+    return manifest.layout.flatten(arrays)
 
 
 def _unzip(data: bytes) -> dict[str, bytes]:

@@ -1,5 +1,7 @@
 """From the newest announcement to an active model: which chunks to ask for next, and what came of them."""
 
+import logging
+import math
 import time
 from contextlib import suppress
 from typing import Final
@@ -8,10 +10,17 @@ from edgeclient.link.mqtt import Link, LinkDown
 from edgeclient.models.fetch import Fetch
 from edgeclient.models.slots import Model, Models
 from edgeclient.wire import topics
-from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.announcement import Announcement, Blob
 from edgeclient.wire.errors import WireError
 
-_AGAIN_S: Final = 2.0  # after a blob that was not what it should be
+_LOG = logging.getLogger(__name__)
+_AGAIN_S: Final = 2.0  # after a blob that was not what it should be; twice as long each time
+_MAX_AGAIN_S: Final = 300.0
+# A fetch that has taken so long is finished though a newer version is there: on a slow link there always is one ...
+_SLOW_S: Final = 30.0
+# ... unless nothing has come for so long: its chunks may be gone.
+_GONE_S: Final = 60.0
+_TELL_S: Final = 30.0  # between two log lines about a fetch
 
 
 class Follower:
@@ -32,8 +41,16 @@ class Follower:
         self.active: Model | None = models.active()
         self._announced: Announcement | None = None
         self._fetch: Fetch | None = None
+        self._aim_at: Announcement | None = None  # that the fetch is for
+        # When the fetch began, its last chunk or the connection came, a line was written about it.
+        self._begun_s = self._came_s = self._told_s = time.monotonic()
         self._asked: set[str] = set()  # topics of chunks, as subscribed
-        self._ask_after_s = 0.0
+        self._ask_after_s, self._again_s = 0.0, _AGAIN_S
+        had = -1 if self.active is None else self.active.announcement.version
+        kept = models.incoming.kept()
+        if kept is not None and kept.announced.task == task and kept.announced.version > had:
+            self._fetch, self._aim_at, self._begun_s = Fetch(kept.blob, kept.parts), kept.announced, -math.inf
+            _LOG.info("goes on with the %s", self.progress)
 
     def announce(self, announced: Announcement) -> bool:
         """Aim at this version, unless it is older than what is known: versions only rise.
@@ -64,18 +81,32 @@ class Follower:
     @property
     def missing_bytes(self) -> int | None:
         """Of what was announced, at most: of the blob that is being fetched; None before anything was announced."""
-        if not self._service:
-            return None
-        return self._fetch.missing_bytes if self._fetch else 0
+        if self._fetch is None:
+            return 0 if self._service else None
+        return self._fetch.missing_bytes
+
+    @property
+    def progress(self) -> str:
+        """How far the fetch is, in words; "" without one.
+
+        Example: `model 37 of 64 chunks, 606 of 1,049 kB`
+        """
+        if self._fetch is None or self._aim_at is None:
+            return ""
+        is_bundle = self._fetch.blob == self._aim_at.bundle
+        return f"model {self._fetch}" if is_bundle else f"version {self._aim_at.version}, {self._fetch}"
 
     def connected(self, link: Link) -> None:
         """Ask a new connection, which has no subscriptions, for announcements."""
         self._asked.clear()
+        self._came_s = time.monotonic()
         with suppress(LinkDown):
             link.subscribe(topics.head(self._task))
 
     def ask(self, link: Link, *, allowed: bool) -> None:
         """Subscribe to the chunks that are wanted now, and to no others; to none where that is not allowed."""
+        if allowed and link.connected:
+            self._tell()
         now = allowed and time.monotonic() >= self._ask_after_s
         wanted = {topics.blob(self._task, *chunk) for chunk in self.wanted()} if now else set()
         with suppress(LinkDown):
@@ -92,37 +123,79 @@ class Follower:
         try:
             return self._take(digest, chunk, payload)
         except WireError:
-            self._ask_after_s = time.monotonic() + _AGAIN_S
+            self._ask_after_s = time.monotonic() + self._again_s
+            self._again_s = min(2 * self._again_s, _MAX_AGAIN_S)
             raise
 
     def _take(self, digest: str, chunk: int, payload: bytes) -> Model | None:
-        if self._fetch is None or self._announced is None or digest != self._fetch.blob.digest:
+        if self._fetch is None or self._aim_at is None or digest != self._fetch.blob.digest or chunk in self._fetch:
             return None
-        content = self._fetch.receive(chunk, payload)
-        if content is None:
-            return None
-        if self._fetch.blob == self._announced.bundle:
-            self._models.install_bundle(digest, content)
-            self._aim()
-            return None
-        self.active = self._models.activate(self._announced, content)
-        self._fetch = None
-        return self.active
+        incoming, before = self._models.incoming, self.active
+        self._came_s = time.monotonic()
+        try:
+            content = self._fetch.receive(chunk, payload)
+            if content is None:
+                incoming.add(chunk, payload)
+                return None
+            if self._fetch.blob == self._aim_at.bundle:
+                self._models.install_bundle(digest, content)
+            else:
+                self.active = self._models.activate(self._aim_at, content)
+        except WireError as error:
+            if error.reason != "range":  # that chunk alone is refused
+                incoming.begin(self._aim_at, self._fetch.blob)
+            raise
+        incoming.clear()
+        self._fetch, self._again_s = None, _AGAIN_S
+        self._aim()
+        return None if self.active is before else self.active
 
     def _aim(self) -> None:
-        assert self._announced is not None
-        wanted = self._announced.bundle
-        if self._models.bundle(wanted.digest) is not None:
-            wanted = self._announced.parameters
-            if self.active and (self.active.announcement.version, self.active.announcement.parameters) == (
-                self._announced.version,
-                wanted,
-            ):
-                self._fetch = None
-                self._refresh(self._announced)
-                return
-        if self._fetch is None or self._fetch.blob != wanted:
-            self._fetch = Fetch(wanted)
+        """Choose what to fetch next, if anything."""
+        announced = self._announced
+        if announced is None or self._finishes(announced):
+            return
+        if self._models.bundle(announced.bundle.digest) is None:
+            self._begin(announced, announced.bundle)
+        elif self.active and (self.active.announcement.version, self.active.announcement.parameters) == (
+            announced.version,
+            announced.parameters,
+        ):
+            self._fetch = None
+            self._refresh(announced)
+        elif (content := self._models.initial(announced)) is not None:
+            self._fetch = None
+            self.active = self._models.activate(announced, content)
+        else:
+            self._begin(announced, announced.parameters)
+
+    def _begin(self, announced: Announcement, blob: Blob) -> None:
+        self._aim_at = announced
+        if self._fetch is None or self._fetch.blob != blob:
+            self._fetch, self._begun_s = Fetch(blob), time.monotonic()
+            self._models.incoming.begin(announced, blob)
+
+    def _finishes(self, announced: Announcement) -> bool:
+        """Whether a slow fetch of an older version goes on: what is trained from it must still be admitted."""
+        aim, now = self._aim_at, time.monotonic()
+        return (
+            self._fetch is not None
+            and aim is not None
+            and self._fetch.blob == aim.parameters != announced.parameters
+            and (aim.bundle, aim.layout) == (announced.bundle, announced.layout)
+            and 0 < announced.version - aim.version <= announced.policy.max_staleness // 2
+            and now - self._begun_s > _SLOW_S
+            and now - self._came_s < _GONE_S
+        )
+
+    def _tell(self) -> None:
+        """Now and then a line about a fetch that takes long; one that has stalled aims anew."""
+        now = time.monotonic()
+        if self._fetch is None or now - max(self._told_s, self._begun_s) < _TELL_S:
+            return
+        self._told_s, waited_s = now, now - self._came_s
+        _LOG.info("%s%s", self.progress, f", none for {waited_s:.0f} s" if waited_s > _TELL_S else "")
+        self._aim()
 
     def _refresh(self, announced: Announcement) -> None:
         """The same version announced with another policy: take the policy, keep the parameters."""

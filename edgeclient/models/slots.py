@@ -15,6 +15,7 @@ from edgeclient import failpoint, files
 from edgeclient.bundle import archive
 from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compress.arrays import F32
+from edgeclient.models.incoming import Incoming
 from edgeclient.wire import announcement
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.errors import WireError
@@ -41,11 +42,16 @@ class Model:
 
 
 class Models:
-    """The model folder of one device and task."""
+    """The model folder of one device and task.
+
+    Attributes:
+        incoming: what has come of the blob that is being fetched.
+    """
 
     def __init__(self, directory: Path) -> None:
         files.make_directory(directory / "bundles")
         self._directory = directory
+        self.incoming = Incoming(directory / "incoming")
         self._verified: set[str] = set()  # bundles found whole in this process
 
     def active(self) -> Model | None:
@@ -86,6 +92,21 @@ class Models:
         temporary.rename(path)
         files.sync_directory(path.parent)
         return path
+
+    def initial(self, announced: Announcement) -> bytes | None:
+        """The parameters of version 0, which its bundle brings: a device need not fetch them again.
+
+        None for another version, or where a bundle brings others than were announced.
+        """
+        where = self.bundle(announced.bundle.digest)
+        if where is None or announced.version > 0:
+            return None
+        try:
+            brought = archive.parameters(read_manifest(where), (where / archive.PARAMETERS).read_bytes())
+        except WireError:
+            return None
+        content = brought.astype("<f4").tobytes()
+        return content if sha256(content).hexdigest() == announced.parameters.digest else None
 
     def activate(self, announced: Announcement, content: bytes) -> Model:
         """Make verified parameters the active version; its bundle is already installed.

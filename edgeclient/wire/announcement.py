@@ -33,6 +33,10 @@ class Blob:
         """How many chunks it is cut into."""
         return -(-self.size // self.chunk)
 
+    def length(self, chunk: int) -> int:
+        """Bytes of a chunk, which must be one of it."""
+        return min(self.chunk, self.size - chunk * self.chunk)
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

@@ -11,61 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import BUNDLE, LAYOUT, announced, blob_of, contents_of, feed, installed, parameters
 
-from edgeclient.bundle import archive, safetensors
-from edgeclient.bundle.layout import Layout, Parameter
-from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
+from edgeclient.bundle import archive
 from edgeclient.failpoint import VARIABLE
 from edgeclient.models.fetch import AT_A_TIME, Fetch
 from edgeclient.models.follow import Follower
 from edgeclient.models.slots import Models
-from edgeclient.wire.announcement import Announcement, Blob
+from edgeclient.wire.announcement import Blob
 from edgeclient.wire.errors import WireError
-
-LAYOUT = Layout((Parameter("w", (2, 3)), Parameter("b", (3,))))
-
-
-def blob_of(content: bytes, chunk: int = 64) -> Blob:
-    return Blob(sha256(content).hexdigest(), len(content), chunk)
-
-
-def bundle_of(layout: Layout = LAYOUT, licence: str = "CC0-1.0") -> bytes:
-    manifest = Manifest(
-        layout,
-        (Tensor("x", "float32", (-1, 2)),),
-        Tensor("labels", "int64", (-1,)),
-        3,
-        loss="cross_entropy",
-        optimiser=Optimiser(),
-        licence=licence,
-        provenance="made by a test",
-    )
-    arrays: dict[str, Any] = {each.name: np.zeros(each.shape, np.float32) for each in layout.parameters}
-    graphs = {"training.onnx": b"graph", "eval.onnx": b"graph"}
-    return archive.encode(manifest, {"parameters.safetensors": safetensors.encode(arrays), **graphs})
-
-
-BUNDLE = bundle_of()
-
-
-def parameters(version: int) -> bytes:
-    return np.full(LAYOUT.size, version, "<f4").tobytes()
-
-
-def announced(version: int, *, content: bytes | None = None, bundle_: bytes = BUNDLE, **fields: Any) -> Announcement:
-    said = {
-        "task": "t",
-        "version": version,
-        "service": "00" * 8,
-        "parameters": blob_of(content or parameters(version), 16),
-        "bundle": blob_of(bundle_),
-        "layout": LAYOUT.digest,
-        "size": LAYOUT.size,
-    }
-    return Announcement(**{**said, **fields})
-
 
 # Fetch
 
@@ -123,12 +80,6 @@ def test_bytes_that_have_come_are_not_missing() -> None:
 
 
 # Slots
-
-
-def installed(folder: Path) -> Models:
-    models = Models(folder)
-    models.install_bundle(sha256(BUNDLE).hexdigest(), BUNDLE)
-    return models
 
 
 def active_version(folder: Path) -> int | None:
@@ -214,22 +165,6 @@ def test_a_bundle_that_is_none_leaves_nothing(tmp_path: Path) -> None:
 # Following
 
 
-def feed(follower: Follower, contents: dict[str, bytes]) -> int:
-    """Answer every wanted chunk until nothing is wanted; how many there were."""
-    fed = 0
-    while wanted := follower.wanted():
-        digest, chunk = wanted[0]
-        size = 16 if len(contents[digest]) == 4 * LAYOUT.size else 64
-        follower.receive(digest, chunk, contents[digest][chunk * size : (chunk + 1) * size])
-        fed += 1
-    return fed
-
-
-def contents_of(*versions: int) -> dict[str, bytes]:
-    made = [BUNDLE, *(parameters(version) for version in versions)]
-    return {sha256(content).hexdigest(): content for content in made}
-
-
 def test_the_bundle_is_fetched_once_and_versions_only_rise(tmp_path: Path) -> None:
     follower = Follower("t", Models(tmp_path))
     assert follower.wanted() == []
@@ -280,7 +215,7 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_models import BUNDLE, announced, parameters
+from tiny_models import BUNDLE, announced, parameters
 from hashlib import sha256
 from edgeclient.models.slots import Models
 
@@ -299,7 +234,7 @@ KILLS += [f"files.before-rename=kill@{nth}" for nth in range(1, 13)]
 
 def run_child(folder: Path, failpoints: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, VARIABLE: failpoints}
-    command = [sys.executable, "-c", CHILD, str(folder), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", CHILD, str(folder), str(Path(tiny_models.__file__).parent)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 

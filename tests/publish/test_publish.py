@@ -3,10 +3,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.publish.retained import KEEP_S, KEEP_VERSIONS, blob_of, chunks, cleared, head, served
+from broker.publish.retained import CHUNK_BYTES, KEEP_S, KEEP_VERSIONS, blob_of, chunks, cleared, head, served
 from edgeclient.wire import announcement, topics
 from edgeclient.wire.announcement import Announcement
-from edgeclient.wire.limits import MAX_CHUNK_BYTES
 
 
 @settings(max_examples=200, deadline=None)
@@ -41,13 +40,13 @@ def test_parameters_that_came_back_are_not_taken_away() -> None:
 
 
 def test_chunks_are_the_content() -> None:
-    for size in (1, MAX_CHUNK_BYTES - 1, MAX_CHUNK_BYTES, MAX_CHUNK_BYTES + 1, 3 * MAX_CHUNK_BYTES):
+    for size in (1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES):
         content = bytes(i % 251 for i in range(size))
         blob = blob_of("ab" * 32, size)
         published = list(chunks("t", blob, content))
         assert b"".join(payload for _, payload in published) == content
         assert [topics.parse(topic).rest for topic, _ in published] == [("ab" * 32, str(i)) for i in range(blob.chunks)]
-        assert all(0 < len(payload) <= MAX_CHUNK_BYTES for _, payload in published)
+        assert all(0 < len(payload) <= CHUNK_BYTES for _, payload in published)
         assert list(cleared("t", blob)) == [(topic, b"") for topic, _ in published]
 
 
