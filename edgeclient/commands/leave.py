@@ -19,8 +19,8 @@ from edgeclient.wire import topics
 _CONNECT_S: Final = 15.0
 # Everything that a device and its service keep in the device's directory.
 _OWN: Final = frozenset(
-    ("store", "models", "audit", "replay", "status.json", "status.new", "usage.json", "usage.new", "edgeclient.log")
-) | {PAUSED}
+    ("store", "models", "audit", "replay", "status.json", "status.new", "usage.json", "usage.new")
+) | {PAUSED, "edgeclient.log", "edgeclient.log.1"}
 
 
 @click.command("leave")

@@ -5,11 +5,13 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from edgeclient.logs import terminal
+from edgeclient.logs.bounded import LogFile
 from edgeclient.logs.fields import FIELDS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -44,18 +46,33 @@ def configure(log_format: str, log_level: str) -> None:
     """Log to standard error from now on, as "text" or "json"; at level "debug" every frame leaves a line."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter(_TEXT))
-    logging.basicConfig(level=log_level.upper(), handlers=[handler])
+    root = logging.getLogger()
+    if all(isinstance(each, LogFile) for each in root.handlers):
+        root.addHandler(handler)
+        root.setLevel(log_level.upper())
+
+
+def _into(_: click.Context, __: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        logging.getLogger().addHandler(LogFile(path))
 
 
 def options(command: Command) -> Command:
-    """Give a click command --log-format and --log-level, the arguments of `configure`."""
+    """Give a click command --log-format and --log-level, the arguments of `configure`, and --log-file."""
     formats, levels = click.Choice(["text", "json"]), click.Choice(["info", "debug"])
     shown = click.option(
         "--log-format", type=formats, default="text", show_default=True, help="One JSON object a line."
     )
     said = "debug: a line for every frame."
     told = click.option("--log-level", type=levels, default="info", show_default=True, help=said)
-    return shown(told(command))
+    to_file = click.option(
+        "--log-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=_into,
+        help="Write all output there; at 1 MB it begins anew, and the old one is kept as NAME.1.",
+    )
+    return to_file(shown(told(command)))
 
 
 def end(group: click.Group, name: str, expected: tuple[type[Exception], ...]) -> None:

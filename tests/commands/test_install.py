@@ -1,18 +1,24 @@
 """Services: what is written, what is left alone, and whether systemd and sh take it."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edgeclient.commands.install import systemd, termux
-from edgeclient.commands.install.service import Installation, Job, SealedFile
-from edgeclient.settings import ConfigError, Device, load
+from edgeclient.commands.install import termux
+from edgeclient.durable.lock import in_use
+from edgeclient.services import processes, systemd
+from edgeclient.services.installation import Installation, Job, SealedFile
+from edgeclient.settings import ConfigError
 
 SERVICES = Path(str(files("firmware_configs"))) / "services"
 UNITS = sorted(SERVICES.glob("systemd-*/*@.*"))
@@ -35,7 +41,8 @@ def job(folder: Path, *, once: bool = False, executable_memory: bool = False) ->
     program.write_text('#!/bin/sh\necho "$@"\n')
     program.chmod(0o700)
     config = write(folder / "my device.toml")
-    return Job(load(config, Device), config, program, once, executable_memory)
+    verb, state, data = "once" if once else "run", folder / "state", (folder / "windows.npz",)
+    return Job(program, verb, config, "har", state, data, executable_memory=executable_memory)
 
 
 class Home:
@@ -116,6 +123,7 @@ def test_install_and_uninstall(home: Home) -> None:
     assert not (home.folder / DROP_IN).parent.exists()
     assert home.called() == [
         "systemctl --user disable --now edgeclient@har.service",
+        "systemctl --user reset-failed edgeclient@har.*",
         "systemctl --user daemon-reload",
     ]
     assert "is not installed as a service" in home.refused("uninstall")
@@ -181,7 +189,8 @@ def test_a_timer_instead_of_a_process(home: Home) -> None:
     assert " once " in next((home.folder / ".config/systemd/user/edgeclient-once@har.service.d").iterdir()).read_text()
     said = home.refused("install", "--systemd", "--user")
     assert (
-        "har is installed as edgeclient-once@har.timer of your systemd: edgeclient uninstall device.toml first" in said
+        "device.toml is installed as edgeclient-once@har.timer of your systemd: edgeclient uninstall device.toml first"
+        in said
     )
     home.ok("uninstall")
     assert home.files() == set()
@@ -201,6 +210,8 @@ def test_termux(home: Home) -> None:
     assert (home.folder / ".termux/boot/edgeclient-har").stat().st_mode & 0o777 == 0o700
     home.ok("logs")
     assert home.called() == [f"tail -n 100 {home.folder / 'state' / 'edgeclient.log'}"]
+    home.ok("logs", "--follow")
+    assert home.called() == [f"tail -n 100 -F {home.folder / 'state' / 'edgeclient.log'}"]
     home.ok("uninstall")
     assert (home.files(), home.called()) == (set(), [])
 
@@ -240,26 +251,22 @@ def test_every_mistake_is_one_line(home: Home) -> None:
 
 def test_a_system_service_reaches_no_home(home: Home, tmp_path: Path) -> None:
     assert "is hidden from a system service" in home.refused("install", "--systemd", "--system", "--dry-run")
-    hidden, open_ = Path("/home/pi/har.toml"), Path("/etc/edgeclient/har.toml")
     here = job(tmp_path)
-    there = replace(here, program=Path("/opt/edgeclient/bin/edgeclient"), config=open_)
+    there = replace(here, program=Path("/opt/edgeclient/bin/edgeclient"), config=Path("/etc/edgeclient/har.toml"))
     with pytest.raises(ConfigError, match=r"/home/pi/har.toml \(configuration\) is hidden"):
-        systemd.check_reach(replace(there, config=hidden))
+        systemd.service(replace(there, config=Path("/home/pi/har.toml")), of_machine=True)
     with pytest.raises(ConfigError, match=r"\(data\) is hidden"):
-        systemd.check_reach(there)
-    text = CONFIG.format(task="har").replace("windows.npz", "my_package:batches")
-    here.config.write_text(text)
-    there = replace(there, settings=load(here.config, Device))
+        systemd.service(there, of_machine=True)
+    there = replace(there, data=(Path("my_package"),))
     with pytest.raises(ConfigError, match=r'set directory = "/var/lib/edgeclient/har"'):
-        systemd.check_reach(there)
-    here.config.write_text(text.replace('"state"', '"/var/lib/edgeclient/har"'))
-    systemd.check_reach(replace(there, settings=load(here.config, Device)))
+        systemd.service(there, of_machine=True)
+    assert systemd.service(replace(there, directory=Path("/var/lib/edgeclient/har")), of_machine=True) is not None
 
 
 @pytest.mark.parametrize("name", ["a$b.toml", "a%b.toml", 'a"b.toml', "a\nb.toml"])
 def test_a_path_that_systemd_would_misread_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot stand in a systemd unit"):
-        systemd.check_paths(replace(job(tmp_path), config=tmp_path / name))
+        systemd.service(replace(job(tmp_path), config=tmp_path / name), of_machine=False)
 
 
 def test_numba_decides_about_executable_memory(tmp_path: Path) -> None:
@@ -274,14 +281,28 @@ def test_numba_decides_about_executable_memory(tmp_path: Path) -> None:
 
 
 def test_secrets_are_left_to_people(tmp_path: Path) -> None:
-    made = job(tmp_path)
-    made.config.write_text(
-        made.config.read_text() + '[mqtt]\nusername = "pi-7"\npassword_file = "/etc/edgeclient/mqtt.password"\n'
-    )
-    service = systemd.system(replace(made, settings=load(made.config, Device)), tmp_path / "etc")
-    assert service.notes == (
+    secret = Path("/etc/edgeclient/mqtt.password")
+    assert systemd.system(replace(job(tmp_path), secrets=(secret,)), tmp_path / "etc").notes == (
         "let the service read /etc/edgeclient/mqtt.password: chown edgeclient /etc/edgeclient/mqtt.password",
     )
+
+
+@pytest.mark.case("fleet 28")
+@pytest.mark.parametrize(
+    "command", [["install", "--systemd", "--dry-run"], ["uninstall"], ["logs"], ["install", "--termux"]]
+)
+def test_an_account_without_a_home_is_told_so(home: Home, command: list[str]) -> None:
+    home.folder.chmod(0o755)
+    for above in home.folder.parents[:2]:
+        above.chmod(0o755)
+    account = ("unshare", "--user", "--map-user=4242", "--map-group=4242", "env", "-u", "HOME", "-u", "XDG_CONFIG_HOME")
+    full = [*account, sys.executable, "-m", "edgeclient.cli", *command, "device.toml"]
+    done = subprocess.run(full, capture_output=True, text=True, check=False, cwd=home.folder, timeout=60)
+    if "unshare failed" in done.stderr:
+        pytest.skip("this machine makes no user namespaces")
+    has_none = "this account (number 4242) has no home, where its services would be: set HOME, or let root install"
+    told = has_none if command[0] == "install" else "device.toml is not installed as a service: "
+    assert (done.returncode, done.stderr.count("\n"), told in done.stderr) == (1, 1, True), done.stderr
 
 
 # systemd's own judgement.
@@ -322,6 +343,18 @@ def test_systemd_understands_what_is_installed(
     drop_in.write_text(drop_in.read_text() + "NoNewPrivilege=yes\nWorkingDirectory=relative\n")
     said = analyze("verify", "--man=no", f"{name}.service", units=units, user=user)
     assert "'NoNewPrivilege' in section" in said.stderr
+
+
+@pytest.mark.case("fleet 27")
+@NEEDS_ANALYZE
+def test_blanks_and_umlauts_may_stand_in_every_path(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("u") / "Büro oben"
+    folder.mkdir()
+    made = replace(job(folder), config=write(folder / "mein Gerät" / "gerät 1.toml"))
+    units = placed(made, folder / "etc", user=False)
+    said = analyze("verify", "--man=no", "edgeclient@har.service", units=units)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    assert f'ExecStart="{folder}/bin/edgeclient" run "{folder}/mein Gerät/gerät 1.toml"' in systemd.drop_in(made)
 
 
 @NEEDS_ANALYZE
@@ -374,13 +407,8 @@ def test_the_scripts_of_a_phone(tmp_path: Path, *, once: bool) -> None:
     service = termux.service(made, tmp_path / "home")
     ran = run_script(service, tmp_path)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
-    verb = "once" if once else "run"
-    assert log.read_text() == f"{verb} {made.config}\n"
-    assert (tmp_path / "calls").read_text().split() == ["termux-wake-lock", *(["termux-wake-unlock"] if once else [])]
-    log.write_bytes(b"x" * 1_000_000)
-    run_script(service, tmp_path)
-    assert log.read_text() == f"{verb} {made.config}\n"
-    assert log.with_name("edgeclient.log.1").stat().st_size == 1_000_000
+    assert log.read_text() == f"{'once' if once else 'run'} {made.config} --log-file {log}\n"
+    assert (tmp_path / "calls").read_text().split() == ["termux-wake-lock", "termux-wake-unlock"]
 
 
 def test_a_job_that_fails_releases_the_phone(tmp_path: Path) -> None:
@@ -388,6 +416,46 @@ def test_a_job_that_fails_releases_the_phone(tmp_path: Path) -> None:
     made.program.write_text("#!/bin/sh\nexit 3\n")
     assert run_script(termux.service(made, tmp_path), tmp_path).returncode == 3
     assert (tmp_path / "calls").read_text().split() == ["termux-wake-lock", "termux-wake-unlock"]
+
+
+@pytest.mark.case("fleet 52")
+@pytest.mark.parametrize("once", [False, True], ids=["boot", "job"])
+def test_uninstall_ends_what_the_phone_has_started(home: Home, *, once: bool) -> None:
+    home.ok("install", "--termux", *(("--once",) if once else ()))
+    (name,) = home.files()
+    for tool in ("termux-wake-lock", "termux-wake-unlock"):
+        home.program(tool, f"echo {tool} >>{home.calls}\n")
+    env = {**os.environ, "HOME": str(home.folder), "PATH": f"{home.bin}:{os.environ['PATH']}"}
+    home.config.write_text(home.config.read_text() + "[mqtt]\nport = 1\n")  # where nobody answers
+    np.savez(home.folder / "windows.npz", x=np.zeros((4, 2), np.float32), labels=np.zeros(4, np.int64))
+    elsewhere = subprocess.Popen(["sleep", "60"])
+    with subprocess.Popen(["sh", home.folder / name], env=env) as shell:
+        try:
+            log = home.folder / "state" / "edgeclient.log"
+            until_s = time.monotonic() + 60
+            while "learns har" not in (log.read_text() if log.exists() else ""):
+                assert (shell.poll(), time.monotonic() < until_s) == (None, True)
+                time.sleep(0.05)
+            home.called()
+            said = home.ok("uninstall")
+            assert f"ends process {shell.pid}: sh {home.folder / name}\n" in said
+            assert re.search(r"ends process \d+: \S*python\S* \S*/edgeclient (run|once) ", said)
+            assert shell.wait(10) in {143, -signal.SIGTERM}
+            assert (home.files(), "termux-wake-unlock" in home.called()) == (set(), True)
+            assert elsewhere.poll() is None
+            assert in_use(home.folder / "state" / "store" / "lock") is False
+        finally:
+            elsewhere.kill()
+            elsewhere.wait()
+            processes.end([(str(home.folder / name),)])
+
+
+def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeclient.services.processes._GOODBYE_S", 0.3)
+    stubborn = (sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)")
+    with subprocess.Popen(stubborn) as process:
+        processes.end([stubborn[1:]])  # a zombie has no arguments any more
+        assert process.wait(10) in {-signal.SIGKILL, -signal.SIGTERM}
 
 
 @pytest.mark.parametrize("name", ["boot", "job"])

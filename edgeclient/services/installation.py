@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from edgeclient import files
-from edgeclient.settings import Device
 
 Command = tuple[str, ...]
 _SEAL: Final = b"# Written by edgeclient install; yours once you change it. "
@@ -21,23 +20,29 @@ class Job:
     """What is to run.
 
     Attributes:
-        settings: the configuration.
-        config: its file, absolute.
-        program: the command edgeclient, absolute.
-        once: now and then a round, instead of a process that stays.
+        program: edgeclient or edgebroker, absolute.
+        verb: which of its commands: "run", "once" or "serve".
+        config: the configuration, absolute.
+        instance: names the service beside others of the program.
+        directory: where it writes.
+        data: what it reads beside the configuration.
+        secrets: files that only their owner may read.
         executable_memory: numba is installed, and compiles.
     """
 
-    settings: Device
-    config: Path
     program: Path
-    once: bool
-    executable_memory: bool
+    verb: str
+    config: Path
+    instance: str
+    directory: Path
+    data: tuple[Path, ...] = ()
+    secrets: tuple[Path, ...] = ()
+    executable_memory: bool = True
 
     @property
-    def task(self) -> str:
-        """Names the service: one per task."""
-        return self.settings.task
+    def once(self) -> bool:
+        """Now and then a round, instead of a process that stays."""
+        return self.verb == "once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,9 @@ class Installation:
         start: commands, once the files are there.
         stop: commands, before they go.
         stopped: commands, once they are gone.
-        logs: the command that shows the log; it takes `-n LINES` and `-f`.
+        processes: arguments, the first apart, of what nobody but such a file starts; ended with it.
+        logs: the command that shows the log; it takes `-n LINES` and `follow`.
+        follow: makes it go on.
         notes: what is left to people.
     """
 
@@ -103,7 +110,9 @@ class Installation:
     start: tuple[Command, ...] = ()
     stop: tuple[Command, ...] = ()
     stopped: tuple[Command, ...] = ()
+    processes: tuple[Command, ...] = ()
     logs: Command = ()
+    follow: str = "-f"
     notes: tuple[str, ...] = ()
 
     @property
