@@ -1,7 +1,9 @@
 """Batches that fit the model, and what they are drawn from."""
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -9,10 +11,12 @@ import numpy as np
 from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.compress.arrays import Array
 
+_LOG = logging.getLogger(__name__)
+
 # The arrays of a batch in the model's order, labels last.
 Batch: TypeAlias = tuple[Array, ...]
 
-# Of a block that is read at once: 26,000 rows of 20 columns. Sources are shuffled within it, so larger is better.
+# Of a block that is read at once: 26,000 rows of 20 columns.
 BLOCK_BYTES: Final = 4 << 20
 
 
@@ -48,11 +52,24 @@ class Source(ABC):
         name: as the configuration names it, for errors.
         sized: its blocks are batches as they are, because somebody else has decided their size and order.
         grows: it tells new examples from old ones.
+        notes: what its owner should know, a line each, by what it is about; of the last pass.
     """
 
-    name: str
     sized = False
     grows = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.notes: dict[str, str] = {}
+
+    def note(self, about: str, line: str) -> None:
+        """Tell the owner, in the log the first time; an empty line takes it back."""
+        if not line:
+            self.notes.pop(about, None)
+            return
+        if about not in self.notes:
+            _LOG.warning("%s: %s", self.name, line)
+        self.notes[about] = line
 
     @abstractmethod
     def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:
@@ -67,8 +84,10 @@ class Source(ABC):
         """
 
 
-def fitting(arrays: Any, manifest: Manifest, source: str) -> Batch:
+def fitting(arrays: Any, manifest: Manifest, source: str, words: Sequence[str] = ()) -> Batch:
     """The arrays as the model wants them.
+
+    Labels may also come as `words` (their places in it count), as one-hot rows, as whole floats, or as a column.
 
     Raises:
         DataError: number, type, shape, length or values do not fit.
@@ -76,8 +95,13 @@ def fitting(arrays: Any, manifest: Manifest, source: str) -> Batch:
     tensors = (*manifest.inputs, manifest.labels)
     if not isinstance(arrays, tuple | list) or len(arrays) != len(tensors):
         names = ", ".join(tensor.name for tensor in tensors)
-        raise DataError(f"{source}: {len(tensors)} arrays are wanted ({names})")
-    made = tuple(_fit(array, tensor, source) for array, tensor in zip(arrays, tensors, strict=True))
+        raise DataError(f"{source} gives {described(arrays)}: {len(tensors)} arrays are wanted, a tuple ({names})")
+    made = tuple(
+        _fit(_array(each, tensor, source), tensor, source)
+        for each, tensor in zip(arrays[:-1], manifest.inputs, strict=True)
+    )
+    labels = _labels(_array(arrays[-1], manifest.labels, source), manifest, source, words)
+    made = (*made, _fit(labels, manifest.labels, source))
     lengths = {len(array) for array in made}
     if lengths == {0}:
         raise DataError(f"{source} has no examples")
@@ -91,11 +115,61 @@ def fitting(arrays: Any, manifest: Manifest, source: str) -> Batch:
     return made
 
 
-def _fit(value: Any, tensor: Tensor, source: str) -> Array:
+@contextmanager
+def in_memory(source: str) -> Iterator[None]:
+    """Around what may need more memory than there is: that is a DataError."""
     try:
-        array = np.asarray(value)
+        yield
+    except MemoryError as error:
+        raise too_large(source, str(error) or "there is no more memory") from None
+
+
+def too_large(source: str, why: str) -> DataError:
+    """Data that memory cannot hold."""
+    return DataError(f"{source} is too large: {why}: a folder of .npy files, a CSV file and SQLite are read in parts")
+
+
+def described(value: Any) -> str:
+    """A value that is no tuple of arrays, for errors."""
+    size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+    return f"{type(value).__name__}{size}"
+
+
+def _array(value: Any, tensor: Tensor, source: str) -> Array:
+    try:
+        return np.asarray(value)
     except ValueError as error:
         raise DataError(f"{source}: {tensor.name} is no array: {error}") from None
+
+
+def _labels(array: Array, manifest: Manifest, source: str, words: Sequence[str]) -> Array:
+    """Labels as numbers in the model's shape, where it is clear what is meant; else as they are."""
+    tensor = manifest.labels
+    if array.dtype.kind in "USO":
+        found = sorted({str(each).strip() for each in array.flat})
+        if unknown := [each for each in found if each not in words]:
+            many = ", ".join(map(repr, unknown[:5]))
+            raise DataError(f"{source}: {tensor.name} has {many}: classes = [...] in [data.options] numbers words")
+        place: Mapping[str, int] = {word: at for at, word in enumerate(words)}
+        array = np.array([place[str(each).strip()] for each in array.flat], np.int64).reshape(array.shape)
+    wanted, rest = tensor.shape[1:], array.shape[1:]
+    if manifest.classes not in {None, 1} and not wanted and rest == (manifest.classes,):
+        if not (((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all()):
+            raise DataError(
+                f"{source}: {tensor.name} has shape {array.shape}, class numbers are wanted: {tensor.name}.argmax(1)"
+            )
+        array = array.argmax(axis=1)
+    elif array.ndim and [size for size in rest if size != 1] == [size for size in wanted if size != 1]:
+        array = array.reshape(len(array), *wanted)
+    if array.dtype.kind == "f" and tensor.dtype.startswith("int") and np.isfinite(array).all():
+        whole = array.astype(np.int64)
+        if (different := whole != array).any():
+            raise DataError(f"{source}: {tensor.name} has {array[different][0]:g}, the model wants whole numbers")
+        array = whole
+    return array
+
+
+def _fit(array: Array, tensor: Tensor, source: str) -> Array:
     wanted = np.dtype(tensor.dtype)
     if array.dtype.kind not in ("iub" if wanted.kind == "i" else "fiub"):
         raise DataError(f"{source}: {tensor.name} is {array.dtype}, the model wants {tensor.dtype}")

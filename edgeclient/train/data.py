@@ -2,9 +2,9 @@
 
 source                                 examples
 windows.npz                            arrays by name
-windows/                               a folder of .npz files, or of one .npy file per array
-windows.csv                            a header line, number columns, a label column
-sensor.db, .sqlite, .sqlite3           the rows of a query
+windows/                               a folder of .npz files, of tables, or of one .npy file per array
+windows.csv, .tsv, .txt, .csv.gz       a table: number columns, a label column
+sensor.db, .sqlite, .sqlite3           a table: the rows of a query
 package.module:function, file.py:function    arrays, or batches of them
 """
 
@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from edgeclient.bundle.manifest import Manifest
-from edgeclient.train.batches import DataError, Dataset, Source
+from edgeclient.train.batches import DataError, Dataset, Source, in_memory
 from edgeclient.train.holdout import Examples
-from edgeclient.train.sources.arrays import Folder, Whole, array_names, is_packed, missing, read_npz
-from edgeclient.train.sources.csv_file import CsvFile
+from edgeclient.train.sources.arrays import Folder, Whole, array_names, read_npz
+from edgeclient.train.sources.columns import missing
+from edgeclient.train.sources.delimited import SUFFIXES as TEXT
+from edgeclient.train.sources.delimited import Delimited, is_table
 from edgeclient.train.sources.functions import Stream, called, function_of, is_function
-from edgeclient.train.sources.query import SUFFIXES, Query
+from edgeclient.train.sources.query import SUFFIXES as SQLITE
+from edgeclient.train.sources.query import Query
 
 
 def open_data(source: str, options: Mapping[str, Any], manifest: Manifest) -> Dataset:
@@ -31,35 +34,38 @@ def open_source(source: str, options: Mapping[str, Any], manifest: Manifest) -> 
 
     Args:
         source: see the module.
-        options: array names by tensor name for .npz and .npy files, `labels`, `columns` ... for tables, or
+        options: array names by tensor name, and `classes`, for .npz and .npy files; of tables see their classes;
             keyword arguments of the function. A function returns the arrays (inputs, then labels), or yields such
             batches and is called for every pass.
         manifest: what the model wants.
 
     Raises:
-        DataError: it is not there, or does not fit the model.
+        DataError: it is not there, or does not fit the model or the memory.
     """
-    if is_function(source):
-        function = function_of(source)
-        first = called(function, options, source)
-        if isinstance(first, tuple):
-            return Whole(first, manifest, source)
-        return Stream(first, lambda: called(function, options, source), manifest, source)
-    path = Path(source)
-    if path.is_dir():
-        return Folder(path, options, manifest)
-    match path.suffix:
-        case ".npz":
-            return Whole(read_npz(path, array_names(options, manifest)), manifest, source)
-        case ".csv":
-            return CsvFile(path, options, manifest)
-        case suffix if suffix in SUFFIXES:
-            return Query(path, options, manifest)
-    raise _unknown(source)
+    kind, path = check_source(source), Path(source)
+    with in_memory(source):
+        match kind:
+            case "function":
+                function = function_of(source)
+                first = called(function, options, source)
+                if isinstance(first, tuple):
+                    return Whole(first, manifest, source)
+                return Stream(first, lambda: called(function, options, source), manifest, source)
+            case ".npz" if not path.is_dir():
+                names, words = array_names(options, manifest)
+                return Whole(read_npz(path, names), manifest, source, words)
+            case "table":
+                return Delimited(path, options, manifest)
+            case "SQLite":
+                return Query(path, options, manifest)
+    return Folder(path, options, manifest, packed=kind == ".npz")
 
 
-def check_source(source: str) -> None:
-    """Notice at the door what `open_data` would stumble over once the model has come.
+def check_source(source: str) -> str:
+    """What kind of source it is, noticed at the door, not when the model has come.
+
+    Returns:
+        "function", "table" (a file or a folder of them), "SQLite", or what arrays are in: ".npz", ".npy" (in a folder).
 
     Raises:
         DataError: no such file, folder, module or function.
@@ -67,16 +73,30 @@ def check_source(source: str) -> None:
     path = Path(source)
     if is_function(source):
         function_of(source)
-    elif path.is_dir():
-        is_packed(path)
-    elif path.suffix not in (".npz", ".csv", *SUFFIXES):
-        raise _unknown(source)
-    elif not path.is_file():
+        return "function"
+    kind = _kind(path)
+    if path.is_dir():
+        kinds = {_kind(each) for each in path.iterdir()} & {".npz", ".npy", "table"}
+        if len(kinds) > 1:  # a text beside arrays explains them
+            kinds.discard("table")
+        if len(kinds) != 1:
+            has = "both .npz and .npy" if kinds else "no .npz, .npy or .csv"
+            raise DataError(
+                f"{source} has {has} files: give .npz or CSV files, or one .npy file per array of the model"
+            )
+        return kinds.pop()
+    if kind in {"", ".npy"}:
+        raise DataError(
+            f"data source {source!r} is neither an .npz, text ({', '.join(TEXT)}) or SQLite ({', '.join(SQLITE)}) file,"
+            " nor a folder, nor package.module:function or file.py:function"
+        )
+    if not path.is_file():
         raise missing(source)
+    return kind
 
 
-def _unknown(source: str) -> DataError:
-    return DataError(
-        f"data source {source!r} is neither an .npz, .csv or SQLite ({', '.join(SUFFIXES)}) file, nor a folder, nor"
-        " package.module:function or file.py:function"
-    )
+def _kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if is_table(path):
+        return "table"
+    return "SQLite" if suffix in SQLITE else suffix if suffix in {".npz", ".npy"} else ""

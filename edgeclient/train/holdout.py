@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeclient.compress.arrays import Bools
-from edgeclient.train.batches import Batch, NoExamplesError, Source
+from edgeclient.train.batches import Batch, NoExamplesError, Source, in_memory
+from edgeclient.train.mixing import POOL_BYTES, Chosen, Labels, shuffled, sliced
 
 Side: TypeAlias = Literal["train", "holdout"]
 _RANGE: Final = float(1 << 32)
@@ -70,24 +71,52 @@ class Examples:
         Raises:
             NoExamplesError: this side has none.
         """
-        found = yielded = False
+        labels, whole = Labels(), False
+        try:
+            with in_memory(self.source.name):
+                for batch in self._batches(batch_size, rng):
+                    labels.add(batch[-1])
+                    yield batch
+            whole = True
+        finally:
+            self._judge(labels, whole=whole, mixed=rng is not None)
+        if not labels.examples:
+            raise NoExamplesError(nothing(self.source.name, self.side))
+
+    def _batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
+        chosen = self._chosen(rng)
+        if rng is not None and not self.source.sized:
+            yield from shuffled(chosen, batch_size, rng)
+            return
+        for block, wanted in chosen:
+            yield from sliced(block, wanted, len(block[-1]) if self.source.sized else batch_size)
+
+    def _chosen(self, rng: np.random.Generator | None) -> Iterator[Chosen]:
+        found = False
         for block, _ in self.source.blocks(rng):
             found = True
-            wanted = np.flatnonzero(held_out(block, self.fraction) == (self.side == "holdout"))
-            if self.source.sized:
-                parts = [wanted] if wanted.size else []
-            else:
-                order = wanted if rng is None else wanted[rng.permutation(len(wanted))]
-                parts = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-            for part in parts:
-                yielded = True
-                yield tuple(array[part] for array in block)
+            yield block, np.flatnonzero(held_out(block, self.fraction) == (self.side == "holdout"))
         if not found:
-            raise NoExamplesError(
-                f"{self.source.name} {'yielded no batch' if self.source.sized else 'has no examples'}"
+            waits = "".join(f": {line}" for line in self.source.notes.values())
+            what = "yielded no batch" if self.source.sized else "has no examples"
+            raise NoExamplesError(f"{self.source.name} {what}{waits}")
+
+    def _judge(self, labels: Labels, *, whole: bool, mixed: bool) -> None:
+        """Tell of labels that teach nothing, or one after the other."""
+        if self.side == "holdout" or not mixed:
+            return
+        if whole:
+            always = labels.constant
+            self.source.note(
+                "labels", "" if always is None else f"all {labels.examples} labels are {always:g}: nothing to learn"
             )
-        if not yielded:
-            raise NoExamplesError(nothing(self.source.name, self.side))
+        way = (
+            "the function decides their order, and can mix them"
+            if self.source.sized
+            else f"{POOL_BYTES >> 20} MB are mixed at a time: smaller files, or .npy files, are read in any order"
+        )
+        why = f"examples are ordered by label, and learnt in that order; {way}"
+        self.source.note("order", why if labels.unmixed else "")
 
 
 def nothing(source: str, side: Side) -> str:

@@ -20,11 +20,12 @@ from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor
 from edgeclient.compress.arrays import Array
 from edgeclient.settings import Data, Source
+from edgeclient.train import mixing
 from edgeclient.train.batches import Batch, DataError, NoExamplesError
 from edgeclient.train.data import check_source, open_data
 from edgeclient.train.holdout import held_out
 from edgeclient.train.local import open_local, open_measured
-from edgeclient.train.sources import arrays, csv_file, query
+from edgeclient.train.sources import arrays, delimited, query, table
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def _good() -> dict[str, Array]:
         ({"labels": np.zeros(3, np.int64)}, "different lengths"),
         ({"labels": np.full(4, 7)}, "labels go from 7 to 7, the model has 0 to 6"),
         ({"labels": np.full(4, -1)}, "labels go from -1"),
-        ({"labels": np.zeros(4)}, "the model wants int64"),
+        ({"labels": np.full(4, 0.5)}, "labels has 0.5, the model wants whole numbers"),
         ({"x": np.zeros((0, 600)), "labels": np.zeros(0, np.int64)}, "no examples"),
         ({"x": None}, "has no array 'x'"),
     ],
@@ -193,7 +194,7 @@ GROWING = {"query": "SELECT rowid, a, b, c, label FROM readings", "since": "rowi
 def test_every_source_gives_the_same_examples(
     block_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (arrays, csv_file, query):
+    for module in (arrays, delimited, query, table):
         monkeypatch.setattr(module, "BLOCK_BYTES", block_bytes)
     np.savez(tmp_path / "d.npz", x=X, labels=Y)
     for folder in ("packed", "single"):
@@ -241,7 +242,7 @@ def test_a_pass_is_shuffled_and_complete(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ("a,b,c,labels\n1,2,3,0\n1,x,3,0\n", {}, r"line 3, column 'b': is 'x', no number"),
         ("a,b,c,labels\n1,2,3,0\n1,,3,0\n", {}, r"line 3, column 'b': is '', no number"),
-        ("a,b,c,labels\n\n1,2,nan,0\n", {}, r"line 3, column 'c': is nan"),
+        ("a,b,c,labels\n\n1,2,nan,0\n", {}, r"line 3, column 'c': is 'nan', no number: missing = "),
         ("a,b,c,labels\n1,2,3,walk\n", {}, r"line 2, column 'labels': is 'walk', no number: words need classes"),
         ("a,b,c,labels\n1,2,3,walk\n", {"classes": ["rest"]}, r"column 'labels': is 'walk', .* classes has rest"),
         ("a,b,c,labels\n1,2,3\n", {}, "line 2: 3 cells, the header has 4"),
@@ -281,7 +282,7 @@ def test_tables_with_mistakes(text: str, options: dict[str, Any], said: str, tmp
         ({"query": "SELECT a, b, label FROM readings"}, "a row gives 2 numbers for x"),
         (
             {"query": "SELECT a, b, word, label FROM readings"},
-            r"row 1 of the query, column 'word': is 'a', a number or",
+            r"row 1 of the query, column 'word': is 'a', no number: leave such rows out",
         ),
         ({"query": "SELECT a, b, NULL AS n, label FROM readings"}, r"column 'n': is None"),
         ({"query": "SELECT a, b, c, NULL AS label FROM readings"}, r"column 'label': is None, no number"),
@@ -320,10 +321,10 @@ def test_files_that_are_no_database_and_folders_of_nothing(tmp_path: Path) -> No
     for name in ("none.db", "none.csv", "none.py:f"):
         with pytest.raises(DataError, match="does not exist"):
             check_source(str(tmp_path / name))
-    with pytest.raises(DataError, match=r"neither an \.npz, \.csv or SQLite"):
+    with pytest.raises(DataError, match=r"neither an \.npz, text \(\.csv"):
         check_source(str(tmp_path / "my_data.batches"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"has no \.npz and \.npy files"):
+    with pytest.raises(DataError, match=r"has no \.npz, \.npy or \.csv files"):
         check_source(str(tmp_path / "empty"))
     np.save(tmp_path / "empty" / "x.npy", X)
     with pytest.raises(DataError, match=r"labels\.npy does not exist"):
@@ -354,7 +355,8 @@ def test_models_of_several_inputs_and_of_several_numbers(tmp_path: Path) -> None
 
 
 def test_a_large_table_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_file, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(table, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(mixing, "POOL_BYTES", 1 << 16)
     source = written(tmp_path / "d.csv", "a,b,c,labels\n" + "0.123456789,1.5,2.5,1\n" * 100_000)
     data = open_data(source, {}, small())
     tracemalloc.start()

@@ -9,15 +9,29 @@ Example of a function that streams, `source = "my_package.logs:batches"`:
 
 import importlib
 import importlib.util
+import os
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from edgeclient.bundle.manifest import Manifest
-from edgeclient.train.batches import Blocks, Cursor, DataError, Source, fitting
-from edgeclient.train.sources.arrays import missing
+from edgeclient.train.batches import Blocks, Cursor, DataError, Source, described, fitting
+from edgeclient.train.sources.columns import missing
+
+# Where code lies that is not the user's.
+_OTHERS: Final = (
+    str(Path(__file__).parent),
+    str(Path(os.__file__).parent),
+    "<frozen",
+    "site-packages",
+    "dist-packages",
+)
+_END: Final = object()
 
 
 def is_function(source: str) -> bool:
@@ -44,28 +58,33 @@ class Stream(Source):
     sized = grows = True
 
     def __init__(self, first: Any, again: Callable[[], Any], manifest: Manifest, name: str) -> None:
-        self.name = name
-        self._first: Iterator[Any] | None = _iterated(first, name)
-        self._again = again
+        super().__init__(name)
         self._manifest = manifest
+        self._first: Iterator[Any] | None = self._iterated(first)
+        self._again = again
 
     def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:  # noqa: ARG002 (the function decides)
         """One call's batches; the function knows what it gave before."""
-        passing = _iterated(self._again(), self.name) if self._first is None else self._first
+        passing = self._iterated(self._again()) if self._first is None else self._first
         self._first = None
         try:
             while True:
-                try:
-                    arrays = next(passing)
-                except StopIteration:
+                with _own_code(self.name):
+                    arrays = next(passing, _END)
+                if arrays is _END:
                     return
-                except Exception as error:  # the user's own code
-                    raise _failed(self.name, error) from error
                 yield fitting(arrays, self._manifest, self.name), cursor
         finally:
             # An endless generator ends here, not whenever memory is collected.
             if (close := getattr(passing, "close", None)) is not None:
                 close()
+
+    def _iterated(self, value: Any) -> Iterator[Any]:
+        single = isinstance(value, list) and not all(isinstance(each, tuple | list) for each in value)
+        if single or not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping | np.ndarray):
+            names = ", ".join(each.name for each in (*self._manifest.inputs, self._manifest.labels))
+            raise DataError(f"{self.name} returns {described(value)}: a tuple ({names}), or batches of such, is wanted")
+        return iter(value)
 
 
 def function_of(source: str) -> Callable[..., Any]:
@@ -73,13 +92,9 @@ def function_of(source: str) -> Callable[..., Any]:
     module, _, name = source.rpartition(":")
     if module.endswith(".py") and not Path(module).is_file():
         raise missing(module)
-    try:
+    hint = "see that file" if module.endswith(".py") else "is the package installed here?"
+    with _own_code(source, hint):
         found = getattr(_loaded(Path(module)) if module.endswith(".py") else importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError, SyntaxError) as error:
-        hint = "see that file" if module.endswith(".py") else "is the package installed here?"
-        raise DataError(f"data source {source}: {error}: {hint}") from None
-    except Exception as error:  # the user's own code
-        raise _failed(source, error) from error
     if not callable(found):
         raise DataError(f"data source {source} is no function")
     return found  # type: ignore[no-any-return]  # what a module holds is Any
@@ -87,22 +102,35 @@ def function_of(source: str) -> Callable[..., Any]:
 
 def called(function: Callable[..., Any], options: Mapping[str, Any], source: str) -> Any:
     """What the function returns; a DataError if it fails, or does not take the options."""
-    try:
+    with _own_code(source, "see [data.options]"):
         return function(**options)
-    except TypeError as error:
-        raise DataError(f"data source {source}: {error}: see [data.options]") from error
-    except Exception as error:  # the user's own code
-        raise _failed(source, error) from error
 
 
-def _iterated(value: Any, source: str) -> Iterator[Any]:
-    if not isinstance(value, Iterable):
-        raise DataError(f"{source} returns {type(value).__name__}: a tuple of arrays, or batches, are wanted")
-    return iter(value)
+@contextmanager
+def _own_code(source: str, hint: str = "") -> Iterator[None]:
+    """Around code of the user, which finds modules beside it, behind all others; what fails there is a DataError.
+
+    `hint` is for failures outside of the user's lines.
+    """
+    module = source.rpartition(":")[0]
+    folder = str(Path(module).resolve().parent)
+    beside = module.endswith(".py") and folder not in sys.path
+    if beside:
+        sys.path.append(folder)
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        lines = [each for each in traceback.extract_tb(error.__traceback__) if not _is_others(each.filename)]
+        where = f" ({lines[-1].filename}, line {lines[-1].lineno})" if lines else f": {hint}" if hint else ""
+        said = " ".join(str(error).split())
+        raise DataError(f"data source {source} failed: {type(error).__name__}: {said}{where}") from error
+    finally:
+        if beside and folder in sys.path:
+            sys.path.remove(folder)
 
 
-def _failed(source: str, error: Exception) -> DataError:
-    return DataError(f"data source {source} failed: {type(error).__name__}: {error}")
+def _is_others(file: str) -> bool:
+    return any(part in file for part in _OTHERS)
 
 
 def _loaded(path: Path) -> Any:
