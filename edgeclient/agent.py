@@ -196,5 +196,5 @@ class Agent:
         outbox = self._store.outbox() if self._store else None
         return Standing(
             decision.doing, decision.because, decision.forbidden, self._pauses.done(outbox, version), version, outbox,
-            self._pace.residual_norm, self._learner.gain, observed.battery_percent, observed.temperature_c,
+            self._pace.residual_norm, self._learner.told, observed.battery_percent, observed.temperature_c,
         )  # fmt: skip

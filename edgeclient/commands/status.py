@@ -36,6 +36,8 @@ def status_command(config: Path, *, as_json: bool) -> None:
     click.echo(f"  model version {said['version']}, {said['rounds']} rounds trained")
     frames = ", ".join(f"{said[state]} {state}" for state in ("queued", "sent", "returned", "applied", "refused"))
     click.echo(f"  frames: {frames}")
+    for line in said.get("data", ()):
+        click.echo(f"  data: {line}")
     if gained := said.get("gain"):
         losses = f"{gained['loss_before']:.4f} → {gained['loss_after']:.4f}"
         click.echo(

@@ -3,8 +3,9 @@
 import json
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from edgeclient.link.mqtt import Link, LinkDown
@@ -32,7 +33,7 @@ class Standing:
         version: of the active model; None before the first.
         outbox: what is held; None before there is a model.
         residual_norm: of what is not sent yet, after the last round.
-        gain: what that round gained on held-out examples, a dataclass; it stays on the device.
+        own: what the owner alone is told, for status.json: what that round gained, what is odd about the data.
         battery_percent: see Status.
         temperature_c: see Status.
     """
@@ -44,7 +45,7 @@ class Standing:
     version: int | None = None
     outbox: Outbox | None = None
     residual_norm: float | None = None
-    gain: Any = None
+    own: Mapping[str, Any] = field(default_factory=dict)
     battery_percent: int | None = None
     temperature_c: float | None = None
 
@@ -85,13 +86,13 @@ class Teller:
             time.monotonic(), self._facts(standing), self._link.socket_bytes(), self._health(standing)
         )
         if told is not None:
-            self._tell(told, standing.gain)
+            self._tell(told, standing.own)
 
     def goodbye(self, standing: Standing, why: str) -> dict[str, Any]:
         """The last word of this session; how things stood: done, because, and fields of Status."""
         facts = self._facts(standing)
         told = self._session.goodbye({**facts, "note": why}, self._link.socket_bytes(), self._health(standing))
-        self._tell(told, standing.gain)
+        self._tell(told, standing.own)
         return {"done": standing.done, "because": standing.note if standing.forbidden else "", **facts}
 
     def _facts(self, standing: Standing) -> dict[str, Any]:
@@ -138,12 +139,12 @@ class Teller:
             _LOG.info("waiting: %s", why)
         self._waits_for = waits_for
 
-    def _tell(self, told: Status, gain: Any) -> None:
+    def _tell(self, told: Status, own: Mapping[str, Any]) -> None:
         """Into status.json for `edgeclient status`, and retained on the broker for everybody."""
         # Not synced: it wears the card, and after a power cut nobody misses the last second.
         path = self._settings.directory / STATUS_FILE
         try:
-            text = json.dumps({**asdict(told), "gain": None if gain is None else asdict(gain)})
+            text = json.dumps({**asdict(told), **own})
             path.with_suffix(".new").write_text(text, encoding="utf-8")
             path.with_suffix(".new").replace(path)
         except OSError as error:

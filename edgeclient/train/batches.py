@@ -52,11 +52,13 @@ class Source(ABC):
         name: as the configuration names it, for errors.
         sized: its blocks are batches as they are, because somebody else has decided their size and order.
         grows: it tells new examples from old ones.
+        overlaps: examples share rows.
         notes: what its owner should know, a line each, by what it is about; of the last pass.
     """
 
     sized = False
     grows = False
+    overlaps = False
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -4,7 +4,7 @@ Equal examples fall on the same side, whatever file, order or run they come in, 
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -65,7 +65,7 @@ class Examples:
     fraction: float = 0.0
     side: Side = "train"
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Generator[Batch, None, None]:
         """See Dataset; a source that decides the size of batches is not shuffled.
 
         Raises:

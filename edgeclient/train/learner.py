@@ -3,8 +3,9 @@
 import logging
 import zlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -50,8 +51,6 @@ class Learner:
         settings: the device's configuration.
         opener: gives trainer and data for a bundle.
 
-    Attributes:
-        gain: what the last round was worth on the holdout; None without one.
     """
 
     def __init__(self, settings: Device, opener: Opener = open_bundle) -> None:
@@ -59,7 +58,8 @@ class Learner:
         self._opener = opener
         self._opened: tuple[Path, Trainer, Local] | None = None
         self._example_bytes = 0.0  # that training takes, as measured in the first round
-        self.gain: Gain | None = None
+        self._gain: Gain | None = None  # of the last round
+        self._starved = ""  # why there is nothing to learn from
 
     def open(self, bundle: Path) -> None:
         """Open trainer and data for the bundle in this folder, unless they are open.
@@ -69,6 +69,12 @@ class Learner:
         """
         if self._opened is None or self._opened[0] != bundle:
             self._opened = (bundle, *self._opener(bundle, read_manifest(bundle), self._settings))
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What stays on the device, for its owner: `gain` of the last round, and lines about the `data`."""
+        notes = self._opened[2].notes.values() if self._opened else ()
+        return {"gain": self._gain and asdict(self._gain), "data": [*filter(None, [self._starved]), *notes]}
 
     def train(
         self, announced: Announcement, parameters: F32, *, free_bytes: int | None, proceed: Proceed
@@ -97,7 +103,9 @@ class Learner:
         except TrainingError as error:
             return Untrained("failed", str(error))
         except NoExamplesError as error:
-            return Untrained("starved", str(error))
+            self._starved = str(error)
+            return Untrained("starved", self._starved)
+        self._starved = ""
         at_once = min(plan.micro_batch or plan.batch_size, plan.batch_size)
         self._example_bytes = self._example_bytes or (peak_bytes() - held_bytes) / at_once
         _LOG.info("trained version %d: %d steps, loss %.4f", announced.version, made.steps, made.loss)
@@ -120,7 +128,7 @@ class Learner:
             statistics.save(made.local)
         except OSError as error:  # a full disk: the round is committed, and training moves them again
             _LOG.warning("running statistics were not kept: %s", error)
-        self.gain = gain(
+        self._gain = gain(
             trainer, data.holdout, version=version, parameters=parameters, made=made, local=before, proceed=proceed
         )
 

@@ -1,8 +1,8 @@
 """What a device learns from and measures itself on: one source, split for ever, replayed where it grows."""
 
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -56,11 +56,13 @@ class Local:
         train: what rounds learn from.
         holdout: what they never see; None without one.
         take: takes in what is new before a round, and says how many examples that was.
+        notes: see Source.
     """
 
     train: Dataset
     holdout: Dataset | None = None
     take: Callable[[Callable[[], bool]], int] = lambda _: 0
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def refresh(self, proceed: Callable[[], bool] = _always) -> int:
         """Take in what a growing source has; to be called before a round. Other sources are read by the pass.
@@ -95,9 +97,12 @@ def open_local(data: Data, manifest: Manifest, *, directory: Path, device: str) 
         DataError: it is not there, does not fit the model, or does not grow although it is to be replayed.
     """
     source = open_source(data.source, data.options, manifest)
+    if data.holdout and source.overlaps:
+        shared = "held-out windows share rows with those that train, and look better than they are"
+        source.note("holdout", f"{shared}: stride = window measures")
     if not data.replay_examples:
         holdout = Examples(source, data.holdout, "holdout") if data.holdout else None
-        return Local(Examples(source, data.holdout), holdout)
+        return Local(Examples(source, data.holdout), holdout, notes=source.notes)
     if not source.grows:
         raise DataError(
             f"{data.source} is read whole in every round, [data] replay_examples is for sources that grow:"
@@ -105,7 +110,7 @@ def open_local(data: Data, manifest: Manifest, *, directory: Path, device: str) 
         )
     replay = _replay(data, manifest, directory, device)
     held_out = replay.side("holdout") if data.holdout else None
-    return Local(replay.side("train"), held_out, partial(replay.take, source))
+    return Local(replay.side("train"), held_out, partial(replay.take, source), source.notes)
 
 
 def open_measured(data: Data, manifest: Manifest, *, directory: Path, device: str) -> Dataset:

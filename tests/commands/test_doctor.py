@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from edgeclient.commands.doctor import bench, machine, software, task
+from edgeclient.commands.doctor.data import data
 from edgeclient.commands.doctor.findings import Finding, found, table, worst
 from edgeclient.compress.select import KERNEL
 from edgeclient.conditions.board import Observed
@@ -273,7 +274,7 @@ def test_a_bad_configuration_does_not_hide_the_rest(tmp_path: Path) -> None:
 def test_missing_data_is_a_line(tmp_path: Path, endpoint: Endpoint) -> None:
     settings = device(tmp_path, endpoint)
     (tmp_path / "windows.npz").unlink()
-    (finding,) = task.data(settings)
+    (finding,) = data(settings)
     assert finding.level == "fail"
     assert "does not exist" in finding.what
 

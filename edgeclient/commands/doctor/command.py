@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from edgeclient.commands.doctor import bench, machine, software, task
+from edgeclient.commands.doctor.data import data
 from edgeclient.commands.doctor.findings import Check, Finding, found, table, worst
 from edgeclient.commands.options import FILE, JSON
 from edgeclient.conditions.board import Board
@@ -82,7 +83,7 @@ def checks(settings: Device | None) -> list[tuple[str, Check, float]]:
         ("disk", partial(machine.disk, Path() if settings is None else settings.directory), _BROKER_S),
     ]
     if settings is not None:
-        made += [("data", partial(task.data, settings), _SLOW_S), ("broker", partial(task.broker, settings), _BROKER_S)]
+        made += [("data", partial(data, settings), _SLOW_S), ("broker", partial(task.broker, settings), _BROKER_S)]
     return made
 
 

@@ -1,4 +1,4 @@
-"""What a configuration names: local data, the MQTT broker, and the task there."""
+"""What a configuration names: the MQTT broker, and the task there."""
 
 import contextlib
 import socket
@@ -11,8 +11,6 @@ from edgeclient.commands.doctor.findings import Finding
 from edgeclient.link.events import Connected, Disconnected, Event, LinkDown, Message, SubscriptionRefused
 from edgeclient.link.mqtt import Endpoint, Link
 from edgeclient.settings import ConfigError, Device, load
-from edgeclient.train.batches import DataError
-from edgeclient.train.data import check_source
 from edgeclient.wire import announcement, topics
 from edgeclient.wire.errors import WireError
 
@@ -29,17 +27,6 @@ def configuration(path: Path) -> tuple[Device | None, Finding]:
     except ConfigError as error:
         return None, Finding("fail", "configuration", str(error), f"edit {path}")
     return settings, Finding("ok", "configuration", f"{path}: {settings.device} learns {settings.task}")
-
-
-def data(settings: Device) -> Iterator[Finding]:
-    """Whether the data source is there; a function's module is imported, as `run` does."""
-    source = settings.data.source
-    try:
-        check_source(source)
-    except DataError as error:
-        yield Finding("fail", "data", str(error), "edit [data] source, or put the data there")
-        return
-    yield Finding("ok", "data", source)
 
 
 def broker(settings: Device) -> Iterator[Finding]:

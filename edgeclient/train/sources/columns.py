@@ -83,7 +83,9 @@ class Columns:
         if any(map(math.isinf, made)):
             raise self._refused(at, cell, "values that are NaN or infinite cannot be learnt")
         if self.missing is None:
-            raise self._refused(at, cell, f'no number: missing = "skip" {_HERE} skips such rows, missing = 0 fills in')
+            raise self._refused(
+                at, cell, f'no number: missing = "skip" {_HERE} skips such rows, missing = 0 fills in; or {self.hint}'
+            )
         return [self.missing if math.isnan(number) else number for number in made]
 
     def _label(self, cell: Any, at: int) -> float:

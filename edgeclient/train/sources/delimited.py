@@ -187,7 +187,7 @@ def _head(path: Path, options: Mapping[str, Any]) -> _Head:
         if len(extra) == len(names) + 1:  # row names, as R writes them, or a delimiter at the end of lines
             names = [*names, ""] if not extra[-1].strip() else ["", *names]
     labels = "labels" if options.get("header", True) else names[-1]
-    hint = "correct it, leave its column out with columns = [...], or the row with skip_bad = true, in [data.options]"
+    hint = "correct it, leave its column out with columns = [...], or the row with skip_bad = true"
     return replace(head, start=start, columns=chosen(names, options, labels, str(path), hint=hint))
 
 

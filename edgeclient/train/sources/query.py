@@ -28,8 +28,7 @@ _BUSY_S: Final = 10.0
 # Parts come in any order; the more, the better they mix, and the longer SQLite counts to their beginnings.
 _PARTS: Final = 64
 _HINT: Final = (
-    "leave such rows out in the query with WHERE ... NOT IN (...), CAST(... AS REAL) makes 0 of them; or skip_bad ="
-    " true in [data.options]"
+    "leave such rows out with WHERE ... in the query (CAST(... AS REAL) makes 0 of them), or with skip_bad = true"
 )
 
 Rows: TypeAlias = list[tuple[Any, ...]]

@@ -56,6 +56,7 @@ class Table(Source):
         self.options = options
         self._manifest = manifest
         self.window = window_of(options)
+        self.overlaps = self.window is not None and self.window[0] > self.window[1]
         self._skip_bad = one_of(options, "skip_bad", (False, True))
         self._skipped: dict[str, tuple[int, str]] = {}  # how many rows, and the first
 
@@ -73,9 +74,9 @@ class Table(Source):
                     if len(batch[-1]):
                         yield fitting(batch, self._manifest, self.name), cursor
         finally:
-            for about, what in (("bad", "bad rows skipped"), ("missing", "rows without a value skipped")):
+            for about, what in (("bad", "bad rows"), ("missing", "rows without a value")):
                 count, first = self._skipped.get(about, (0, ""))
-                self.note(about, f"{count} {what}, the first: {first}" if count else "")
+                self.note(about, f"{count} {what} skipped; the first: {first}" if count else "")
 
     def _cut(self, part: Part) -> Iterator[tuple[Batch, Any]]:
         """Examples, and the mark up to which rows are in them."""
@@ -127,7 +128,7 @@ class Table(Source):
             except ValueError as error:
                 if not self._skip_bad:
                     raise DataError(f"{part.place(mark)}{error}") from None
-                self._skip("bad", part, mark, str(error))
+                self._skip("bad", part, mark, str(error).partition(", no number")[0])
 
     def _skip(self, about: str, part: Part, mark: Any, why: str) -> None:
         count, first = self._skipped.get(about, (0, ""))
