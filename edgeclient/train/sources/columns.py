@@ -66,7 +66,7 @@ class Columns:
             if not self.classes:
                 made += [float(cells[at]) for at in self.labels]
             else:
-                made += [self.classes[cells[at]] for at in self.labels]
+                made += [float(self.classes[cells[at]]) for at in self.labels]
             if math.isfinite(sum(made)):
                 return made
         except (AttributeError, KeyError, TypeError, ValueError):
