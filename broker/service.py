@@ -21,10 +21,10 @@ from broker.registry.blobs import Blobs, RegistryUnavailable
 from broker.settings import Aggregator
 from broker.task.journal import Journal
 from broker.task.live import LiveTask
+from broker.task.roster import Roster
 from edgeclient import failpoint
 from edgeclient.link.events import Connected, Disconnected, Message, SubscriptionRefused
 from edgeclient.link.mqtt import Link, LinkDown
-from edgeclient.wire import topics
 
 _LOG = logging.getLogger(__name__)
 _TURN_S: Final = 0.5
@@ -73,10 +73,7 @@ class Service:
         self._waiting: list[Message] = []
         self._crowd = 0  # messages of any kind that were there at once
         self._stop = threading.Event()
-        self._tasks = {row.name: LiveTask(self._ledger, self._blobs, row) for row in self._ledger.tasks()}
-        for task in self._tasks.values():
-            self._journal.begins(task)
-            task.evaluate(self._ledger, self._blobs, spawn, link.wake)
+        self._tasks = Roster(self._ledger, self._blobs, self._publisher, link, self._journal, spawn)
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from a signal handler."""
@@ -104,12 +101,13 @@ class Service:
             self._lock.close()
 
     def _turn(self) -> None:
+        self._tasks.look()
         if len(self._waiting) < _MAX_WAITING:
             self._listen()
         if self._waiting:
             self._count()
             self._waiting = []
-        for task in self._tasks.values():
+        for task in self._tasks:
             was = task.version.number
             if task.catch_up(self._ledger):
                 self._journal.caught_up(task, was)
@@ -121,7 +119,7 @@ class Service:
     # Message → frame
 
     def _listen(self) -> None:
-        waits = [wait for task in self._tasks.values() if (wait := task.wait_s(self._ledger, self._watch)) is not None]
+        waits = [wait for task in self._tasks if (wait := task.wait_s(self._ledger, self._watch)) is not None]
         wait_s = 0.0 if self._waiting else max(0.0, min([_TURN_S, *waits]))
         events = self._link.poll(wait_s, limit=_AT_ONCE)
         self._crowd = len(events)
@@ -145,22 +143,17 @@ class Service:
         """A new connection: listen, then publish everything, since a killed broker may have forgotten it."""
         try:
             self._watch.connected(up=True)  # before the statuses that follow the subscription
-            self._link.subscribe(*(topics.everyone(task, "up") for task in self._tasks))
-            # QoS 0, so that statuses take no place in the broker's window of unacknowledged uploads.
-            told = [topics.everyone(task, "status") for task in self._tasks if self._watch.listens]
-            self._link.subscribe(*told, *self._health, qos=0)
+            self._link.subscribe(*self._health, qos=0)
         except LinkDown:
             return  # it broke again, and the next Connected follows
         self._publisher.listens = True
-        for task in self._tasks.values():
-            for error in task.publish_all(self._ledger, self._blobs, self._publisher):
-                self._journal.complain(task.name, "registry", f"{error}: until then it is not served")
+        self._tasks.welcome()
 
     # Frame → ledger → receipt → acknowledgement
 
     def _count(self) -> None:
         """Receipts are published only after the transaction, and MQTT is acknowledged after the receipts."""
-        read = self._door.read(self._waiting, {name: task.layout for name, task in self._tasks.items()}, self._crowd)
+        read = self._door.read(self._waiting, self._tasks.layouts, self._crowd)
         hellos = [(said.task, said.device, said.hello) for said in read if isinstance(said, HelloIn)]
         asked = [each for said in read if not isinstance(said, Rejected) for each in self._tasks[said.task].asked(said)]
         for (name, device, _), lost in zip(hellos, self._ledger.greet(hellos), strict=True):
@@ -170,7 +163,7 @@ class Service:
         began_s = time.monotonic()
         admissions = self._ledger.admit(asked, time.time())
         self._journal.counted(read, asked, admissions, time.monotonic() - began_s)
-        for task in self._tasks.values():
+        for task in self._tasks:
             task.follow(self._ledger, read)
             task.note_ahead(asked, admissions)
         failpoint.hit("service.before-receipt")

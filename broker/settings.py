@@ -1,6 +1,6 @@
 """Configuration of the broker side: the aggregator's file and a task's settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -46,14 +46,8 @@ class Monitor:
         Path | None, "the operator's token, 16 characters or more on one line; only its owner may read it (mode 600)"
     ] = None
     names: Annotated[
-        tuple[str, ...],
-        "by these browsers may call it, as in http://NAME:9464 or https://NAME of a proxy, beside addresses",
+        tuple[str, ...], "by these names browsers may call it, as in http://NAME:9464, beside localhost and addresses"
     ] = ()
-    base_path: Annotated[
-        str,
-        pattern(r"(/[\w.~-]+)*", "/fleet"),
-        "what a proxy passes on: /fleet for https://NAME/fleet/; one that takes the path away needs nothing here",
-    ] = ""
     enabled: Annotated[bool, "false: neither page nor metrics"] = True
 
 
@@ -130,6 +124,21 @@ def task_settings(name: str, values: Mapping[str, Any]) -> Task:
     return structure(values, Task, where=f"settings of task {name}")
 
 
-def as_json(task: Task) -> dict[str, Any]:
+def differences(before: Task, after: Task) -> Iterator[tuple[str, Any, Any]]:
+    """Every key that is another, as task settings have it, with both values.
+
+    Example:
+        >>> list(differences(Task(goal=8), Task(policy=Policy(density=0.1))))
+        [('goal', 8, 'auto'), ('policy.density', 0.01, 0.1)]
+    """
+    for key, old in task_values(before).items():
+        new = task_values(after)[key]
+        if isinstance(old, dict):
+            yield from ((f"{key}.{name}", each, new[name]) for name, each in old.items() if each != new[name])
+        elif old != new:
+            yield key, old, new
+
+
+def task_values(task: Task) -> dict[str, Any]:
     """For the ledger; `task_settings` reads it back."""
     return {**attrs.asdict(task), "policy": asdict(task.policy)}

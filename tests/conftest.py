@@ -21,7 +21,7 @@ def mqtt_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBr
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def endpoint(mqtt_broker: EmbeddedBroker) -> Endpoint:
     """Where it listens; tests keep apart by their topics."""
     return Endpoint("127.0.0.1", mqtt_broker.port)

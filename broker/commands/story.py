@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from broker.commands.options import FILE, JSON
+from broker.commands.options import CONFIG_OPTION, JSON
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.monitor import story
@@ -23,14 +23,11 @@ from edgeclient.settings import load
 from edgeclient.wire import topics
 
 _POLL_S: Final = 1.0
-_CONFIG: Final = click.option(
-    "--config", default="broker.toml", show_default=True, type=FILE, help="The aggregator's file."
-)
 
 
 @click.command()
 @click.argument("device")
-@_CONFIG
+@CONFIG_OPTION
 @JSON
 def why(device: str, config: Path, *, as_json: bool) -> None:
     """Tell the story of a DEVICE: last contact, last update, what it waits for, what was refused and why.
@@ -73,7 +70,7 @@ def why(device: str, config: Path, *, as_json: bool) -> None:
 
 
 @click.command()
-@_CONFIG
+@CONFIG_OPTION
 @click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option("--last", type=click.IntRange(0), default=20, show_default=True, help="So many past ones at first.")
 @click.option(

@@ -5,7 +5,7 @@ it has happened. Every method that reads sees one state. The conformance kit, te
 implementation to this.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -45,10 +45,33 @@ class Ledger(Protocol):
     # Tasks
 
     def add_task(self, name: str, bundle: str, settings: dict[str, Any], version: Version) -> None:
-        """Record a task with its initial version; LedgerError when the name is taken."""
+        """Record a task with its initial version; LedgerError when the name is taken.
+
+        Devices take no version that is older than theirs: a task that has the name of a removed one begins above it.
+        """
 
     def tasks(self) -> list[TaskRow]:
-        """All of them, by name."""
+        """All that are served, by name."""
+
+    def change_task(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> TaskRow:
+        """Give a task other settings, which are made of those it has.
+
+        What is counted, and what versions were made with, stays as it is recorded. With another `evaluation`, metrics
+        of versions are unknown: they were measured on other data. LedgerError when there is no such task; what `change`
+        raises leaves the task as it was.
+        """
+
+    def remove_task(self, name: str) -> None:
+        """Serve a task no longer; it is in `removed` from then on. LedgerError when there is no such task."""
+
+    def removed(self) -> list[TaskRow]:
+        """Tasks that are to be taken off the MQTT broker and then forgotten, by name."""
+
+    def forget_task(self, name: str) -> list[str]:
+        """Drop a removed task, its versions and contributions; returns digests that nothing names any more.
+
+        What its devices have settled stays so, in one row an epoch: a task of the same name counts none of it again.
+        """
 
     # Frames
 

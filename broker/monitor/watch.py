@@ -19,6 +19,9 @@ class Watch:
     def task(self, task: str, dense_bytes: int) -> None:
         """A task is served, whose parameters take so many bytes as float32."""
 
+    def ended(self, task: str) -> None:
+        """It is served no longer."""
+
     def asks(self, url: Callable[[], str]) -> None:
         """Where the MQTT broker tells about itself over HTTP, if it is a NATS server; "" while there is none."""
 

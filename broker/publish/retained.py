@@ -1,7 +1,8 @@
 """The retained messages of a task, as (topic, payload) pairs; an empty payload clears a topic; and who publishes."""
 
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from edgeclient.link.mqtt import Link, LinkDown
@@ -98,6 +99,21 @@ class Publisher:
             if digest not in gone:
                 self._publish(cleared(announced.task, blob_of(digest, announced.parameters.size)))
                 gone.add(digest)
+
+    def withdraw(self, task: str, digests: Iterable[str], path: Callable[[str], Path]) -> bool:
+        """Take a task off the broker, its head first, then contents as large as their files; False when that failed."""
+        if not self.listens:
+            return False
+        try:
+            self._link.publish(topics.head(task), b"", retain=True)
+            for digest in digests:
+                size = path(digest).stat().st_size if path(digest).exists() else 0
+                for topic, payload in cleared(task, blob_of(digest, size)):
+                    self._link.publish(topic, payload, retain=True)
+        except LinkDown:
+            return False
+        self._cleared.pop(task, None)
+        return True
 
     def receipt(self, task: str, device: str, receipt: Receipt) -> None:
         """The ledger's answer; LinkDown when the connection has broken."""

@@ -1,5 +1,6 @@
 """Evaluates model versions in a child process, `edgeclient evaluate`: training code stays out of the aggregator."""
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -11,15 +12,16 @@ from pathlib import Path
 from typing import Final, TextIO
 
 # Requests that wait: more could fill the pipe, and then the aggregator waits for its evaluator.
-_BEHIND: Final = 128
+MOST: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The metrics of one version; empty when it could not be evaluated."""
+    """The metrics of one version; empty when it could not be evaluated, and then why not."""
 
     version: int
     metrics: dict[str, float]
+    error: str = ""
 
 
 class Evaluator:
@@ -54,7 +56,7 @@ class Evaluator:
 
     def submit(self, version: int, parameters: Path) -> None:
         """Evaluate the flat float32 parameters in a file; a dead or slow child loses the request, not the caller."""
-        if self._submitted.qsize() >= _BEHIND:
+        if self._submitted.qsize() >= MOST:
             return
         self._submitted.put(version)
         try:
@@ -62,6 +64,13 @@ class Evaluator:
             self._stdin.flush()
         except OSError:
             return
+
+    def close(self) -> None:
+        """Let the child end: it reads no more lines."""
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+            assert self.process.stdin is not None
+            self.process.stdin.close()
 
     def results(self) -> list[Evaluated]:
         """What has been evaluated since the last call."""
@@ -80,5 +89,9 @@ class Evaluator:
             if not isinstance(answer, dict):  # something that the data source prints
                 continue
             metrics = {key: float(value) for key, value in answer.items() if isinstance(value, int | float)}
-            self._results.put(Evaluated(self._submitted.get(), metrics))
+            self._results.put(Evaluated(self._submitted.get(), metrics, str(answer.get("error", ""))))
+            self._on_result()
+        if self._submitted.qsize():  # it was not asked to end
+            ended = "the evaluator has ended, see evaluate.log beside the ledger: mend that, then edgebroker task set"
+            self._results.put(Evaluated(self._submitted.get(), {}, ended))
             self._on_result()

@@ -11,6 +11,7 @@ from broker.intake.door import SHARE
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
 from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
+from broker.settings import Task, differences
 from broker.task.live import LiveTask
 from edgeclient.logs.fields import identity
 
@@ -85,6 +86,16 @@ class Journal:
         self.watch.version(task.name, task.version.number, task.version.created_s)
         self.watch.evaluated(task.name, task.version.number, task.version.metrics)
 
+    def changed(self, task: LiveTask, before: Task) -> None:
+        """A task goes on with other settings."""
+        told = ", ".join(f"{key} {old} → {new}" for key, old, new in differences(before, task.settings))
+        _LOG.info("task %s: %s", task.name, told, extra={"task": task.name})
+
+    def ends(self, task: LiveTask) -> None:
+        """A task is served no longer."""
+        self.watch.ended(task.name)
+        _LOG.info("task %s is removed: it is served no longer", task.name, extra={"task": task.name})
+
     def counted(
         self,
         read: Sequence[Incoming],
@@ -140,5 +151,7 @@ class Journal:
         _LOG.info("task %s: version %d from %d updates", task.name, version.number, version.updates, extra=fields)
 
     def evaluated(self, task: LiveTask, found: Evaluated) -> None:
-        """It is known what a version is worth."""
+        """It is known what a version is worth, or why not."""
+        if found.error:
+            self.complain(task.name, "evaluation", f"version {found.version} is not evaluated: {found.error}")
         self.watch.evaluated(task.name, found.version, found.metrics)

@@ -16,7 +16,7 @@ from broker.publish import retained
 from broker.publish.retained import CLEARED, Publisher
 from broker.registry.best import best
 from broker.registry.blobs import Blobs, RegistryError
-from broker.registry.evaluator import Evaluated, Evaluator
+from broker.registry.evaluator import MOST, Evaluated, Evaluator
 from broker.registry.retention import outdated
 from broker.rounds.trigger import Ages, Buffer
 from broker.settings import task_settings
@@ -173,17 +173,29 @@ class LiveTask:
         self._behind = None
         return True
 
+    def change(self, row: TaskRow) -> None:
+        """Go on with other settings; what has been admitted is weighed already, and closes by the new ones."""
+        self.settings, self._trigger = task_settings(row.name, row.settings), None
+
+    def close(self) -> None:
+        """Let go of the evaluator."""
+        if self._evaluator is not None:
+            self._evaluator.close()
+        self._evaluator, self._unwritten = None, []
+
     # Version → evaluation, retention, fleet
 
     def evaluate(
         self, ledger: Ledger, blobs: Blobs, spawn: Callable[[list[str]], "Popen[bytes]"], wake: Callable[[], None]
     ) -> None:
-        """Have all versions evaluated from now on that are not yet, if the task asks for it."""
+        """Have all versions evaluated from now on that are not yet, if the task asks for it; by a new evaluator."""
+        again = self._evaluator is not None  # a result of the other data may have come into the ledger since
+        self.close()
         if self.settings.evaluation:
             path = blobs.path(self.bundle.digest)
             self._evaluator = Evaluator(path, self.settings.evaluation, spawn, wake)
-            for version in ledger.versions(self.name):
-                if not version.metrics:
+            for version in ledger.versions(self.name, MOST):
+                if again or not version.metrics:
                     self._evaluator.submit(version.number, blobs.path(version.digest))
 
     def submit(self, blobs: Blobs) -> None:
@@ -197,7 +209,8 @@ class LiveTask:
             self._unwritten += self._evaluator.results()
         while self._unwritten:
             found = self._unwritten[0]
-            ledger.add_metrics(self.name, found.version, found.metrics)
+            if found.metrics:
+                ledger.add_metrics(self.name, found.version, found.metrics)
             del self._unwritten[0]
             yield found
 

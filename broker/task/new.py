@@ -1,18 +1,26 @@
 """A task begins: its bundle's parameters are version 0."""
 
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import Any
+
+import attrs
 
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Version
 from broker.registry.blobs import Blobs
-from broker.settings import Aggregator, Task, as_json
+from broker.settings import Aggregator, Task, task_values
 from edgeclient import files
 from edgeclient.bundle import archive
+from edgeclient.settings import ConfigError, Source
 from edgeclient.wire import topics
 
 
 def add_task(settings: Aggregator, name: str, content: bytes, task_settings: Task) -> None:
-    """Make a bundle's parameters version 0 of a new task.
+    """Make a bundle's parameters version 0 of a new task; an evaluation file is remembered by its absolute path.
 
     Raises:
         WireError: the name or the bundle is not valid.
@@ -23,5 +31,22 @@ def add_task(settings: Aggregator, name: str, content: bytes, task_settings: Tas
     files.make_directory(settings.directory)
     blobs = Blobs(settings.registry)
     initial = blobs.put_parameters(parameters)
+    if (source := task_settings.evaluation) is not None and Path(source).exists():
+        task_settings = attrs.evolve(task_settings, evaluation=Source(str(Path(source).absolute())))
     with open_ledger(settings.ledger) as ledger:
-        ledger.add_task(name, blobs.put(content), as_json(task_settings), Version(0, initial, None, time.time()))
+        ledger.add_task(name, blobs.put(content), task_values(task_settings), Version(0, initial, None, time.time()))
+
+
+def measured(bundle: Path, source: str) -> dict[str, Any]:
+    """What a bundle's own parameters are worth on this data: loss, accuracy, num_examples; proof that it can be read.
+
+    Raises:
+        ConfigError: it is not there, does not fit the model, or the packages to evaluate with are missing.
+    """
+    command = [sys.executable, "-m", "edgeclient.cli", "evaluate", "--bundle", str(bundle), "--data", source, "--json"]
+    answered = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own command)
+    if answered.returncode:
+        why = (answered.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        raise ConfigError(f"evaluation: {why.removeprefix('edgeclient: ').removeprefix('Error: ')}")
+    found: dict[str, Any] = json.loads(answered.stdout.splitlines()[-1])
+    return found

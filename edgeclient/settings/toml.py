@@ -80,6 +80,8 @@ def _source(value: Any, folder: Path) -> Source:
 
 
 def _auto_or(number: type, converter: cattrs.Converter, value: Any, _: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        raise ValueError(f'{value!r} is neither {number.__name__} nor "auto"')
     return value if value == "auto" else converter.structure(value, number)
 
 

@@ -15,9 +15,12 @@ import numpy as np
 from broker import service as service_module
 from broker.intake import door as door_module
 from broker.ledger.protocol import Ledger
+from broker.ledger.rows import TaskRow
 from broker.service import Service
-from broker.settings import Aggregator, Embedded, Task
+from broker.settings import Aggregator, Embedded, task_settings, task_values
 from broker.task import live as live_module
+from broker.task import roster as roster_module
+from broker.task.live import LiveTask
 from broker.task.new import add_task
 from edgeclient import agent
 from edgeclient.compress.quantise import quantise
@@ -29,7 +32,7 @@ from edgeclient.link.events import Event
 from edgeclient.link.mqtt import Connected, Link, Message
 from edgeclient.models import follow
 from edgeclient.presence import teller
-from edgeclient.settings import Device, structure
+from edgeclient.settings import Device
 from edgeclient.train.learner import Learner
 from edgeclient.train.local import Local
 from edgeclient.train.trainer import LocalRound
@@ -42,7 +45,7 @@ BUNDLE: Final = plan.BUNDLE.read_bytes()
 DEATH: Final = "/died"
 _TURNS: Final = 8
 _EXAMPLES: Final = 5
-_BROKER: Final = (service_module, door_module, live_module)  # where the aggregator looks at the clock
+_BROKER: Final = (service_module, door_module, live_module, roster_module)  # where the aggregator looks at the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +198,8 @@ def aggregate(settings: Aggregator, link: Scripted, clock: Clock, *, calm: bool)
     with _timed(clock, *_BROKER):
         service = Service(settings, link, mock.Mock(side_effect=NotImplementedError))
         if calm:
-            for running in service._tasks.values():  # noqa: SLF001 (settings are read once, from the ledger)
-                running.settings = attrs.evolve(running.settings, goal=4096, deadline_s=1e7)
+            for running in service._tasks:  # noqa: SLF001 (the ledger keeps its settings for the next life)
+                _change(running, goal=4096, deadline_s=1e7)
         link.start()
         _live(link, service._turn)  # noqa: SLF001 (one step of `run`)
 
@@ -205,18 +208,18 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
     """Digest of the last version that a quiet aggregator makes of the same frames in the same batches."""
     settings = Aggregator(directory=folder, embedded=Embedded())
     ((_, _, values),) = ledger.tasks()
-    add_task(settings, TASK, BUNDLE, structure(values, Task, where="task"))
+    add_task(settings, TASK, BUNDLE, task_settings(TASK, values))
     clock = Clock(1e9)
     with _timed(clock, *_BROKER):
         link = Scripted([], {}, clock, lambda *_: None)
         service = Service(settings, link, mock.Mock(side_effect=NotImplementedError))
-        (running,) = service._tasks.values()  # noqa: SLF001 (as above)
+        (running,) = service._tasks  # noqa: SLF001 (as above)
         jumped = 0
         for version in ledger.versions(TASK):
             if version.batch is None:
                 jumped = version.number
                 continue
-            running.settings = attrs.evolve(running.settings, goal=4096, deadline_s=1e7)
+            _change(running, goal=4096, deadline_s=1e7)
             members = ledger.batch(TASK, version.batch)
             # What was admitted before an older ledger went on as a newer version, and after.
             for after in (False, True):
@@ -228,11 +231,15 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
                 link._script.extend(Said(topics.up(TASK, each.device), each.body) for each in said)  # noqa: SLF001 (ours)
                 while link.busy:
                     service._turn()  # noqa: SLF001 (as above)
-            running.settings = attrs.evolve(running.settings, goal=1, deadline_s=0.1)
+            _change(running, goal=1, deadline_s=0.1)
             made = running.version.number + 1
             while running.version.number < made:
                 service._turn()  # noqa: SLF001 (as above)
         return running.version.digest
+
+
+def _change(running: LiveTask, **values: Any) -> None:
+    running.change(TaskRow(running.name, running.bundle.digest, task_values(attrs.evolve(running.settings, **values))))
 
 
 def warm_up() -> None:
@@ -240,7 +247,7 @@ def warm_up() -> None:
     update = SparseUpdate(4096, np.arange(0, 4096, 8), quantise(np.ones(512, np.float32), 16.0))
     for body in frame.encode_update(update, frame.Origin("t", "d", bytes(4), 0, 0, 1), 65_536, tensors=[(64, 64)]):
         frame.decode(body, [(64, 64)])
-    structure({}, Task, where="task")
+    task_settings(TASK, {})
 
 
 def under_way(folder: Path) -> int:

@@ -1,36 +1,21 @@
-"""Tasks, what waits, batches and versions."""
+"""What waits, batches and versions."""
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from broker.ledger import record
-from broker.ledger.protocol import LedgerError
-from broker.ledger.rows import Contribution, Pending, TaskRow, Version
-from broker.ledger.sqlite.database import Database
+from broker.ledger.rows import Contribution, Pending, Version
 from broker.ledger.sqlite.receipts import epoch_of
+from broker.ledger.sqlite.tasks import VERSION, Tasks, insert_version
 from edgeclient import failpoint
 
 _CONTRIBUTION: Final = "device, epoch, sequence, number, base_version, weight, leads, terms, id, body"
-_VERSION: Final = "number, digest, batch, created, updates, frames, total_weight, metrics, terms, state, state_digest"
 _LONGEST_S: Final = 10.0 * 365 * 86400  # a clock that is wrong by more must not exhaust the numbers
 _U64: Final = 2**64 - 1
 
 
-class Batches(Database):
-    def add_task(self, name: str, bundle: str, settings: dict[str, Any], version: Version) -> None:
-        with self.transaction() as db:
-            if db.execute("SELECT 1 FROM task WHERE name = ?", (name,)).fetchone():
-                raise LedgerError(f"task {name} is already there: choose another name")
-            db.execute("INSERT INTO task VALUES (?, ?, ?)", (name, bundle, json.dumps(settings)))
-            _insert_version(db, name, version)
-
-    def tasks(self) -> list[TaskRow]:
-        with self.moment() as db:
-            rows = db.execute("SELECT name, bundle, settings FROM task ORDER BY name")
-            return [TaskRow(name, bundle, json.loads(settings)) for name, bundle, settings in rows]
-
+class Batches(Tasks):
     def pending(self, task: str) -> Pending:
         with self.moment() as db:
             updates, frames, opened = db.execute(
@@ -70,14 +55,14 @@ class Batches(Database):
                 "SELECT coalesce(sum(length(body)), 0) FROM contribution WHERE task = ? AND batch = ?",
                 (task, version.batch),
             ).fetchone()
-            _insert_version(db, task, version, frame_bytes, record.encode(members))
+            insert_version(db, task, version, frame_bytes, record.encode(members))
             failpoint.hit("ledger.before-close")
         failpoint.hit("ledger.after-close")
 
     def versions(self, task: str, last: int | None = None) -> list[Version]:
         with self.moment() as db:
             rows = db.execute(
-                f"SELECT {_VERSION} FROM version WHERE task = ? ORDER BY number DESC LIMIT ?",  # noqa: S608
+                f"SELECT {VERSION} FROM version WHERE task = ? ORDER BY number DESC LIMIT ?",  # noqa: S608
                 (task, -1 if last is None else last),
             ).fetchall()
             return [
@@ -92,31 +77,10 @@ class Batches(Database):
             written = json.dumps(dict(metrics))
             db.execute("UPDATE version SET metrics = ? WHERE task = ? AND number = ?", (written, task, number))
 
-    def digests(self) -> set[str]:
-        with self.moment() as db:
-            found = db.execute(
-                "SELECT digest FROM version UNION SELECT bundle FROM task"
-                " UNION SELECT state_digest FROM version WHERE state_digest != ''"
-            )
-            return {digest for (digest,) in found}
-
     def jump(self, now: float, only: str = "") -> None:
         with self.transaction() as db:
             for name in [only] if only else [each.name for each in self.tasks()]:
                 (last,) = self.versions(name, 1)
                 number = last.number + 1000 + int(min(max(0.0, now - last.created_s), _LONGEST_S))
                 made = Version(number, last.digest, None, now, 0, 0, 0, last.metrics, {}, last.state, last.state_digest)
-                _insert_version(db, name, made)
-
-
-def _insert_version(
-    db: sqlite3.Connection, task: str, version: Version, frame_bytes: int = 0, written: bytes | None = None
-) -> None:
-    """A new version with the bytes of its frames and its record; neither for one that no batch made."""
-    numbers = [json.dumps(dict(each)) for each in (version.metrics, version.terms, version.state)]
-    db.execute(
-        f"INSERT INTO version (task, {_VERSION}, frame_bytes, record)"  # noqa: S608
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (task, version.number, version.digest, version.batch, version.created_s, version.updates,
-         version.frames, version.total_weight, *numbers, version.state_digest, frame_bytes, written),
-    )  # fmt: skip
+                insert_version(db, name, made)

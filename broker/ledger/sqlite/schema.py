@@ -12,7 +12,15 @@ _TABLES: Final = (
     CREATE TABLE task (
         name     TEXT PRIMARY KEY,
         bundle   TEXT NOT NULL,          -- digest of the bundle
-        settings TEXT NOT NULL           -- JSON
+        settings TEXT NOT NULL,          -- JSON
+        removed  INTEGER NOT NULL        -- 1: to be taken off the MQTT broker and forgotten
+    ) STRICT
+    """,
+    # The newest version of a task that was removed: one of the same name goes on above.
+    """
+    CREATE TABLE gone (
+        task    TEXT PRIMARY KEY,
+        version INTEGER NOT NULL
     ) STRICT
     """,
     # One row per identity, applied or refused: what makes a second copy a duplicate.

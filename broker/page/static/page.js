@@ -13,7 +13,7 @@ let now = {};
 
 async function begin(wanted) {
   stream?.close();
-  const first = await ask("api/first", { task: wanted });
+  const first = await ask("/api/first", { task: wanted });
   task = first.task;
   byId("task").replaceChildren(...first.tasks.map((name) => make("option", { value: name }, name)));
   byId("task").value = task;
@@ -73,7 +73,7 @@ function link(text, wrong) {
 }
 
 function listen(after) {
-  stream = new EventSource(`api/stream?${new URLSearchParams({ task, after })}`);
+  stream = new EventSource(`/api/stream?${new URLSearchParams({ task, after })}`);
   stream.onmessage = (event) => take(JSON.parse(event.data));
   stream.onopen = () => link(now.wrong || "live", Boolean(now.wrong));
   stream.onerror = () => {
