@@ -178,7 +178,7 @@ class Agent:
         )  # fmt: skip
 
         origin = terms.origin(outbox.account.next_update, trained.num_examples)
-        packed = pack(compressed, origin, terms.coding, terms.quantiser, terms.budget_bytes)
+        packed = pack(compressed, origin, terms.coding, terms.quantiser, terms.budget_bytes, trained.absolute)
 
         token = secrets.token_hex(8)
         self._auditor.begin(token, trained.delta)

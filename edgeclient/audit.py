@@ -2,7 +2,7 @@
 
 Per epoch one file holds the sums of all deltas whose round the store has committed, and the delta of a
 round that is under way. A kill between the two is settled at the next start, by asking the store which
-round it committed last.
+round it committed last. Tensors that travel as absolute values are outside the law: their delta is 0.
 """
 
 import io

@@ -1,6 +1,7 @@
 """Makes training bundles from nothing but code; runs where the training package is.
 
-`.venv-native/bin/python -m tools.bundles demo` writes the demo's, `chaos` the chaos fleet's; with `--check` they are
+`.venv-native/bin/python -m tools.bundles demo` writes the demo's, `chaos` the chaos fleet's, `statistics` the one of
+`python -m tools.bench statistics`; with `--check` they are
 compared instead, and the exit code is 1 when the committed file is another. They are made as a user would make them of
 the forward model, which `--forward FILE` writes: `edgeclient compile FILE --licence Apache-2.0`.
 `zoo FOLDER [MODEL …]` writes folders with unpacked bundles of the zoo, `native/` and `verified.json`.
@@ -29,6 +30,7 @@ from tools.chaos import plan
 from tools.zoo import ZOO
 
 HIDDEN: Final = 64
+STATISTICS: Final = Path(__file__).with_name("bench") / "statistics.bundle"
 
 
 def demo_model() -> onnx.ModelProto:
@@ -69,6 +71,34 @@ def chaos_model() -> onnx.ModelProto:
     return _model("chaos", nodes, plan.FEATURES, plan.CLASSES, weights)
 
 
+def statistics_model() -> onnx.ModelProto:
+    """x (batch, 600) → 6 axes of 100 samples → two convolutions with batch normalisation → mean → logits (batch, 7)."""
+    rng = np.random.default_rng(17)
+    weights, nodes, at = {}, [], "axes"
+    shape = numpy_helper.from_array(np.array([0, data.WINDOW, data.AXES]), "shape")
+    nodes.append(helper.make_node("Constant", [], ["shape"], value=shape))
+    nodes.append(helper.make_node("Reshape", ["x", "shape"], ["samples"]))
+    nodes.append(helper.make_node("Transpose", ["samples"], ["axes"], perm=[0, 2, 1]))
+    channels = data.AXES
+    for number, (width, kernel) in enumerate([(32, 7), (64, 5)], 1):
+        conv, norm = f"conv{number}", f"norm{number}"
+        spread = np.sqrt(2 / (channels * kernel))
+        weights[f"{conv}.weight"] = rng.normal(0, spread, (width, channels, kernel))
+        weights |= {f"{norm}.weight": np.ones(width), f"{norm}.bias": np.zeros(width)}
+        weights |= {f"{norm}.running_mean": np.zeros(width), f"{norm}.running_var": np.ones(width)}
+        nodes.append(helper.make_node("Conv", [at, f"{conv}.weight"], [conv], kernel_shape=[kernel], strides=[2]))
+        said = [f"{norm}.{each}" for each in ("weight", "bias", "running_mean", "running_var")]
+        nodes.append(helper.make_node("BatchNormalization", [conv, *said], [norm], momentum=0.9, epsilon=1e-5))
+        nodes.append(helper.make_node("Relu", [norm], [f"active{number}"]))
+        at, channels = f"active{number}", width
+    nodes.append(helper.make_node("GlobalAveragePool", [at], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["features"]))
+    weights["output.weight"] = rng.normal(0, np.sqrt(1 / channels), (channels, data.CLASSES))
+    weights["output.bias"] = np.zeros(data.CLASSES)
+    nodes.append(helper.make_node("Gemm", ["features", "output.weight", "output.bias"], ["logits"]))
+    return _model("statistics", nodes, data.WINDOW * data.AXES, data.CLASSES, weights)
+
+
 def _model(name: str, nodes: Sequence[Any], features: int, classes: int, weights: Mapping[str, Any]) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
@@ -83,6 +113,7 @@ def _model(name: str, nodes: Sequence[Any], features: int, classes: int, weights
 MODELS: Final = {
     "demo": (demo_model, Path(data.__file__).with_name("watch-har.bundle")),
     "chaos": (chaos_model, plan.BUNDLE),
+    "statistics": (statistics_model, STATISTICS),
 }
 
 

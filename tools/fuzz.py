@@ -54,7 +54,8 @@ def seeds() -> list[bytes]:
                 SIZE, indices, quantise(numbers, 16.0, mode, runs=(indices.size // 2, indices.size - indices.size // 2))
             )
             for max_bytes in (MAX_FRAME_BYTES, 300):
-                made += frame.encode_update(update, _ORIGIN, max_bytes, tensors=tensors)[:2]
+                coding = frame.Coding(max_bytes, tensors)
+                made += frame.encode_layers(update, _ORIGIN, coding, numbers[: 50 if k > 3 else 0])[0][:2]
     return [unsealed(each) for each in made]
 
 
@@ -119,6 +120,10 @@ def outcome(data: bytes, accel: Accel = "auto") -> str:
     assert decoded.all()
     assert made.part < made.parts
     assert made.num_examples >= 1
+    if (carried := made.absolute) is not None:
+        assert made.part == 0
+        assert 1 <= carried.values.size <= len(data) // 2
+        assert np.isfinite(carried.values).all()
     return "decoded"
 
 

@@ -16,7 +16,7 @@ from edgeclient.wire import announcement, messages, status
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import context, rice
 from edgeclient.wire.frame.codes import Code
-from edgeclient.wire.frame.header import HEADER, PART, SIGNED, TENSORS
+from edgeclient.wire.frame.header import ABSOLUTE, HEADER, PART, SIGNED, TENSORS
 from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.frame.write_values import FLOAT32, INT4, INT8, SIGN, STEP
 from edgeclient.wire.limits import FRAME_VERSION
@@ -36,6 +36,7 @@ DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
 }
 # One entry of ten, at 3, coded with two bits: its segment, and the pool behind it.
 AT_3, POOL = b"\x02\x01", b"\x01\x03\x00"
+AT_0, HALF_AT_0 = b"\x00\x01\x01\x00", b"\x00\x01\x80\x3f"
 FLOAT, HALF, HUGE = b"\x00\x00\x80\x3f", b"\x80\x3f", b"\x00\x7f"  # 1.0 in two formats, 2^127
 TWO: Final[Tensors] = [(5, 2), (1, 2)]
 
@@ -93,7 +94,15 @@ def refused() -> Iterator[Case]:
     for why, data in [
         ("version 2", framed(0, AT_3 + POOL + FLOAT, version=2)),
         ("signed", framed(0, AT_3 + POOL + FLOAT, flags=SIGNED)),
-        ("flag 3", framed(0, AT_3 + POOL + FLOAT, flags=8)),
+        ("no absolute values", framed(0, b"\x01\x00" + AT_3 + POOL + FLOAT, flags=ABSOLUTE)),
+        ("an absolute value that is infinite", framed(0, b"\x01\x01\x80\x7f" + AT_3 + POOL + FLOAT, flags=ABSOLUTE)),
+        ("one that is NaN", framed(0, b"\x01\x01\xc0\x7f" + AT_3 + POOL + FLOAT, flags=ABSOLUTE)),
+        ("more absolute values than numbers", framed(0, b"\x00\x0b" + AT_3 + POOL + FLOAT, flags=ABSOLUTE)),
+        ("more than bytes", framed(0, b"\x00\xff\xff\x7f" + AT_3 + POOL, flags=ABSOLUTE, size=varint(1 << 40))),
+        (
+            "absolute values in a second part",
+            framed(0, HALF_AT_0 + AT_0 + FLOAT, flags=PART | ABSOLUTE, size=b"\x0a\x01\x02\x03\x01"),
+        ),
         ("value mode 6", framed(6, AT_3 + POOL + FLOAT)),
         ("a checksum of other bytes", framed(0, AT_3 + POOL + FLOAT)[:-1] + b"\x00"),
         ("a varint in a longer form", framed(0, AT_3 + POOL + FLOAT, size=b"\x8a\x00")),
@@ -174,7 +183,7 @@ def short_messages() -> Iterator[Case]:
         ("a watermark above what was seen", 12, 4),
         ("an applied sequence that was not seen", 25, 3),
         ("a refused sequence that was not seen", 29, 3),
-        ("code 9", 33, 9),
+        ("code 10", 33, 10),
         ("flag 1", 20, 2),
         ("a kind of another message", 3, 2),
     ]:
@@ -224,6 +233,10 @@ def bundles() -> Iterator[Case]:
         ("an unknown optimiser", {"optimiser": {**manifest["optimiser"], "name": "lion"}}),
         ("another layout than its digest", {"layout": "0" * 64}),
         ("float labels of classes", {"labels": {**manifest["labels"], "dtype": "float32"}}),
+        ("a bound that is no bfloat16 number", _bounded(manifest, [0.1, None])),
+        ("bounds with nothing between", _bounded(manifest, [1.0, 0.5])),
+        ("an infinite bound", _bounded(manifest, [1e300, None])),
+        ("a shared running statistic without bounds", _bounded(manifest)),
     ]
     for why, change in changes:
         yield "bundle", why, zipped({**files, MANIFEST: json.dumps({**manifest, **change}).encode()}), None
@@ -233,10 +246,26 @@ def bundles() -> Iterator[Case]:
         ("a gap between arrays", b"[24,36]", b"[28,36]"),
         ("a dimension of 0", b'"shape":[3]', b'"shape":[0]'),
     ]:
-        changed = safetensors.encode(arrays).replace(old, new, 1)
-        described_ = {"size": len(changed), "sha256": sha256(changed).hexdigest()}
-        listed = {**manifest, "files": {**manifest["files"], PARAMETERS: described_}}
-        yield "bundle", why, zipped({**files, MANIFEST: json.dumps(listed).encode(), PARAMETERS: changed}), None
+        yield "bundle", why, _with(files, manifest, safetensors.encode(arrays).replace(old, new, 1)), None
+    negative = safetensors.encode({**arrays, "var": np.array([1, -0.25, 1], np.float32)})
+    yield "bundle", "a running variance below 0", _with(files, manifest, negative), None
+
+
+def _with(files: dict[str, bytes], manifest: dict[str, Any], parameters: bytes) -> bytes:
+    """The bundle with other parameters."""
+    described_ = {"size": len(parameters), "sha256": sha256(parameters).hexdigest()}
+    listed = {**manifest, "files": {**manifest["files"], PARAMETERS: described_}}
+    return zipped({**files, MANIFEST: json.dumps(listed).encode(), PARAMETERS: parameters})
+
+
+def _bounded(manifest: dict[str, Any], *bounds: Any) -> dict[str, Any]:
+    """A layout whose last tensor has these, and its digest."""
+    *others, (name, shape, _) = manifest["parameters"]
+    parameters = [*others, [name, shape, *bounds]]
+    return {
+        "parameters": parameters,
+        "layout": sha256(json.dumps(parameters, separators=(",", ":")).encode()).hexdigest(),
+    }
 
 
 def zipped(files: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> bytes:

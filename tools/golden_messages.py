@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeclient.bundle import archive, safetensors
 from edgeclient.bundle.archive import EVAL, FORWARD, PARAMETERS, TRAINING
+from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Buffer, Manifest, Optimiser, Tensor
 from edgeclient.compress.arrays import F32, I64, Bools
@@ -33,9 +34,11 @@ def plain(value: Any) -> Any:
 def described(data: bytes, tensors: Tensors | None) -> dict[str, Any]:
     """What a frame says, in plain numbers; floats in hexadecimal, so that no bit is lost."""
     made = frame.decode(data, tensors)
-    fields = {name: getattr(made, name) for name in made.__slots__ if name != "update"}
+    fields = {name: getattr(made, name) for name in made.__slots__ if name not in {"update", "absolute"}}
+    carried = made.absolute
     return {
         **fields,
+        **({"absolute": [carried.first, [float(each).hex() for each in carried.values]]} if carried else {}),
         **({"tensors": tensors} if tensors else {}),
         "layout_tag": made.layout_tag.hex(),
         "size": made.update.size,
@@ -82,11 +85,13 @@ def bundle() -> Vector:
         "w": np.arange(6, dtype=np.float32).reshape(2, 3) * np.float32(0.25),
         "b": np.full(3, -1, np.float32),
         "mean": np.zeros(3, np.float32),
+        "var": np.full(3, 0.5, np.float32),
         "own": np.ones(2, np.float32),
     }
-    shared, local = Buffer("mean", (3,), "shared"), Buffer("own", (2,), "local")
+    shared = Buffer("mean", (3,), "shared"), Buffer("var", (3,), "shared")
+    bounded = Parameter("mean", (3,), Bounds()), Parameter("var", (3,), Bounds(low=0.0))
     manifest = Manifest(
-        Layout((Parameter("w", (2, 3)), Parameter("b", (3,)), Parameter("mean", (3,)))),
+        Layout((Parameter("w", (2, 3)), Parameter("b", (3,), Bounds(-1.5, 0.25)), *bounded)),
         (Tensor("x", "float32", (-1, 2)),),
         Tensor("labels", "int64", (-1,)),
         3,
@@ -94,7 +99,7 @@ def bundle() -> Vector:
         optimiser=Optimiser("adamw", weight_decay=0.5),
         licence="CC0-1.0",
         provenance="a golden vector",
-        buffers=(shared, local),
+        buffers=(*shared, Buffer("own", (2,), "local")),
         ignored=-100,
         operators=17,
     )

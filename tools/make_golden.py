@@ -6,6 +6,7 @@ Existing files are left alone, since a published layout never changes its meanin
 """
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +70,9 @@ def plain_updates() -> dict[str, SparseUpdate]:
         "runs": update(10_000, halves, sizes, runs=(100, 100)),
         "range-runs": (crooked := update(10_000, halves, sizes * signs(halves), runs=(100, 100))),
         "runs-parts": crooked,
+        # Absolute values of the model in the first frame.
+        "absolute": update(5000, np.arange(15) * 333, levels),
+        "absolute-parts": crooked,
         # All of a short vector but three places.
         "range-dense": update(90, solid, np.cos(solid.astype(np.float64)), "int4"),
     }
@@ -129,7 +133,12 @@ TENSORS: Final[dict[str, Tensors]] = {
     "mixed-row": [(64, 32), (1, 2 << 20)],
     **{f"context-{mode}": [(50, 20)] for mode in IN_COLUMNS},
 }
-ROOM: Final = {"parts": 160, "part-tensors": 80, "runs-parts": 160}  # bytes of a frame
+ROOM: Final = {"parts": 160, "part-tensors": 80, "runs-parts": 160, "absolute-parts": 160}  # bytes of a frame
+# What the model has of absolute values: fewer than a frame takes, and more, so that a slice begins at its end.
+ABSOLUTE: Final[dict[str, F32]] = {
+    "absolute": np.array([0, 1e-45, 0.3, -2.5, 2.0**36], np.float32),
+    "absolute-parts": np.linspace(0, 3, 40, dtype=np.float32),
+}
 
 
 def main() -> None:
@@ -138,7 +147,11 @@ def main() -> None:
     found = {f"v{WIRE_VERSION}-{name}": vector for name, vector in others.items()}
     for name, sent in {**plain_updates(), **tensor_updates()}.items():
         tensors = TENSORS.get(name)
-        made = frame.encode_update(sent, ORIGIN, ROOM.get(name, MAX_FRAME_BYTES), tensors=tensors)
+        room, absolute = ROOM.get(name, MAX_FRAME_BYTES), ABSOLUTE.get(name)
+        if absolute is None:
+            made = frame.encode_update(sent, ORIGIN, room, tensors=tensors)
+        else:
+            made = list(chain(*frame.encode_layers(sent, ORIGIN, frame.Coding(room, tensors), absolute)))
         data = [frame.stamp(body, epoch=EPOCH, sequence=5 + i) for i, body in enumerate(made)]
         found[f"v{FRAME_VERSION}-frame-{name}"] = [(each, described(each, tensors)) for each in data]
     FOLDER.mkdir(exist_ok=True)

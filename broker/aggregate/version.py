@@ -10,7 +10,10 @@ from typing import Final
 
 import numpy as np
 
+from broker.aggregate.absolute import BLEND, Sums
 from broker.aggregate.weight import MAX_WEIGHT
+from edgeclient.bundle.domain import NOWHERE, Domain
+from edgeclient.compress.absolute import Absolute
 from edgeclient.compress.arrays import F32, F64, I64
 from edgeclient.compress.update import SparseUpdate, add_units
 from edgeclient.wire.announcement import SCALE_BITS, VALUE_LIMIT
@@ -28,12 +31,14 @@ class Member:
         update: which update it is part of.
         weight: of that update, fixed at the admission of its first frame.
         terms: what else was fixed then, as numbers.
+        absolute: what it carries as it is.
     """
 
     entries: SparseUpdate
     update: Hashable
     weight: int
     terms: Mapping[str, float] = field(default_factory=dict)
+    absolute: Absolute | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -45,16 +50,18 @@ class Partial:
         weights: of every update that has frames in it, once each: else late parts of a heavy update that come into the
             batch of a light one would be multiplied, not averaged.
         frames: how many.
+        absolute: the sums of what travels as absolute values.
     """
 
     total: I64
+    absolute: Sums
     weights: dict[Hashable, int] = field(default_factory=dict)
     frames: int = 0
 
     @classmethod
-    def empty(cls, size: int) -> "Partial":
-        """Of no frames, for `size` parameters."""
-        return cls(np.zeros(size, np.int64))
+    def empty(cls, size: int, domain: Domain = NOWHERE) -> "Partial":
+        """Of no frames, for `size` parameters, of which those of `domain` travel as absolute values."""
+        return cls(np.zeros(size, np.int64), Sums.empty(domain))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,7 @@ class Strategy:
         optimiser: how the mean moves the model.
         scale_bits: s of the fixed point.
         value_limit: largest magnitude of an admitted entry.
+        blend: how far an absolute value moves towards the mean of those sent, 0 to 1.
 
     Example:
         >>> Strategy.recorded(Strategy(Sgd(0.5)).terms) == Strategy(Sgd(0.5))
@@ -105,6 +113,7 @@ class Strategy:
     optimiser: Sgd
     scale_bits: int = SCALE_BITS
     value_limit: float = VALUE_LIMIT
+    blend: float = BLEND
 
     @property
     def terms(self) -> dict[str, float]:
@@ -113,6 +122,7 @@ class Strategy:
             "learning_rate": self.optimiser.learning_rate,
             "scale_bits": self.scale_bits,
             "value_limit": self.value_limit,
+            "blend": self.blend,
         }
 
     @classmethod
@@ -123,7 +133,7 @@ class Strategy:
             ValueError: the record does not tell it.
         """
         try:
-            return cls(Sgd(terms["learning_rate"]), int(terms["scale_bits"]), terms["value_limit"])
+            return cls(Sgd(terms["learning_rate"]), int(terms["scale_bits"]), terms["value_limit"], terms["blend"])
         except KeyError as error:
             raise ValueError(f"the record has no {error}") from None
 
@@ -163,6 +173,7 @@ def add(partial: Partial, member: Member, strategy: Strategy) -> None:
     largest = max(float(values.max()), -float(values.min())) * 2.0**strategy.scale_bits
     if partial.frames >= MAX_FRAMES or not 1 <= member.weight <= MAX_WEIGHT or largest > 2.0**30:
         raise ValueError(f"a member with weight {member.weight} is outside the bounds of the fixed-point sum")
+    partial.absolute.add(member.absolute, member.weight)
     add_units(partial.total, member.entries.indices, values, strategy.scale_bits, member.weight)
     partial.weights[member.update] = member.weight
     partial.frames += 1
@@ -179,4 +190,5 @@ def finish(strategy: Strategy, parameters: F32, state: State, partial: Partial) 
         raise ValueError("a batch without members makes no version")
     mean = np.ldexp(partial.total.astype(np.float64), -strategy.scale_bits) / total_weight
     stepped, state = strategy.optimiser.step(parameters, mean, state)
+    partial.absolute.blend(stepped, parameters, strategy.blend)
     return Made(stepped, state, total_weight, strategy.terms)

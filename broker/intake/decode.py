@@ -103,4 +103,4 @@ def refusal(made: frame.Frame, address: int, layout: Layout, version: int, max_s
         return Refusal.STALE
     if float(np.abs(made.update.values.decoded()).max()) > VALUE_LIMIT:
         return Refusal.VALUE_LIMIT
-    return None
+    return None if layout.domain.admits(made.absolute, made.update.indices) else Refusal.DOMAIN

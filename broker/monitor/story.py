@@ -19,6 +19,7 @@ REFUSED: Final = {
     Refusal.CONFLICT: "its number was used before for other bytes: a cloned card or a restored copy of the store",
     Refusal.UPDATE: "a part that does not fit its update",
     Refusal.WITHDRAWN: "the device asked to forget it",
+    Refusal.DOMAIN: "a value outside the bounds that the model gives it: no device of ours sends that",
 }
 
 

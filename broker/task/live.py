@@ -99,9 +99,7 @@ class LiveTask:
 
     def follow(self, ledger: Ledger, read: Sequence[Incoming]) -> None:
         """Add to the next version what the ledger has admitted of what was read."""
-        decoded = {
-            said.body: said.frame.update for said in read if isinstance(said, FrameIn) and said.task == self.name
-        }
+        decoded = {said.body: said.frame for said in read if isinstance(said, FrameIn) and said.task == self.name}
         if decoded:
             self._open.follow(ledger, self.strategy, decoded)
 

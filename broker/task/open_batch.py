@@ -10,11 +10,10 @@ from broker.ledger.rows import Contribution, Version
 from broker.registry.blobs import Blobs
 from edgeclient.bundle.layout import Layout
 from edgeclient.compress.arrays import F32
-from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire import frame
 
-# Entries of frames that were just decoded, by their bytes: of one identity there may be two in a turn.
-Decoded: TypeAlias = Mapping[bytes, SparseUpdate]
+# Frames that were just decoded, by their bytes: of one identity there may be two in a turn.
+Decoded: TypeAlias = Mapping[bytes, frame.Frame]
 
 
 def add_all(
@@ -24,13 +23,17 @@ def add_all(
     strategy: Strategy,
     decoded: Decoded | None = None,
 ) -> None:
-    """Add what the ledger has counted; frames whose entries are not at hand are decoded."""
+    """Add what the ledger has counted; frames that are not at hand are decoded."""
     known = decoded or {}
     for each in contributions:
-        entries = known.get(each.body)
-        if entries is None:
-            entries = frame.decode(each.body, layout.tensors).update
-        add(partial, Member(entries, (each.device, each.epoch, each.number), each.weight, each.terms), strategy)
+        made = known.get(each.body) or frame.decode(each.body, layout.tensors)
+        update = each.device, each.epoch, each.number
+        add(partial, Member(made.update, update, each.weight, each.terms, made.absolute), strategy)
+
+
+def empty(layout: Layout) -> Partial:
+    """Nothing yet, of a model with this layout."""
+    return Partial.empty(layout.size, layout.domain)
 
 
 def state_of(version: Version, blobs: Blobs) -> State:
@@ -45,7 +48,7 @@ class OpenBatch:
         self._task, self._layout = task, layout
         self._members: list[Contribution] = []
         self._newest = 0  # of their ids
-        self._partial: Partial | None = Partial.empty(layout.size)  # None: too many members for one batch
+        self._partial: Partial | None = empty(layout)  # None: too many members for one batch
 
     def follow(self, ledger: Ledger, strategy: Strategy, decoded: Decoded) -> None:
         """Add what the ledger has admitted since the last time, and nothing else; all that waits, after a start."""
@@ -66,6 +69,6 @@ class OpenBatch:
         self.follow(ledger, strategy, {})
         members, partial = self._members, self._partial
         if partial is None:
-            members, partial = ledger.open_contributions(self._task, MAX_FRAMES), Partial.empty(self._layout.size)
+            members, partial = ledger.open_contributions(self._task, MAX_FRAMES), empty(self._layout)
             add_all(partial, members, self._layout, strategy)
         return members, finish(strategy, parameters, state, partial)

@@ -1,5 +1,8 @@
 """Checks from outside that nothing was lost or counted twice: devices' accounts against the ledger.
 
+Tensors that travel as absolute values (running statistics, and what else a bundle bounds) are outside the account: a
+round's delta is 0 there, and so is the residual.
+
 A device says through `edgeclient audit` what it trained and what waits; the ledger says what it applied.
 """
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from broker.aggregate.version import Partial, Strategy, finish
+from broker.aggregate.version import Strategy, finish
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
 from broker.ledger.rows import TaskRow
 from broker.registry.blobs import Blobs, RegistryError
 from broker.settings import Aggregator
-from broker.task.open_batch import add_all, state_of
+from broker.task.open_batch import add_all, empty, state_of
 from broker.views import REPORT, Breach
 from edgeclient.bundle import archive
 from edgeclient.wire.errors import WireError
@@ -58,7 +58,7 @@ def remade(ledger: Ledger, blobs: Blobs, task: TaskRow) -> Iterator[tuple[int, b
             continue
         members = ledger.batch(task.name, after.batch)
         if len(members) == after.frames:
-            strategy, partial = Strategy.recorded(after.terms), Partial.empty(layout.size)
+            strategy, partial = Strategy.recorded(after.terms), empty(layout)
             add_all(partial, members, layout, strategy)
             made = finish(strategy, blobs.parameters(before.digest), state_of(before, blobs), partial)
             same = (

@@ -79,13 +79,16 @@ def parameters(manifest: Manifest, content: bytes) -> F32:
     """The flat vector (n,) that a bundle begins with, out of its PARAMETERS.
 
     Raises:
-        WireError: they do not fit the layout.
+        WireError: they do not fit the layout, or one is outside its bounds.
     """
     arrays = safetensors.decode(content)
     for each in manifest.local_buffers:
         if (found := arrays.pop(each.name, None)) is None or found.shape != each.shape:
             raise WireError("layout", f"{PARAMETERS} has no {each.name} of shape {each.shape}"[:300])
-    return manifest.layout.flatten(arrays)
+    flat = manifest.layout.flatten(arrays)
+    if fault := manifest.layout.fault(flat):
+        raise WireError("value", f"{PARAMETERS}: {fault}")
+    return flat
 
 
 def _unzip(data: bytes) -> dict[str, bytes]:

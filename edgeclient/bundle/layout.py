@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeclient.bundle.domain import Bounds, Domain
 from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.limits import MAX_SIZE
@@ -18,10 +19,11 @@ from edgeclient.wire.limits import MAX_SIZE
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A trained tensor."""
+    """A tensor of the model; one with bounds travels as absolute values, the others as differences."""
 
     name: str
     shape: tuple[int, ...]
+    bounds: Bounds | None = None
 
     @property
     def size(self) -> int:
@@ -61,7 +63,7 @@ class Layout:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical JSON [[name, [dimension, ...]], ...]."""
+        """SHA-256 (hex) of the canonical JSON of `as_json`."""
         return sha256(json.dumps(self.as_json(), separators=(",", ":")).encode()).hexdigest()
 
     @cached_property
@@ -89,9 +91,34 @@ class Layout:
         """Coordinates where the parameters begin, and n."""
         return tuple(accumulate((parameter.size for parameter in self.parameters), initial=0))
 
+    @cached_property
+    def domain(self) -> Domain:
+        """What travels as absolute values, and its bounds."""
+        return Domain.of((self.slices[each.name], each.bounds) for each in self.parameters)
+
     def as_json(self) -> list[list[Any]]:
-        """[[name, [dimension, ...]], ...]."""
-        return [[parameter.name, list(parameter.shape)] for parameter in self.parameters]
+        """[[name, [dimension, ...]], ...], with [lowest, highest] behind the shape of what has bounds."""
+        return [
+            [each.name, list(each.shape), *([each.bounds.as_json()] if each.bounds is not None else [])]
+            for each in self.parameters
+        ]
+
+    def fault(self, flat: F32) -> str:
+        """The first tensor with a number that is not finite or outside its bounds, in words; "" for none.
+
+        Example:
+            >>> layout = Layout((Parameter("w", (1,)), Parameter("bn.var", (2,), Bounds(low=0.0))))
+            >>> layout.fault(np.array([1, 0.5, -0.25], np.float32)), layout.fault(np.ones(3, np.float32))
+            ('bn.var has -0.25, outside 0.0 to 2^36', '')
+        """
+        for each in self.parameters:
+            values = flat[self.slices[each.name]]
+            low, high = each.bounds.numbers if each.bounds is not None else (-np.inf, np.inf)
+            wrong = values[~(np.isfinite(values) & (values >= low) & (values <= high))]
+            if wrong.size:
+                what = "which is no number" if not np.isfinite(wrong[0]) else f"outside {_told(low)} to {_told(high)}"
+                return f"{each.name[:80]} has {wrong[0]}, {what}"
+        return ""
 
     def flatten(self, arrays: Mapping[str, Array]) -> F32:
         """The flat vector, float32 (n,); WireError("layout") when the arrays are others than the layout's."""
@@ -108,3 +135,7 @@ class Layout:
     def split(self, flat: F32) -> dict[str, F32]:
         """Views of the flat vector, by name."""
         return {each.name: flat[self.slices[each.name]].reshape(each.shape) for each in self.parameters}
+
+
+def _told(bound: float) -> str:
+    return {2.0**36: "2^36", -(2.0**36): "-2^36"}.get(bound, str(bound))

@@ -6,7 +6,9 @@ from dataclasses import MISSING, asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.layout import Layout, Parameter
+from edgeclient.compress.absolute import LARGEST_ABSOLUTE
 from edgeclient.wire import fields
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.fields import (
@@ -57,7 +59,7 @@ class Buffer:
     name: Annotated[str, _TEXT, "as in the graphs; the training graph's output is `{name}_next`"]
     shape: Annotated[tuple[int, ...], _SHAPE, "of the array"]
     policy: Annotated[
-        str, choice("shared", "local"), "`shared` travels in the flat vector, `local` stays on the device"
+        str, choice("shared", "local"), "`shared` travels as absolute values, `local` stays on the device"
     ]
 
 
@@ -125,8 +127,18 @@ class Manifest:
         return sum(each.size for each in self.trained)
 
 
+_BOUND: Final = nullable(number(-LARGEST_ABSOLUTE, LARGEST_ABSOLUTE))
+
+
+def _parameter(value: Any, path: str) -> Parameter:
+    bounded = isinstance(value, list) and len(value) > 2
+    rules = (_TEXT, _SHAPE, row(_BOUND, _BOUND)) if bounded else (_TEXT, _SHAPE)
+    name, shape, *bounds = row(*rules).read(value, path)
+    return Parameter(name, shape, Bounds(*bounds[0]) if bounded else None)
+
+
 _KEYS: Final = {
-    "parameters": Field(array(row(_TEXT, _SHAPE)), "the layout: [name, [dimension, …]] …", MISSING),
+    "parameters": Field(array(Rule("array", _parameter)), "the layout: [name, [dimension, …]] …", MISSING),
     "layout": Field(hexadecimal(64), "SHA-256 of the canonical JSON of `parameters`, without spaces", MISSING),
     **fields.of(Manifest),
 }
@@ -149,7 +161,7 @@ def decode_manifest(data: bytes) -> Manifest:
         said = str(values.get("format"))[:20]
         raise WireError("version", f"bundle format {said}, this side knows {FORMAT}: compile the model again")
     found = fields.read(_KEYS, values, "manifest", whole=True)
-    layout = Layout(tuple(Parameter(name, shape) for name, shape in found.pop("parameters")))
+    layout = Layout(found.pop("parameters"))
     if found.pop("layout") != layout.digest:
         raise WireError("layout", f"the layout is {layout.digest[:16]}…, the manifest says otherwise")
     return _consistent(Manifest(layout, **found))
@@ -171,6 +183,8 @@ def _consistent(manifest: Manifest) -> Manifest:
     ordered = sorted(manifest.buffers, key=lambda each: each.policy == "local") == list(manifest.buffers)
     if shared != ending or not ordered or not manifest.trained:
         raise WireError("layout", "the shared buffers are not what the layout ends with, or come after local ones")
+    if any(each.bounds is None for each in manifest.layout.parameters[len(manifest.trained) :]):
+        raise WireError("layout", "a shared running statistic has no bounds: it travels as absolute values")
     known = [each.name for each in manifest.layout.parameters] + [each.name for each in manifest.local_buffers]
     if len(set(known)) < len(known):
         raise WireError("layout", "a local buffer stands twice, or is a parameter")

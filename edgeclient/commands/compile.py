@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from edgeclient import files
+from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.manifest import Optimiser
 from edgeclient.commands.options import FILE, JSON
+from edgeclient.compile import domain
 from edgeclient.compile.errors import require_onnx
 
 
@@ -43,6 +45,13 @@ def _shapes(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> di
         if not name:
             raise click.BadParameter(f"{each!r}: INPUT=D,D,… is wanted, such as x=-1,3,48,192 (-1: the batch)")
     return shapes
+
+
+def _bounds(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> dict[str, Bounds]:
+    try:
+        return dict(map(domain.parsed, value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("compile")
@@ -89,7 +98,15 @@ def _shapes(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> di
     type=click.Choice(["shared", "local", "frozen"]),
     default="shared",
     show_default=True,
-    help="Running statistics: averaged like parameters, kept on each device, or left as they are.",
+    help="Running statistics: shared with the fleet, kept on each device, or left as they are.",
+)
+@click.option(
+    "--bounds",
+    multiple=True,
+    callback=_bounds,
+    metavar="PATTERN=LOW:HIGH",
+    help="These tensors never leave LOW to HIGH, either of which may be empty: '*scale=0:'; repeatable."
+    " Running variances are at least 0 anyway.",
 )
 @click.option("--licence", default="unknown", help="Of model and parameters, for the manifest.")
 @click.option("--native", is_flag=True, help='Put the artifacts into the bundle too, for runtime = "native".')
@@ -152,7 +169,7 @@ def _options(given: dict[str, Any], source: Path | None) -> Any:
     from edgeclient.compile.compiler import Options  # noqa: PLC0415 (needs onnx)
     from edgeclient.compile.loss import Loss  # noqa: PLC0415 (as above)
 
-    as_given = ("frozen", "output", "sizes", "shapes", "batch_norm", "licence", "native")
+    as_given = ("frozen", "output", "sizes", "shapes", "batch_norm", "bounds", "licence", "native")
     return Options(
         loss=Loss(given["loss"], given["class_weights"], given["ignore_label"]),
         optimiser=_optimiser(given) or Optimiser(),

@@ -1,8 +1,9 @@
 """From training artifacts to the bundle that a device trains (FORMAT.md, section 8)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -10,9 +11,10 @@ import onnx
 from onnx import TensorProto, checker, helper, numpy_helper, shape_inference
 
 from edgeclient.bundle import archive, safetensors
+from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Buffer, Manifest, Tensor
-from edgeclient.compile import weights
+from edgeclient.compile import domain, weights
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError, first_line
 from edgeclient.compile.graph import copied, refill
@@ -74,7 +76,14 @@ class Compiled:
 
 
 def compiled(
-    artifacts: Artifacts, loss: str, licence: str, provenance: str, *, running: str = "shared", native: bool = False
+    artifacts: Artifacts,
+    loss: str,
+    licence: str,
+    provenance: str,
+    *,
+    running: str = "shared",
+    native: bool = False,
+    bounds: Mapping[str, Bounds] = MappingProxyType({}),
 ) -> Compiled:
     """Lower both graphs and describe them.
 
@@ -85,13 +94,14 @@ def compiled(
         provenance: see Manifest.
         running: policy of running statistics, "shared" or "local".
         native: whether the artifacts themselves go into the bundle, for the native runtime.
+        bounds: of further tensors, by pattern of their names, besides those that running statistics have anyway.
 
     Raises:
         CompileError: an op without a rule, inputs that a device cannot feed, a graph that does not pass the checker.
     """
     statistics = _running_statistics(artifacts)
     training = _with_constants(artifacts.training, artifacts.frozen, statistics)
-    evaluation = _evaluation(_with_constants(artifacts.evaluation, artifacts.frozen, statistics), statistics)
+    evaluation = _evaluation(_with_constants(artifacts.evaluation, artifacts.frozen, statistics))
     inferred = shape_inference.infer_shapes(evaluation, data_prop=True)
     trained = lower(training, inferred, outputs=("loss",))
     judged = lower(inferred)
@@ -102,8 +112,9 @@ def compiled(
         _check(each)
     values = {name: _value(artifacts, name) for name in statistics}
     held = [*artifacts.trainable.items(), *(values.items() if running == "shared" else ())]
+    within = domain.bounds_of([name for name, _ in held], bounds, statistics[1::2], statistics[::2])
     try:
-        layout = Layout(tuple(Parameter(name, value.shape) for name, value in held))
+        layout = Layout(tuple(Parameter(name, value.shape, within.get(name)) for name, value in held))
     except WireError as error:
         raise CompileError(f"nothing can be trained: {error.detail}") from None
     inputs = _user_inputs(artifacts)
@@ -122,7 +133,10 @@ def compiled(
         ignored=ignored,
         operators=len(trained.model.graph.node),
     )
-    return Compiled(trained.model, judged.model, {**artifacts.trainable, **values}, manifest, artifacts.files, native)
+    parameters = {**artifacts.trainable, **values}
+    if fault := layout.fault(layout.flatten({name: parameters[name] for name, _ in held})):
+        raise CompileError(f"the model begins outside its bounds: {fault}")
+    return Compiled(trained.model, judged.model, parameters, manifest, artifacts.files, native)
 
 
 def _user_inputs(artifacts: Artifacts) -> tuple[Tensor, ...]:
@@ -201,27 +215,18 @@ def _with_constants(model: onnx.ModelProto, frozen: Mapping[str, Array], statist
     return made
 
 
-def _evaluation(model: onnx.ModelProto, statistics: Sequence[str]) -> onnx.ModelProto:
+def _evaluation(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph in evaluation mode, with the scores as second output.
 
-    ONNX Runtime leaves training outputs on BatchNormalization, which is then invalid. Averaged variances may
-    fall below zero by what quantisation costs: they are lifted.
+    ONNX Runtime leaves training outputs on BatchNormalization, which is then invalid.
     """
     graph = model.graph
-    lifted: dict[str, str] = {}
-    nodes = []
     for node in graph.node:
         if node.op_type == "BatchNormalization":
             del node.output[1:]
             for attribute in node.attribute:
                 if attribute.name == "training_mode":
                     attribute.i = 0
-            if (name := node.input[4]) in statistics and name not in lifted:
-                lifted[name] = f"{name}/lifted"
-                nodes.append(helper.make_node("Relu", [name], [lifted[name]]))
-            node.input[4] = lifted.get(name, name)
-        nodes.append(node)
-    refill(graph.node, nodes)
     made = [each.name for each in graph.output]
     for node in graph.node:
         if node.op_type == "SoftmaxCrossEntropyLoss":

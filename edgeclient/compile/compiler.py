@@ -8,6 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import checker, shape_inference
 
+from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import artifacts, border, bundle, forward, generate, loss
 from edgeclient.compile.artifacts import Artifacts
@@ -31,6 +32,7 @@ class Options:
         sizes: numbers for named dimensions of the inputs.
         shapes: whole shapes of inputs, by name.
         batch_norm: what becomes of running statistics: "shared", "local" or "frozen".
+        bounds: between which tensors stay, by pattern of their names.
         licence: of model and parameters.
         provenance: how they were made.
         native: whether the bundle carries the artifacts too.
@@ -44,6 +46,7 @@ class Options:
     sizes: dict[str, int] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     batch_norm: str = "shared"
+    bounds: dict[str, Bounds] = field(default_factory=dict)
     licence: str = "unknown"
     provenance: str = "unknown"
     native: bool = False
@@ -126,7 +129,7 @@ def compile_artifacts(
 def _lowered(made: Artifacts, options: Options, loss: str) -> Compiled:
     running = "local" if options.batch_norm == "local" else "shared"
     said = (loss, options.licence, options.provenance)
-    return bundle.compiled(made, *said, running=running, native=options.native)
+    return bundle.compiled(made, *said, running=running, native=options.native, bounds=options.bounds)
 
 
 def _chosen(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:

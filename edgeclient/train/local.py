@@ -154,7 +154,7 @@ def gain(
     some = _Some(holdout, proceed)
     try:
         before = trainer.evaluate(parameters, some, local)
-        after = trainer.evaluate(parameters + made.delta, some, made.local)
+        after = trainer.evaluate(made.applied_to(parameters), some, made.local)
     except (NoExamplesError, _StoppedError):
         return None
     return Gain(version, after.num_examples, before.loss, after.loss, before.accuracy, after.accuracy)

@@ -53,7 +53,9 @@ class RoundTrainer:
     def train(
         self, parameters: F32, data: Dataset, plan: Plan, rng: np.random.Generator, local: F32 | None = None
     ) -> LocalRound:
-        trained = self.manifest.trained_size
+        trained, domain = self.manifest.trained_size, self.manifest.layout.domain
+        kept = domain.places[domain.places < trained]  # those with a gradient, which may lead out of their bounds
+        low, high = domain.low[: kept.size], domain.high[: kept.size]
         weights = parameters[:trained].copy()
         # Shared statistics stand behind the trained parameters in the flat vector; local ones follow here.
         statistics = np.concatenate([parameters[trained:], self.initial if local is None else local])
@@ -69,14 +71,21 @@ class RoundTrainer:
                     break
                 progress.add(loss, len(batch[-1]))
                 optimiser.step(weights, gradients, plan.learning_rate)
+                weights[kept] = np.clip(weights[kept], low, high)
             if not progress.steps:
                 raise Interrupted("training was stopped before its first step")
             shared = len(parameters) - trained
-            delta = np.concatenate([weights, statistics[:shared]]) - parameters
+            local_model = np.concatenate([weights, statistics[:shared]])
+            absolute = domain.clipped(local_model[domain.places])
+            delta = local_model - parameters
         loss = progress.loss
         if not (np.isfinite(loss) and np.isfinite(delta).all() and np.isfinite(statistics).all()):
             raise TrainingError(f"loss {loss}: the parameters diverge; a smaller learning rate may help")
-        return LocalRound(delta, progress.examples, progress.steps, progress.share, loss, statistics[shared:].copy())
+        delta[domain.places] = 0
+        return LocalRound(
+            delta, progress.examples, progress.steps, progress.share, loss, statistics[shared:].copy(), absolute,
+            domain.places,
+        )  # fmt: skip
 
     def evaluate(self, parameters: F32, data: Dataset, local: F32 | None = None) -> Evaluation:
         trained, classes = self.manifest.trained_size, self.manifest.classes

@@ -1,12 +1,12 @@
 """What a round of local training is, whatever runs the graphs underneath."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from edgeclient.compress.arrays import F32
+from edgeclient.compress.arrays import F32, I64
 from edgeclient.train.batches import Dataset
 
 
@@ -50,12 +50,14 @@ class LocalRound:
     """What a round came to.
 
     Attributes:
-        delta: local - base, float32 (n,).
+        delta: local - base, float32 (n,); 0 where values are absolute.
         num_examples: different examples behind it: one pass over the data, or what a limit left of it.
         steps: optimiser steps.
         share: of the work that was asked for, the part that the time allowed; 1 without a time limit.
         loss: mean over the last pass.
         local: running statistics that stay on the device, float32 (l,), for the next round.
+        absolute: what travels as it is, float32 (a,), within its bounds.
+        places: coordinates of that, int64 (a,).
     """
 
     delta: F32
@@ -64,6 +66,14 @@ class LocalRound:
     share: float
     loss: float
     local: F32
+    absolute: F32 = field(default_factory=lambda: np.empty(0, np.float32))
+    places: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def applied_to(self, parameters: F32) -> F32:
+        """What was trained, float32 (n,), from the parameters (n,) that it began with."""
+        trained: F32 = parameters + self.delta
+        trained[self.places] = self.absolute
+        return trained
 
 
 @dataclass(frozen=True, slots=True)

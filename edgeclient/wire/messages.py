@@ -37,6 +37,7 @@ class Refusal(IntEnum):
     CONFLICT = 6  # its identity was used before for other bytes
     UPDATE = 7  # its part does not fit the update it names
     WITHDRAWN = 8  # the device asked to forget it before it came
+    DOMAIN = 9  # an absolute value lies outside its bounds, or an entry where values are absolute
 
     @property
     def reason(self) -> str:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive, safetensors
 from edgeclient.bundle.archive import EVAL, PARAMETERS, TRAINING
+from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import MANIFEST, Buffer, Manifest, Optimiser, Tensor, decode_manifest
 from edgeclient.wire.errors import WireError
@@ -288,11 +289,19 @@ def test_running_statistics() -> None:
     opened = archive.decode(archive.encode(local, files))
     assert opened.parameters.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1]
     assert (opened.manifest.trained_size, opened.manifest.local_buffers) == (9, local.buffers)
-    layout = Layout((*LAYOUT.parameters, *(Parameter(name, (3,)) for name in statistics)))
+    bounded = Parameter("mean", (3,), Bounds()), Parameter("var", (3,), Bounds(low=0.0))
+    layout = Layout((*LAYOUT.parameters, *bounded))
     shared = replace(SAID, layout=layout, buffers=tuple(Buffer(name, (3,), "shared") for name in statistics))
     opened = archive.decode(archive.encode(shared, files))
     assert opened.parameters.tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1, 0, 0, 0, 1, 1, 1]
     assert (opened.manifest.trained_size, opened.manifest.local_buffers) == (9, ())
+    assert opened.manifest.layout == layout
+    assert layout.as_json()[2:] == [["mean", [3], [None, None]], ["var", [3], [0.0, None]]]
+    assert layout.digest != Layout((*LAYOUT.parameters, *(Parameter(name, (3,)) for name in statistics))).digest
+    assert layout.domain.places.tolist() == [9, 10, 11, 12, 13, 14]
+    below = {**files, PARAMETERS: safetensors.encode({**WEIGHTS, **statistics, "var": np.full(3, -1, np.float32)})}
+    with pytest.raises(WireError, match=r"value: .*var has -1\.0, outside 0\.0 to 2\^36"):
+        archive.decode(archive.encode(shared, below))
 
 
 def test_the_demo_bundle() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.intake.decode import FrameIn, HelloIn, Rejected, WithdrawIn, decode, refusal
+from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.compress.update import FloatValues, SparseUpdate
@@ -116,6 +117,31 @@ def test_a_forged_byte_never_raises_through_judgement(at: int, byte: int) -> Non
 )
 def test_refusals(data: bytes, wanted: Refusal | None) -> None:
     assert judged(data) is wanted
+
+
+BOUNDED = Layout((Parameter("w", (8,)), Parameter("var", (2,), Bounds(low=0.0))))
+
+
+def carrying(*values: float, entry: int = 3) -> bytes:
+    update = SparseUpdate(10, np.array([entry]), FloatValues(np.ones(1, np.float32)))
+    origin, absolute = frame.Origin("t", "d", BOUNDED.tag, 0, 20, 5), np.array(values, np.float32)
+    ((made,),) = frame.encode_layers(update, origin, frame.Coding(), absolute)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (carrying(), None),
+        (carrying(0.0, 7.5), None),
+        (carrying(0.0, -0.5), Refusal.DOMAIN),
+        (carrying(0.0, 2.0**37), Refusal.DOMAIN),
+        (carrying(1.0, 1.0, 1.0), Refusal.DOMAIN),  # more than there are
+        (carrying(1.0, 1.0, entry=8), Refusal.DOMAIN),  # an entry where values are absolute
+    ],
+)
+def test_numbers_outside_their_domain_are_refused(data: bytes, wanted: Refusal | None) -> None:
+    assert judged(data, (BOUNDED, 20, 5)) is wanted
 
 
 def by_tensor(*, tag: bytes = TAG) -> bytes:

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive
+from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.manifest import Optimiser
 from edgeclient.compile import generate
 from edgeclient.compile.artifacts import read
@@ -165,7 +166,30 @@ def test_running_statistics(policy: str, tmp_path: Path) -> None:
     assert {each.policy for each in opened.manifest.buffers} == (set() if policy == "frozen" else {policy})
     statistics = [each for each in opened.manifest.layout.parameters if "running" in each.name]
     assert bool(statistics) == (policy == "shared")
+    for each in statistics:
+        assert each.bounds == (Bounds(low=0.0) if "var" in each.name else Bounds())
     assert json.loads(done.stdout)["gradient_error"] < 1e-6
+
+
+def test_bounds_of_further_tensors(classifier: Path, tmp_path: Path) -> None:
+    given = ["--bounds", "*.bias=-1.001:", "--bounds", "output.bias=:0.3"]
+    done = edgeclient("compile", classifier, *given, "--out", tmp_path / "b", "--json")
+    assert done.returncode == 0, done.stderr
+    layout = archive.decode((tmp_path / "b").read_bytes()).manifest.layout
+    assert {each.name: each.bounds for each in layout.parameters} == {
+        "hidden.weight": None,
+        "hidden.bias": Bounds(low=-1.0),  # inwards to a bfloat16 number
+        "output.weight": None,
+        "output.bias": Bounds(high=0.298828125),
+    }
+    for wrong, said in [
+        ("output.bias", "PATTERN=LOW:HIGH is wanted"),
+        ("output.bias=1:0", "nothing lies between 1.0 and 0.0"),
+        ("output.bias=1e30:", "no bound: bfloat16 numbers of at most 2^36 are"),
+        ("nothing*=0:1", "--bounds nothing*: no tensor is called so: there are hidden.weight, "),
+        ("output.bias=0.5:1", "the model begins outside its bounds: output.bias has 0.0, outside 0.5 to 1.0"),
+    ]:
+        assert said in refused(classifier, "--bounds", wrong, "--out", tmp_path / "c")
 
 
 def test_one_of_several_outputs_or_a_value_inside(classifier: Path, tmp_path: Path) -> None:

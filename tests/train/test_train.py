@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from trainer_exam import PLAN, TrainerExam, unpack, windows
 
+import tools
 from broker.demo import data as demo_data
 from edgeclient.bundle import archive
 from edgeclient.bundle.archive import Bundle
+from edgeclient.bundle.domain import Bounds
+from edgeclient.bundle.layout import Layout
+from edgeclient.bundle.manifest import MANIFEST
 from edgeclient.train.compiled import Statistics, compiled_trainer
 from edgeclient.train.rounds import RoundTrainer
 from edgeclient.train.runtime import check_runtimes
@@ -54,6 +58,46 @@ def test_a_round_stops_when_it_may_not_go_on(opened: Bundle, tmp_path: Path, ste
     assert (made.steps, made.share < 1) == (2, True)
     whole = trainer.train(opened.parameters, data, replace(PLAN, max_steps=2), np.random.default_rng(0))
     assert made.delta.tobytes() == whole.delta.tobytes()  # what was learnt is what two steps teach
+
+
+def test_bounded_parameters_stay_between_their_bounds_and_are_no_part_of_the_delta(
+    opened: Bundle, tmp_path: Path
+) -> None:
+    bounds = {"output.bias": Bounds(-0.0078125, 0.0078125), "hidden.bias": Bounds()}
+    layout = Layout(tuple(replace(each, bounds=bounds.get(each.name)) for each in opened.manifest.layout.parameters))
+    files = {name: content for name, content in opened.files.items() if name != MANIFEST}
+    bounded = archive.decode(archive.encode(replace(opened.manifest, layout=layout), files))
+    data = windows(opened, tmp_path)
+    made = compiled_trainer(unpack(bounded, tmp_path / "b")).train(
+        bounded.parameters, data, PLAN, np.random.default_rng(0)
+    )
+    free = compiled_trainer(unpack(opened, tmp_path / "f")).train(
+        opened.parameters, data, PLAN, np.random.default_rng(0)
+    )
+    biases = layout.slices["output.bias"]
+    assert np.abs(free.delta[biases]).max() > 0.01  # without bounds it goes further
+    assert made.places.tolist() == layout.domain.places.tolist()
+    assert not made.delta[made.places].any()
+    assert np.abs(made.delta).max() > 0
+    after = made.applied_to(bounded.parameters)
+    assert layout.fault(after) == ""
+    assert np.abs(after[biases]).max() == np.float32(0.0078125)
+    assert np.abs(after[layout.slices["hidden.bias"]]).max() > 0
+
+
+def test_running_statistics_leave_the_round_as_they_are(tmp_path: Path) -> None:
+    normalised = archive.decode((Path(tools.__file__).parent / "bench/statistics.bundle").read_bytes())
+    layout = normalised.manifest.layout
+    trainer = compiled_trainer(unpack(normalised, tmp_path))
+    data, plan = windows(normalised, tmp_path), replace(PLAN, epochs=1, max_steps=3)
+    made = trainer.train(normalised.parameters, data, plan, np.random.default_rng(0))
+    assert made.places.tolist() == list(range(normalised.manifest.trained_size, layout.size))
+    assert not made.delta[made.places].any()
+    assert (made.absolute != normalised.parameters[made.places]).all()
+    after = layout.split(made.applied_to(normalised.parameters))
+    assert (after["norm1.running_var"] > 0).all()
+    # Batch statistics train, running ones judge: what was applied is what the device has.
+    assert trainer.evaluate(made.applied_to(normalised.parameters), data).loss < 3
 
 
 def test_a_round_ends_when_its_time_is_over(opened: Bundle, tmp_path: Path) -> None:

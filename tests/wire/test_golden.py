@@ -16,9 +16,9 @@ from edgeclient.bundle.manifest import MANIFEST
 from edgeclient.compress.accel import Accel
 from edgeclient.wire import announcement, frame, messages, status
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.frame import context, positions, write_values
+from edgeclient.wire.frame import absolute, context, positions, write_values
 from edgeclient.wire.frame.body import encode_body
-from edgeclient.wire.frame.header import PART, TENSORS, Header, encode_header, read_header
+from edgeclient.wire.frame.header import ABSOLUTE, PART, TENSORS, Header, encode_header, read_header
 from edgeclient.wire.frame.positions import Segment, Tensors
 from edgeclient.wire.limits import FRAME_VERSION, MAX_FRAME_BYTES, WIRE_VERSION
 from edgeclient.wire.reader import Field, Reader, sealed, unsealed
@@ -26,6 +26,7 @@ from tools import golden_edges
 
 FOLDER = Path(__file__).parents[1] / "golden"
 FRAMES = [
+    "absolute", "absolute-parts",
     "activity", "bfloat16", "context", "context-bfloat16", "context-float32", "context-int4", "context-int8",
     "context-sign", "dense", "float", "int4", "int8", "mixed-float32", "mixed-row", "mixed-sign", "mixed-step",
     "part-tensors", "parts", "range-dense", "range-runs", "row", "runs", "runs-parts", "sign", "step", "tensors",
@@ -73,6 +74,8 @@ def test_frames(name: str, accel: Accel) -> None:
         assert made.update.size == meaning["size"]
         assert made.update.indices.tolist() == meaning["indices"]
         assert [float(value).hex() for value in made.update.values.decoded()] == meaning["values"]
+        carried = made.absolute and [made.absolute.first, [float(value).hex() for value in made.absolute.values]]
+        assert carried == meaning.get("absolute")
         origin = frame.Origin("har", "pi-7", made.layout_tag, made.number, made.base_version, made.num_examples)
         assert frame.address("har", "pi-7") == made.address
         again = encoded(made, origin, tensors, accel)
@@ -85,7 +88,9 @@ def encoded(made: frame.Frame, origin: frame.Origin, tensors: Tensors | None, ac
     first, span = (first, last - first + 1) if made.parts > 1 else (0, made.update.size)
     body = encode_body(made.update, first, span, tensors, accel)
     part = (made.part, made.parts, first, span) if made.parts > 1 else None
-    return sealed(encode_header(Header.of(origin, made.update.size, body.flags, part=part)) + body.content)
+    flags = body.flags | (ABSOLUTE if made.absolute else 0)
+    head = encode_header(Header.of(origin, made.update.size, flags, part=part))
+    return sealed(head + absolute.encode(made.absolute) + body.content)
 
 
 def test_the_vectors_use_what_they_are_named_after() -> None:
@@ -95,7 +100,11 @@ def test_the_vectors_use_what_they_are_named_after() -> None:
         "activity", "context", "context-bfloat16", "context-float32", "context-int4", "context-int8", "context-sign",
         "dense", "mixed-float32", "mixed-row", "mixed-sign", "mixed-step", "part-tensors", "runs", "tensors",
     }  # fmt: skip
-    assert {name for name, each in flags.items() if min(each) & PART} == {"parts", "part-tensors", "runs-parts"}
+    assert {name for name, each in flags.items() if min(each) & PART} == {
+        "parts", "part-tensors", "runs-parts", "absolute-parts",
+    }  # fmt: skip
+    assert [bool(data[4] & ABSOLUTE) for data in load("v1-frame-absolute-parts")[0]] == [True, False, False]
+    assert flags["absolute"] == {ABSOLUTE | 1 << 4}
     assert {one >> 4 for each in flags.values() for one in each} == set(range(6))
     rice, mixing, dense = positions.RICE, positions.CONTEXT, positions.DENSE
     assert {name: [each.mode for each in segments(name)] for name in by_tensor} == {

@@ -18,8 +18,9 @@ import numpy as np
 from edgeclient.compress.accel import Accel
 from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.frame import absolute
 from edgeclient.wire.frame.body import ENTRIES_PER_BYTE, decode_entries
-from edgeclient.wire.frame.header import IDENTITY_AT, Frame, read_header
+from edgeclient.wire.frame.header import ABSOLUTE, IDENTITY_AT, Frame, read_header
 from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 from edgeclient.wire.messages import FRAME, check_prefix
@@ -83,7 +84,8 @@ class Opened:
 
     def decode(self, tensors: Tensors | None, accel: Accel = "auto") -> Frame:
         """The frame, once; arguments and errors as of the function `decode`."""
-        return self.header.frame(decode_entries(self._reader, self.header, self._most, tensors, accel))
+        carried = absolute.read(self._reader, self.header.size) if self.header.flags & ABSOLUTE else None
+        return self.header.frame(decode_entries(self._reader, self.header, self._most, tensors, accel), carried)
 
     def bare(self) -> Frame:
         """The frame without its entries, for a layout that is not known here."""

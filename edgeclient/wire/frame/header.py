@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from edgeclient.compress.absolute import Absolute
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.limits import FRAME_VERSION, MAX_SIZE
@@ -20,7 +21,7 @@ MAX_PARTS: Final = 0xFFFF
 SIGNED: Final = 1  # reserved
 PART: Final = 2
 TENSORS: Final = 4
-_RESERVED: Final = 8
+ABSOLUTE: Final = 8
 _FIELDS: Final = ("magic", "version", "kind", "flags", "address", "layout tag", "epoch", "sequence")
 MAX_U32: Final = 0xFFFF_FFFF
 
@@ -48,7 +49,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A decoded frame; `update` may be one coordinate range of a larger update."""
+    """A decoded frame; `update` may be one coordinate range of a larger update, `absolute` is what it may carry too."""
 
     wire_version: int
     address: int
@@ -61,6 +62,7 @@ class Frame:
     base_version: int
     num_examples: int
     update: SparseUpdate
+    absolute: Absolute | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,11 @@ class Header:
     first: int
     span: int
 
-    def frame(self, update: SparseUpdate) -> Frame:
-        """With its entries."""
+    def frame(self, update: SparseUpdate, absolute: Absolute | None = None) -> Frame:
+        """With its entries and absolute values."""
         return Frame(
             FRAME_VERSION, self.address, self.layout_tag, self.epoch, self.sequence, self.number, self.part, self.parts,
-            self.base_version, self.num_examples, update,
+            self.base_version, self.num_examples, update, absolute,
         )  # fmt: skip
 
     @classmethod
@@ -112,8 +114,8 @@ def encode_header(header: Header) -> bytes:
 def read_header(reader: Reader) -> Header:
     """The header; WireError for what FORMAT.md does not allow."""
     _, _, _, flags, address_, layout_tag, epoch, sequence = reader.unpack(HEADER.format, _FIELDS)
-    if flags & (SIGNED | _RESERVED):
-        raise WireError("flags", f"reserved bits are set: {flags:#04x}")
+    if flags & SIGNED:
+        raise WireError("flags", f"a reserved bit is set: {flags:#04x}")
     number = _varint(reader, "number", MAX_U32)
     base_version = _varint(reader, "base version", MAX_U32)
     num_examples = _varint(reader, "examples", MAX_U32)
@@ -127,6 +129,8 @@ def read_header(reader: Reader) -> Header:
         span = _varint(reader, "span", size - first)
         if not part < parts or parts < 2 or span < 1:
             raise WireError("range", f"part {part} of {parts} with {span} coordinates")
+    if flags & ABSOLUTE and part:
+        raise WireError("flags", f"part {part} has absolute values: they stand in the first one")
     return Header(
         flags, address_, layout_tag, epoch, sequence, number, base_version, num_examples, size,
         part, parts, first, span,

@@ -1,8 +1,9 @@
 """An update as few frames: in layers by importance, each cut into coordinate ranges that fit a message."""
 
-import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from operator import add
 from typing import Final
 
 import numpy as np
@@ -11,8 +12,9 @@ from edgeclient.compress.accel import Accel
 from edgeclient.compress.arrays import F32, Bools
 from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.frame import absolute as section
 from edgeclient.wire.frame.body import Body, encode_body
-from edgeclient.wire.frame.header import MAX_PARTS, Header, Origin, encode_header
+from edgeclient.wire.frame.header import ABSOLUTE, MAX_PARTS, Header, Origin, encode_header
 from edgeclient.wire.frame.positions import Tensors
 from edgeclient.wire.limits import MAX_FRAME_BYTES
 from edgeclient.wire.reader import sealed
@@ -22,6 +24,7 @@ _CHECKSUM: Final = 4
 _AIM: Final = 0.985
 _FILLED: Final = 0.9
 _FIRST_LAYER: Final = 0.25  # of the entries
+_NONE: Final = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +60,18 @@ def encode_update(
     """
     if not update.indices.size:
         return []
-    return _framed([update], origin, Coding(max_bytes, tensors, accel))[0]
+    return _framed([update], origin, Coding(max_bytes, tensors, accel), _NONE)[0]
 
 
-def encode_layers(update: SparseUpdate, origin: Origin, coding: Coding) -> list[list[bytes]]:
+def encode_layers(update: SparseUpdate, origin: Origin, coding: Coding, absolute: F32 = _NONE) -> list[list[bytes]]:
     """The frames of an update in at most two layers, the more important first.
 
     An update of one frame is one layer. Of a larger one, the first layer holds the largest values, about a quarter of
     the entries: on a link that breaks midway they carry more energy a byte. Where too many values are equal, there
     is one layer: two would cost positions (up to 0.8 bits an entry) and gain nothing.
+
+    Of the model's `absolute` values, float32 (a,), the first frame carries a slice, which follows from the number of
+    the update.
 
     Raises:
         WireError: as `encode_update`.
@@ -84,13 +90,13 @@ def encode_layers(update: SparseUpdate, origin: Origin, coding: Coding) -> list[
         return []
     # The guess is at most twice the bits of structured updates; within that, one frame may do.
     if entries * _guessed_bits(update) < 16 * coding.max_bytes:
-        (frames,) = _framed([update], origin, coding)
+        (frames,) = _framed([update], origin, coding, absolute)
         if len(frames) == 1:
             return [frames]
     first = _largest(np.abs(update.values.decoded()))
     if first is None:
-        return _framed([update], origin, coding)
-    return _framed([update.among(first), update.among(~first)], origin, coding)
+        return _framed([update], origin, coding, absolute)
+    return _framed([update.among(first), update.among(~first)], origin, coding, absolute)
 
 
 def _largest(magnitudes: F32) -> Bools | None:
@@ -101,25 +107,32 @@ def _largest(magnitudes: F32) -> Bools | None:
     return magnitudes >= distinct[cut] if _FIRST_LAYER / 4 <= above[cut] <= 2 * _FIRST_LAYER else None
 
 
-def _framed(layers: list[SparseUpdate], origin: Origin, coding: Coding) -> list[list[bytes]]:
+def _framed(layers: list[SparseUpdate], origin: Origin, coding: Coding, absolute: F32) -> list[list[bytes]]:
     """The frames of each layer; their parts count on through all of them."""
-    made = [_pieces(layer, origin, coding, alone=len(layers) == 1) for layer in layers]
+    kept = section.room(absolute, coding.max_bytes)
+    made = [
+        _pieces(layer, origin, coding, alone=len(layers) == 1, kept=0 if number else kept)
+        for number, layer in enumerate(layers)
+    ]
     parts = sum(map(len, made))
     if parts > MAX_PARTS:
         raise WireError("too-large", f"{parts} frames for one update, at most {MAX_PARTS} are allowed")
-    number = itertools.count()
-    return [
-        [sealed(_header(body, origin, layer.size, next(number), parts) + body.content) for body in bodies]
-        for layer, bodies in zip(layers, made, strict=True)
-    ]
+    heads = [_header(body, origin, layers[0].size, number, parts) for number, body in enumerate(chain(*made))]
+    bodies = [body.content for body in chain(*made)]
+    carried = section.chosen(absolute, origin, len(heads[0]) + len(bodies[0]) + _CHECKSUM, coding.max_bytes)
+    if carried is not None:
+        first = replace(made[0][0], flags=made[0][0].flags | ABSOLUTE)
+        heads[0] = _header(first, origin, layers[0].size, 0, parts) + section.encode(carried)
+    frames = map(sealed, map(add, heads, bodies))
+    return [list(islice(frames, len(each))) for each in made]
 
 
-def _pieces(update: SparseUpdate, origin: Origin, coding: Coding, *, alone: bool) -> list[Body]:
+def _pieces(update: SparseUpdate, origin: Origin, coding: Coding, *, alone: bool, kept: int) -> list[Body]:
     """The update in coordinate ranges that are encoded once or twice each, so that a large one takes linear time.
 
-    `alone`: if it is one piece, that is the whole update.
+    `alone`: if it is one piece, that is the whole update. `kept`: bytes that the first frame has for something else.
     """
-    k, room = update.indices.size, coding.max_bytes - _CHECKSUM
+    k, room = update.indices.size, coding.max_bytes - _CHECKSUM - kept
     made: list[Body] = []
     at, count = 0, min(k, max(1, math.ceil(8 * room / _guessed_bits(update))))
     spare: tuple[int, Body] | None = None  # one that fits, but leaves too much room
@@ -133,7 +146,7 @@ def _pieces(update: SparseUpdate, origin: Origin, coding: Coding, *, alone: bool
         fuller = max(1, int(count * _AIM * room / taken))
         if taken > room and spare is None:
             if count == 1 or len(made) == MAX_PARTS:
-                raise WireError("too-large", f"{k} entries do not fit into frames of {room + _CHECKSUM} bytes")
+                raise WireError("too-large", f"{k} entries do not fit into frames of {coding.max_bytes} bytes")
             count = min(count - 1, fuller)
             continue
         if taken > room and spare is not None:
@@ -144,7 +157,7 @@ def _pieces(update: SparseUpdate, origin: Origin, coding: Coding, *, alone: bool
             continue
         made.append(body)
         at += count
-        count, spare = fuller, None
+        count, spare, room = fuller, None, coding.max_bytes - _CHECKSUM
     return made
 
 
