@@ -135,9 +135,9 @@ class Service:
                 case Disconnected(why):
                     self._publisher.listens = False
                     self._watch.connected(up=False)
-                    _LOG.info("disconnected: %s", why)
+                    self._journal.disconnected(why)
                 case SubscriptionRefused(refused):
-                    _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
+                    self._journal.unheard(refused)
 
     def _welcome(self) -> None:
         """A new connection: listen, then publish everything, since a killed broker may have forgotten it."""

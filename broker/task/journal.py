@@ -1,9 +1,7 @@
 """What happens at the aggregator, told to people: the watch that looks on, and the log, in bounded memory."""
 
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from broker.intake.decode import FrameIn, Incoming, Rejected
@@ -13,59 +11,11 @@ from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
 from broker.settings import Task, differences
 from broker.task.live import LiveTask
+from edgeclient.logs.complaints import Complaints
 from edgeclient.logs.fields import identity
 
 _LOG = logging.getLogger(__name__)
-
-EVERY_S: Final = 30.0
-# Who publishes chooses the device's name, so that names must not take memory without end.
-MAX_KEYS: Final = 1024
-OTHERS: Final = "(others)"
-
-
-@dataclass(slots=True)
-class _Told:
-    since: int = 0
-    last_s: float | None = None
-
-
-@dataclass(slots=True)
-class Complaints:
-    """What goes wrong many times a second becomes a log line twice a minute for each device and reason.
-
-    Example:
-        >>> complaints = Complaints()
-        >>> complaints.note("pi-7", "checksum", "CRC-32 does not match", now=0.0)
-        'pi-7: CRC-32 does not match'
-        >>> complaints.note("pi-7", "checksum", "CRC-32 does not match", now=10.0) is None
-        True
-        >>> complaints.note("pi-7", "checksum", "CRC-32 does not match", now=31.0)
-        'pi-7: CRC-32 does not match (2 times in 31 s, reason checksum)'
-    """
-
-    _by_key: dict[tuple[str, str], _Told] = field(default_factory=dict)
-
-    def note(self, device: str, reason: str, detail: str, *, now: float) -> str | None:
-        """Count one, and return the line to log if one is due for this device and reason (of a few short ones).
-
-        Beyond 1,024 pairs of them, all further devices are one; `now` in monotonic seconds.
-        """
-        key = (device, reason)
-        if key not in self._by_key and len(self._by_key) >= MAX_KEYS:
-            key = (OTHERS, reason)
-        told = self._by_key.setdefault(key, _Told())
-        told.since += 1
-        if told.last_s is not None and now - told.last_s < EVERY_S:
-            return None
-        often = "" if told.last_s is None else f" ({told.since} times in {now - told.last_s:.0f} s, reason {reason})"
-        told.since, told.last_s = 0, now
-        return f"{device or 'somebody'}: {detail}{often}"
-
-    def tell(self, device: str, reason: str, detail: str) -> None:
-        """Log the line that is due, if one is; see `note`."""
-        line = self.note(device, reason, detail, now=time.monotonic())
-        if line is not None:
-            _LOG.warning("%s", line, extra={"device": device, "reason": reason})
+_CONNECTION_S: Final = 60.0  # at least, between two lines about the same trouble of the connection
 
 
 class Journal:
@@ -79,6 +29,16 @@ class Journal:
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.complain = Complaints().tell
+        self._connection = Complaints(_CONNECTION_S).tell
+
+    def disconnected(self, why: str) -> None:
+        """There is no connection to the MQTT broker."""
+        self._connection("no connection", why, why)
+
+    def unheard(self, refused: Sequence[str]) -> None:
+        """The MQTT broker does not grant these topics."""
+        what = ", ".join(refused)
+        self._connection("not heard", what, f"the broker refuses a subscription to {what}: check its access rules")
 
     def begins(self, task: LiveTask) -> None:
         """A task is served."""

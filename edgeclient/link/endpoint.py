@@ -3,11 +3,13 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Self
 
 from edgeclient.settings import ConfigError, Mqtt
+from edgeclient.settings.device import MAX_PACKET_BYTES
+from edgeclient.wire import topics
 
 _READABLE_BY_OTHERS: Final = 0o004
 
@@ -25,29 +27,36 @@ class _Socket(ssl.SSLSocket):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An MQTT broker; a payload over its limit would drop the connection again and again, so it is checked.
+    """An MQTT broker; a packet over its limit would drop the connection again and again, so it is checked.
 
     Attributes:
         host: name or address; with TLS, the certificate must be made out to it.
         port: its TCP port.
         keepalive_s: silence after which a side counts as gone.
-        max_payload_bytes: of one message.
+        max_packet_bytes: of one message with its topic and header.
         username: None for an anonymous client.
         password: kept out of `repr`, and so out of logs.
         tls: None for a connection in the clear.
+        prefix: of every topic of ours on this broker.
+        client_id: what we are called there; "" for a random one.
+        password_file: where the password was read from, and is read again.
 
     Example:
-        >>> Endpoint("pi", 1883, username="pi-7", password="secret")
-        Endpoint(host='pi', port=1883, keepalive_s=30, max_payload_bytes=1000000, username='pi-7', tls=None)
+        >>> endpoint = Endpoint("::1", 1883, username="pi-7", password="secret")
+        >>> endpoint.url, "secret" in repr(endpoint)
+        ('mqtt://[::1]:1883', False)
     """
 
     host: str
     port: int
     keepalive_s: int = 30
-    max_payload_bytes: int = 1_000_000
+    max_packet_bytes: int = MAX_PACKET_BYTES
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
+    prefix: str = topics.PREFIX
+    client_id: str = ""
+    password_file: Path | None = None
 
     @classmethod
     def of(cls, mqtt: Mqtt) -> Self:
@@ -64,15 +73,41 @@ class Endpoint:
             mqtt.host,
             mqtt.port,
             mqtt.keepalive_s,
+            mqtt.max_packet_bytes,
             username=mqtt.username or None,
             password=None if mqtt.password_file is None else _password(mqtt.password_file),
             tls=_context(mqtt) if mqtt.tls else None,
+            prefix=mqtt.prefix,
+            client_id=mqtt.client_id,
+            password_file=mqtt.password_file,
         )
+
+    def renewed(self) -> Self:
+        """With the password that its file holds now.
+
+        Raises:
+            ConfigError: the file is no good any more.
+        """
+        return self if self.password_file is None else replace(self, password=_password(self.password_file))
+
+    @property
+    def stamp(self) -> tuple[int, int, int] | None:
+        """Changes with the password file; None without one."""
+        try:
+            found = None if self.password_file is None else self.password_file.stat()
+        except OSError:
+            return 0, 0, 0
+        return None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
+
+    @property
+    def where(self) -> str:
+        """Host and port, for people."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
         """For people."""
-        return f"{'mqtt' if self.tls is None else 'mqtts'}://{self.host}:{self.port}"
+        return f"{'mqtt' if self.tls is None else 'mqtts'}://{self.where}"
 
 
 @contextmanager

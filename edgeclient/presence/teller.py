@@ -18,7 +18,6 @@ from edgeclient.wire.status import Status
 
 _LOG = logging.getLogger(__name__)
 STATUS_FILE: Final = "status.json"
-_UNREACHED_S: Final = 5.0  # before its owner hears of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +62,10 @@ class Teller:
         self._settings = settings
         self._link = link
         self._session = session
-        self._up_s = time.monotonic()
         self._waits_for = ""  # as last logged
 
     def introduce(self) -> None:
-        """At every connection, since a broker may have forgotten: the status, and Home Assistant's sensors."""
-        self._session.again()
+        """Home Assistant's sensors at every connection, since a broker may have forgotten; the link says the status."""
         if (wanted := self._settings.home_assistant) is not None:
             with suppress(LinkDown):
                 for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
@@ -99,7 +96,8 @@ class Teller:
         """Fields of Status that change with what the device does."""
         note, doing = standing.note, standing.doing
         if not self._link.connected:
-            note, doing = f"waiting for the broker; {note}", "training" if doing == "training" else "link"
+            doing = "training" if doing == "training" else "link"
+            note = f"{'training' if doing == 'training' else 'waiting'} without a connection: {self._link.why}"
         if standing.version is None or standing.outbox is None:
             return {"note": note, "doing": doing}
         account, counts = standing.outbox.account, standing.outbox.counts()
@@ -129,14 +127,11 @@ class Teller:
 
     def _log_wait(self, standing: Standing) -> None:
         """One line when what it waits for changes: who looks on would take it for hung."""
-        now, up = time.monotonic(), self._link.connected
-        self._up_s = now if up else self._up_s
-        mqtt = self._settings.mqtt
-        down = f"{mqtt.host} port {mqtt.port} does not answer" if now - self._up_s > _UNREACHED_S else ""
-        why = (standing.note if standing.forbidden else "") if up else down
-        waits_for = (standing.doing if up else "link") if why else ""
-        if why and waits_for != self._waits_for:
-            _LOG.info("waiting: %s", why)
+        if not self._link.connected:
+            return  # the link's own lines say so
+        waits_for = standing.doing if standing.forbidden else ""
+        if waits_for and waits_for != self._waits_for:
+            _LOG.info("waiting: %s", standing.note)
         self._waits_for = waits_for
 
     def _tell(self, told: Status, own: Mapping[str, Any]) -> None:
@@ -150,5 +145,6 @@ class Teller:
         except OSError as error:
             _LOG.warning("%s cannot be written: %s", path, error)
         with suppress(LinkDown):
-            topic = topics.status(self._settings.task, self._settings.device)
-            self._link.publish(topic, status.encode(told), retain=True)
+            topic, payload = topics.status(self._settings.task, self._settings.device), status.encode(told)
+            self._link.keep(topic, payload)
+            self._link.publish(topic, payload, retain=True)

@@ -1,14 +1,17 @@
 """A device's configuration file, and the tables in it that are not conditions."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import attrs
 
 from edgeclient.settings.conditions import Conditions
 from edgeclient.settings.keys import Source, ruled
 from edgeclient.wire.fields import checked, integer, number, pattern
+from edgeclient.wire.topics import PREFIX
 from edgeclient.wire.topics import checked as name
+
+MAX_PACKET_BYTES: Final = 1_000_000
 
 
 @attrs.frozen(field_transformer=ruled)
@@ -21,8 +24,23 @@ class Mqtt:
     ] = False
     port: Annotated[int, integer(1, 65535), "of the broker; 8883 by default with tls = true"] = attrs.field()
     keepalive_s: Annotated[
-        int, integer(5, 3600), "a device silent this long counts as offline; half of it passes between pings"
+        int, integer(5, 3600), "a device silent this long counts as offline; two thirds of it pass between pings"
     ] = 30
+    prefix: Annotated[
+        str, pattern(r"[\w-]{1,64}(/[\w-]{1,64}){0,7}"), "what every topic of ours begins with, on both sides alike"
+    ] = PREFIX
+    client_id: Annotated[
+        str,
+        pattern(r"[A-Za-z0-9_.:-]{0,64}"),
+        "our name at the broker, instead of one with a random end, which commands beside it still add; two of one name"
+        " throw each other out",
+    ] = ""
+    max_packet_bytes: Annotated[
+        int,
+        integer(2048, 1 << 28),
+        "the broker's limit on a message with topic and header, which frames and chunks keep; one that speaks MQTT 5"
+        " tells it when it hangs up",
+    ] = MAX_PACKET_BYTES
     ca_file: Annotated[
         Path | None, "certificates (PEM) of who may sign the broker's; without it, those that the system trusts"
     ] = None

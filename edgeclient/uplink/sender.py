@@ -11,6 +11,7 @@ from typing import Final
 from edgeclient import failpoint
 from edgeclient.link.events import Connected, Disconnected, Message, SubscriptionRefused
 from edgeclient.link.mqtt import Link, LinkDown
+from edgeclient.logs.complaints import Complaints
 from edgeclient.logs.fields import identity
 from edgeclient.settings import Device
 from edgeclient.uplink.outbox import Bounds, Frames, LinkQuality, overflow, superseded
@@ -24,6 +25,7 @@ from edgeclient.wire.limits import MAX_WITHDRAW_LIST
 _LOG = logging.getLogger(__name__)
 _WITHDRAW_S: Final = 8.0  # before an unanswered WITHDRAW is said again; twice as long each time
 _MAX_WITHDRAW_S: Final = 600.0
+_TOLD_S: Final = 60.0  # at least, between two log lines about the same trouble of the connection
 _AT_ONCE: Final = 64  # events in a turn
 _TIDY_S: Final = 5.0  # between two looks at what waits
 
@@ -46,6 +48,8 @@ class Sender:
         self._up = topics.up(settings.task, settings.device)
         self._down = topics.down(settings.task, settings.device)
         self.identity = partial(identity, settings.task, settings.device)
+        self._device = settings.device
+        self._complain = Complaints(_TOLD_S).tell
         self._link = link
         self._uploaded = uploaded
         self.window = Window(most=settings.upload.window, retry_after_s=settings.upload.retry_after_s)
@@ -73,12 +77,14 @@ class Sender:
             wait_s = 0.0
             match events[0]:
                 case Disconnected(why):
-                    _LOG.info("disconnected: %s", why)
+                    self._complain("no connection", why, why)
                     if self._connection_bytes:
                         self._quality = self._quality.broken(self._connection_bytes)
                         self._connection_bytes = 0
                 case SubscriptionRefused(refused):
-                    _LOG.error("the broker refuses a subscription to %s: check its access rules", ", ".join(refused))
+                    what = ", ".join(refused)
+                    told = f"the broker refuses a subscription to {what}: check its access rules"
+                    self._complain(self._device, what, told)
                 case event:
                     yield event
 

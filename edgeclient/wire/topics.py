@@ -31,6 +31,11 @@ def checked(name: str) -> str:
     return name
 
 
+def heads() -> str:
+    """Filter for the announcements of all tasks."""
+    return f"{PREFIX}/+/head"
+
+
 def head(task: str) -> str:
     """Retained announcement of a task."""
     return f"{PREFIX}/{checked(task)}/head"
@@ -65,6 +70,30 @@ def everyone(task: str, kind: str) -> str:
     """Filter for one kind of device topic, over all devices of a task."""
     assert kind in _DEVICE_KINDS, kind
     return f"{PREFIX}/{checked(task)}/{kind}/+"
+
+
+def placed(topic: str, prefix: str) -> str:
+    """A topic of ours as a broker has it where they lie below another prefix; others stay as they are.
+
+    Example:
+        >>> placed("edge/v1/har/head", "site/edge"), placed("$SYS/uptime", "site/edge")
+        ('site/edge/har/head', '$SYS/uptime')
+    """
+    return _moved(topic, PREFIX, prefix)
+
+
+def found(topic: str, prefix: str) -> str:
+    """The reverse of `placed`.
+
+    Example:
+        >>> found("site/edge/har/head", "site/edge")
+        'edge/v1/har/head'
+    """
+    return _moved(topic, prefix, PREFIX)
+
+
+def _moved(topic: str, old: str, new: str) -> str:
+    return new + topic.removeprefix(old) if old != new and topic.startswith(f"{old}/") else topic
 
 
 def parse(topic: str) -> Topic:

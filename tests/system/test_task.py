@@ -19,12 +19,12 @@ from broker.registry.blobs import Blobs
 from broker.rounds.trigger import Buffer
 from broker.settings import Aggregator, Task
 from broker.task import open_batch as module
-from broker.task.journal import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from broker.task.live import LiveTask
 from broker.task.new import add_task
 from broker.task.open_batch import OpenBatch
 from broker.task.trigger import trigger
 from broker.upkeep.examine import remade
+from edgeclient.logs.complaints import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from edgeclient.settings import Mqtt
 from edgeclient.wire import frame
 
