@@ -26,7 +26,7 @@ from edgeclient.link.backoff import Backoff
 from edgeclient.link.endpoint import Endpoint
 from edgeclient.link.events import Connected, Disconnected, Event, LinkDown, Message, SubscriptionRefused, Will
 from edgeclient.link.limits import CutOffs, Limits
-from edgeclient.settings import ConfigError
+from edgeclient.settings import MAX_PACKET_BYTES, ConfigError
 from edgeclient.wire import topics
 
 __all__ = ["Connected", "Disconnected", "Endpoint", "Link", "LinkDown", "Message", "SubscriptionRefused", "Will"]
@@ -76,7 +76,6 @@ class Link:
         self._limits = Limits(endpoint.max_packet_bytes)
         self._hung_up = 0  # in a row, before a CONNACK
         self._begun_s, self._begun_bytes = 0.0, 0  # of this connection
-        self._kept: tuple[str, bytes] | None = None
         self._ending = threading.Event()
         self._mutex = threading.Lock()
         # Counted without a lock: paho calls on_publish while it holds one that publish() takes.
@@ -209,13 +208,9 @@ class Link:
         self._check(self._client.publish(self._place(topic), payload, qos=qos, retain=retain).rc)
         self._published += 1
 
-    def keep(self, topic: str, payload: bytes) -> None:
-        """Say this, retained, as soon as a new connection is there, whatever the caller is busy with then."""
-        self._kept = topic, payload
-
-    def room(self, topic: str) -> int:
-        """Bytes that a payload on `topic` may have; may be fewer after a reconnect."""
-        return self._limits.room(self._place(topic))
+    def room(self, topic: str, packet_bytes: int = MAX_PACKET_BYTES) -> int:
+        """Bytes that a payload on `topic` may have within a packet of so many; may be fewer after a reconnect."""
+        return self._limits.within(Limits(packet_bytes)).room(self._place(topic))
 
     def reconnect(self, why: str) -> None:
         """Give this connection up for a new one: it is there, and nothing comes of it."""
@@ -294,10 +289,6 @@ class Link:
         with self._mutex:
             self._asked.clear()
         self._connection += 1
-        if self._kept is not None:
-            topic, payload = self._kept
-            client.publish(self._place(topic), payload, qos=min(1, self._limits.qos), retain=True)
-            self._published += 1
         self._why = ""
         self._events.put(Connected(self._connection))
 

@@ -65,7 +65,8 @@ class Teller:
         self._waits_for = ""  # as last logged
 
     def introduce(self) -> None:
-        """Home Assistant's sensors at every connection, since a broker may have forgotten; the link says the status."""
+        """At every connection, since a broker may have forgotten: the status, and Home Assistant's sensors."""
+        self._session.again()
         if (wanted := self._settings.home_assistant) is not None:
             with suppress(LinkDown):
                 for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
@@ -145,6 +146,5 @@ class Teller:
         except OSError as error:
             _LOG.warning("%s cannot be written: %s", path, error)
         with suppress(LinkDown):
-            topic, payload = topics.status(self._settings.task, self._settings.device), status.encode(told)
-            self._link.keep(topic, payload)
-            self._link.publish(topic, payload, retain=True)
+            topic = topics.status(self._settings.task, self._settings.device)
+            self._link.publish(topic, status.encode(told), retain=True)
