@@ -26,7 +26,8 @@ from edgeclient.link.backoff import Backoff
 from edgeclient.link.endpoint import Endpoint
 from edgeclient.link.events import Connected, Disconnected, Event, LinkDown, Message, SubscriptionRefused, Will
 from edgeclient.link.limits import CutOffs, Limits
-from edgeclient.settings import MAX_PACKET_BYTES, ConfigError
+from edgeclient.settings import ConfigError
+from edgeclient.settings.device import MAX_PACKET_BYTES
 from edgeclient.wire import topics
 
 __all__ = ["Connected", "Disconnected", "Endpoint", "Link", "LinkDown", "Message", "SubscriptionRefused", "Will"]

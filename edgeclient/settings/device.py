@@ -27,11 +27,13 @@ class Mqtt:
         int, integer(5, 3600), "a device silent this long counts as offline; two thirds of it pass between pings"
     ] = 30
     prefix: Annotated[
-        str, pattern(r"[\w-]{1,64}(/[\w-]{1,64}){0,7}"), "what every topic of ours begins with, on both sides alike"
+        str,
+        pattern(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,7}", "site/edge"),
+        "what every topic of ours begins with, on both sides alike",
     ] = PREFIX
     client_id: Annotated[
         str,
-        pattern(r"[A-Za-z0-9_.:-]{0,64}"),
+        pattern(r"[A-Za-z0-9_.:-]{0,64}", "pi-7"),
         "our name at the broker, instead of one with a random end, which commands beside it still add; two of one name"
         " throw each other out",
     ] = ""
