@@ -41,7 +41,7 @@ def hand(endpoint: Endpoint, *wanted: str) -> Iterator[Link]:
     link = Link(endpoint, client_id_prefix="hand")
     link.start()
     try:
-        until_s = time.monotonic() + 20
+        until_s = time.monotonic() + 60
         while not link.connected or not any(isinstance(event, Connected) for event in link.poll(0.1)):
             assert time.monotonic() < until_s
         link.subscribe(*wanted)
