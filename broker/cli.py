@@ -4,6 +4,7 @@ import click
 
 from broker.commands import fleet, store, story, top
 from broker.commands.demo import demo_command
+from broker.commands.install import install_command, logs_command, uninstall_command
 from broker.commands.serve import serve_command
 from broker.commands.settings import settings_command
 from broker.commands.status import status_command
@@ -38,6 +39,7 @@ def cli() -> None:
 for _command in (
     *(serve_command, task_command, status_command, settings_command, demo_command, fleet.init, fleet.devices),
     *(story.why, story.events, top.top, store.backup, store.restore, store.ledger),
+    *(install_command, uninstall_command, logs_command),
 ):
     cli.add_command(_command)
 

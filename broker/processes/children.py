@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_LOG_BYTES: Final = 1_000_000
 # Loaded before any fork: a child between fork and exec must not load libraries.
 _LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -31,12 +32,14 @@ def spawn(
 
     Args:
         command: program and arguments.
-        log: its output is appended here (with `pipes`, only standard error).
+        log: its output is appended here (with `pipes`, only standard error); one of 1 MB becomes NAME.1 before.
         env: instead of ours.
         pipes: standard input and output are pipes.
         keep: descriptors that it inherits.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size >= _LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
     with log.open("ab") as out:
         return subprocess.Popen(  # noqa: S603 (the callers' own programs)
             command,

@@ -175,6 +175,9 @@ server_name: edgebroker
 listen: "127.0.0.1:-1"
 http: "127.0.0.1:-1"
 ports_file_dir: {json.dumps(str(self._directory))}
+log_file: {json.dumps(str(self.log))}
+logfile_size_limit: 1MB
+logfile_max_num: 2
 max_payload: 256KB
 jetstream {{ store_dir: {store}, sync_interval: always, max_mem: 128MB, max_file: 2GB }}
 mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 1000 }}

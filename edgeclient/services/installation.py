@@ -4,8 +4,9 @@ Such a file ends with a digest of itself: what somebody has changed is neither o
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
@@ -37,7 +38,7 @@ class Job:
     directory: Path
     data: tuple[Path, ...] = ()
     secrets: tuple[Path, ...] = ()
-    executable_memory: bool = True
+    executable_memory: bool = field(default_factory=lambda: find_spec("numba") is not None)
 
     @property
     def once(self) -> bool:

@@ -2,17 +2,16 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import NEEDS_ANALYZE, SERVICES, Home, analyze, write
 
 from edgeclient.commands.install import termux
 from edgeclient.durable.lock import in_use
@@ -20,19 +19,7 @@ from edgeclient.services import processes, systemd
 from edgeclient.services.installation import Installation, Job, SealedFile
 from edgeclient.settings import ConfigError
 
-SERVICES = Path(str(files("firmware_configs"))) / "services"
 UNITS = sorted(SERVICES.glob("systemd-*/*@.*"))
-ANALYZE = shutil.which("systemd-analyze")
-NEEDS_ANALYZE = pytest.mark.skipif(
-    ANALYZE is None and not os.environ.get("CI"), reason="systemd-analyze is not installed: tools/test"
-)
-CONFIG = 'device = "pi-7"\ntask = "{task}"\ndirectory = "state"\n[data]\nsource = "windows.npz"\n'
-
-
-def write(path: Path, task: str = "har") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(CONFIG.format(task=task))
-    return path
 
 
 def job(folder: Path, *, once: bool = False, executable_memory: bool = False) -> Job:
@@ -43,55 +30,6 @@ def job(folder: Path, *, once: bool = False, executable_memory: bool = False) ->
     config = write(folder / "my device.toml")
     verb, state, data = "once" if once else "run", folder / "state", (folder / "windows.npz",)
     return Job(program, verb, config, "har", state, data, executable_memory=executable_memory)
-
-
-class Home:
-    """A user whose systemctl, journalctl and Termux:API note how they are called."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = write(folder / "device.toml")
-        self.calls = folder / "calls"
-        self.bin = folder / "bin"
-        self.bin.mkdir()
-        for name in ("systemctl", "journalctl", "tail", "termux-job-scheduler"):
-            self.program(name, f'echo "{name} $*" >>{self.calls}\n')
-
-    def program(self, name: str, body: str) -> None:
-        (self.bin / name).write_text(f"#!/bin/sh\n{body}")
-        (self.bin / name).chmod(0o700)
-
-    def call(self, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "HOME": str(self.folder), "PATH": path or f"{self.bin}:{os.environ['PATH']}"}
-        env.pop("XDG_CONFIG_HOME", None)
-        command = [sys.executable, "-m", "edgeclient.cli", *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=self.folder, env=env, timeout=60
-        )
-
-    def ok(self, *arguments: str) -> str:
-        answered = self.call(*arguments)
-        assert answered.returncode == 0, answered.stderr
-        return answered.stdout
-
-    def refused(self, *arguments: str, path: str | None = None) -> str:
-        answered = self.call(*arguments, path=path)
-        assert answered.returncode != 0, answered.stdout
-        assert len(answered.stderr.splitlines()) == 1, answered.stderr
-        return answered.stderr
-
-    def called(self) -> list[str]:
-        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
-        self.calls.unlink(missing_ok=True)
-        return lines
-
-    def files(self) -> set[str]:
-        return {
-            str(path.relative_to(self.folder))
-            for top in (".config", ".termux")
-            for path in (self.folder / top).rglob("*")
-            if path.is_file()
-        }
 
 
 @pytest.fixture
@@ -308,13 +246,6 @@ def test_an_account_without_a_home_is_told_so(home: Home, command: list[str]) ->
 # systemd's own judgement.
 
 
-def analyze(*arguments: str | Path, units: Path, user: bool = False) -> subprocess.CompletedProcess[str]:
-    assert ANALYZE is not None
-    env = {**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:", "XDG_RUNTIME_DIR": str(units), "HOME": str(units)}
-    command = [ANALYZE, *(("--user",) if user else ()), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=60)
-
-
 def placed(made: Job, folder: Path, *, user: bool) -> Path:
     """The folder of units, installed."""
     service = systemd.user(made, folder) if user else systemd.system(made, folder)
@@ -358,7 +289,7 @@ def test_blanks_and_umlauts_may_stand_in_every_path(tmp_path_factory: pytest.Tem
 
 
 @NEEDS_ANALYZE
-@pytest.mark.parametrize("name", ["edgeclient@.service", "edgeclient-once@.service"])
+@pytest.mark.parametrize("name", ["edgeclient@.service", "edgeclient-once@.service", "edgebroker@.service"])
 def test_the_sandbox_is_tight(tmp_path: Path, name: str) -> None:
     """Exposure at most 2.0 of 10, as systemd counts; the rest is named in the unit."""
     unit = tmp_path / name

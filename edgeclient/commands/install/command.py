@@ -1,6 +1,5 @@
 """The commands `edgeclient install`, `uninstall` and `logs`."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -90,7 +89,6 @@ def _job(config: Path, *, once: bool) -> Job:
         settings.directory,
         (Path(settings.data.source.partition(":")[0]),),
         tuple(path for path in (mqtt.password_file, mqtt.key_file) if path is not None),
-        executable_memory=importlib.util.find_spec("numba") is not None,
     )
 
 
