@@ -9,7 +9,7 @@ from edgeclient.compress.pace import Pace
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.pauses import Pauses
 from edgeclient.conditions.reasons import Send, Train
-from edgeclient.durable.lock import DiskFull, StoreError
+from edgeclient.durable.lock import DiskFull, Lock, StoreError
 from edgeclient.durable.store import Store
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 from edgeclient.models.follow import Follower
@@ -32,8 +32,7 @@ class Agent:
 
     Args:
         settings: the device's configuration; what else is not given follows from it.
-        link, learner: the connection, and what trains.
-        guard: what the owner grants, shared by the tasks of a device.
+        link, learner, guard: the connection, what trains, what the owner grants to all tasks of the device.
 
     Attributes:
         stopping: whether `stop` was called.
@@ -44,16 +43,17 @@ class Agent:
         self, settings: Device, link: Link | None = None, learner: Learner | None = None, guard: Guard | None = None
     ) -> None:
         self._settings = settings
-        self._session = session = Session.of(settings.upload)
-        will = session.will(settings.task, settings.device)
-        self._link = link or Link(Endpoint.of(settings.mqtt), client_id_prefix=settings.device, will=will)
+        self._lock = Lock(settings.directory / "lock")
+        self.guard = guard or Guard(settings.conditions, settings.directory)
+        self._pauses = Pauses(self.guard, settings.directory)
         self._follower = Follower(settings.task, Models(settings.directory / "models"))
+        self._session = session = Session.of(settings.upload)
+        will = session.will(settings.task, settings.device, self._pauses.lives.facts, self._follower.progress)
+        self._link = link or Link(Endpoint.of(settings.mqtt), client_id_prefix=settings.device, will=will)
         self._learner = learner or Learner(settings)
         self._sender = Sender(settings, self._link, session.uploaded)
         self._receipts = Receipts(self._sender)
-        self._teller = Teller(settings, self._link, session)
-        self.guard = guard or Guard(settings.conditions, settings.directory)
-        self._pauses = Pauses(self.guard, settings.directory)
+        self._teller = Teller(settings, self._link, session, lambda: self.standing)
         self._store: Store | None = None
         self._auditor: audit.Auditor | audit.Unaudited = audit.Unaudited()
         self._model: Model | None = None  # that trainer, data and store are open for
@@ -86,14 +86,15 @@ class Agent:
         except StoreError:  # a damaged page, or a frame in it
             self._leave_store()
             raise
-        self._teller.report(self.standing)
+        self._teller.report()
 
     def close(self, why: str = "stopped") -> None:
         """Say goodbye and let go of everything, once; `outcome` stays."""
         if not self.outcome:
-            self.outcome = self._teller.goodbye(self.standing, why)
+            self.outcome = self._teller.goodbye(why)
             self._link.stop()
             self._leave_store()
+            self._lock.close()
 
     def _listen(self, wait_s: float) -> None:
         """Broker → device: announcement, model, receipts."""
@@ -107,7 +108,7 @@ class Agent:
                     self._session.received(len(message.payload))
                     with self._sender.taking(message):
                         self._take(message)
-        self._follower.ask(self._link, allowed=self._pauses.may_fetch(self._follower.missing_bytes))
+        self._follower.ask(self._link, self._pauses.may_fetch)
 
     def _take(self, message: Message) -> None:
         match topics.parse(message.topic):
@@ -116,9 +117,10 @@ class Agent:
                     self._receipts.greet(self._store)
             case Topic(kind="blob", rest=(digest, chunk)):
                 self._follower.receive(digest, int(chunk), message.payload)
-            case Topic(kind="down") if self._store is not None:
-                if self._receipts.take(self._store, message.payload):  # a new epoch has begun
-                    self._auditor = audit.of(self._settings, self._store.account())
+            case Topic(kind="status"):
+                self._teller.heard(message)
+            case Topic(kind="down") if self._store is not None and self._receipts.take(self._store, message.payload):
+                self._auditor = audit.of(self._settings, self._store.account())  # a new epoch has begun
 
     def _adopt(self) -> None:
         """Model → trainer, data, store: open for the active one, as far as they are not."""
@@ -159,10 +161,10 @@ class Agent:
     def _round(self, store: Store, model: Model) -> None:
         """Train → compress → wire → durable: ONE commit."""
         asked, layout, outbox = model.announcement, model.manifest.layout, store.outbox()
-        free_bytes, proceed = self.guard.observed.free_bytes, self.guard.training(lambda: self.stopping)
-        self._teller.report(self.standing, now=True)  # a round may take minutes
-
-        trained = self._learner.train(asked, model.parameters, free_bytes=free_bytes, proceed=proceed)
+        free_bytes, lives = self.guard.observed.free_bytes, self._pauses.lives
+        proceed = self._pauses.proceed(lambda: self.stopping, self._teller.report)
+        self._teller.report(now=True)  # a round may take minutes
+        trained = self._learner.train(asked, model.parameters, free_bytes, proceed, lives.limit_s)
         if isinstance(trained, Untrained):
             self._pauses.untrained(asked.version, *trained)
             return
@@ -176,10 +178,8 @@ class Agent:
             trained.delta, residual, aim, returned=returned, quantiser=terms.quantiser, accel=terms.coding.accel,
             last_threshold=self._pace.selected, out=idle,
         )  # fmt: skip
-
         origin = terms.origin(outbox.account.next_update, trained.num_examples)
         packed = pack(compressed, origin, terms.coding, terms.quantiser, terms.budget_bytes, trained.absolute)
-
         token = secrets.token_hex(8)
         self._auditor.begin(token, trained.delta)
         store.commit_round(packed.layers, packed.residual, token=token, base_version=asked.version, merged=joined)
@@ -191,10 +191,10 @@ class Agent:
     @property
     def standing(self) -> Standing:
         """Device → people: how it stands."""
-        decision, observed = self._pauses.decision, self.guard.observed
+        decision, lives = self._pauses.decision, self._pauses.lives
         version = self._model.announcement.version if self._model else None
         outbox = self._store.outbox() if self._store else None
         return Standing(
             decision.doing, decision.because, decision.forbidden, self._pauses.done(outbox, version), version, outbox,
-            self._pace.residual_norm, self._learner.told, observed.battery_percent, observed.temperature_c,
+            self._pace.residual_norm, self._learner.told, self.guard.health, lives.facts, self._follower.progress,
         )  # fmt: skip

@@ -20,7 +20,7 @@ _CONNECT_S: Final = 15.0
 # Everything that a device and its service keep in the device's directory.
 _OWN: Final = frozenset(
     ("store", "models", "audit", "replay", "status.json", "status.new", "usage.json", "usage.new")
-) | {PAUSED, "edgeclient.log", "edgeclient.log.1"}
+) | {PAUSED, "lock", "spells.json", "spells.json.new", "edgeclient.log", "edgeclient.log.1"}
 
 
 @click.command("leave")

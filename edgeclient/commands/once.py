@@ -34,10 +34,12 @@ def once_command(config: Path, timeout_s: float, log_format: str, log_level: str
     timer.start()
     take_part([agent], once=True)
     timer.cancel()
-    why = "" if agent.outcome["done"] else agent.outcome["because"] or f"stopped, or not done after {timeout_s:.0f} s"
+    outcome = agent.outcome
+    late = f"stopped, or not done after {timeout_s:.0f} s: {outcome['progress'] or outcome['note']}"
+    why = "" if outcome["done"] else outcome["because"] or f"{late}; the next run goes on from there"
     if as_json:
-        click.echo(json.dumps(agent.outcome | {"because": why}))
+        click.echo(json.dumps(outcome | {"because": why}))
     else:
-        click.echo(why or f"version {agent.outcome['version']} is trained on, and every frame is counted")
+        click.echo(why or f"version {outcome['version']} is trained on, and every frame is counted")
     if why:
         sys.exit(3)

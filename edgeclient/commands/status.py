@@ -1,6 +1,8 @@
 """The command `edgeclient status`: what the agent last wrote about itself."""
 
 import json
+import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,10 @@ import click
 
 from edgeclient.commands.options import CONFIG, JSON
 from edgeclient.conditions.guard import PAUSED
+from edgeclient.conditions.reasons import READ_ONLY
 from edgeclient.durable.lock import StoreError, in_use
 from edgeclient.settings import Device, load
+from edgeclient.wire.status import Status
 
 
 @click.command("status")
@@ -23,17 +27,24 @@ def status_command(config: Path, *, as_json: bool) -> None:
       edgeclient status device.toml --json
     """
     settings = load(config, Device)
-    path = settings.directory / "status.json"
-    if not path.exists():
-        raise StoreError(f"{path} does not exist: this device has not run yet, start it with edgeclient run {config}")
-    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    said["running"] = in_use(settings.directory / "store" / "lock")
+    path, running = settings.directory / "status.json", in_use(settings.directory / "lock")
+    said = _said(path, config) | {"running": running, "read_only": _read_only(settings.directory)}
     if as_json:
         click.echo(json.dumps({"device": settings.device, "task": settings.task, **said}))
         return
-    idle = "not running" + ", and paused: edgeclient resume lets it go on" * (settings.directory / PAUSED).exists()
-    click.echo(f"{settings.device}: {said['note'] if said['running'] else idle}")
-    click.echo(f"  model version {said['version']}, {said['rounds']} rounds trained")
+    idle = f"not running; at last: {said['note']}"
+    if (settings.directory / PAUSED).exists():
+        idle = "not running, and paused: edgeclient resume lets it go on"
+    click.echo(f"{settings.device}: {said['note'] if running else idle}")
+    if said["read_only"]:
+        click.echo(f"  {READ_ONLY}; what follows may be old")
+    has = "no model yet" if said["version"] < 0 else f"model version {said['version']}"
+    click.echo(f"  {has}, {said['rounds']} rounds trained")
+    if said["cut"]:
+        what = f"its last {said['cut']} starts ended within a round, after about {said['spell_s']} s"
+        click.echo(f"  {what}: rounds are made shorter")
+    if said["fruitless"]:
+        click.echo(f"  its last {said['fruitless']} starts got nothing done: no chunk of a model, no round, no receipt")
     frames = ", ".join(f"{said[state]} {state}" for state in ("queued", "sent", "returned", "applied", "refused"))
     click.echo(f"  frames: {frames}")
     for line in said.get("data", ()):
@@ -44,3 +55,26 @@ def status_command(config: Path, *, as_json: bool) -> None:
             f"  loss on {gained['num_examples']} held-out examples: {losses} by the round from {gained['version']}"
         )
     click.echo(f"  {said['up_bytes']} bytes uploaded since it started")
+
+
+def _said(path: Path, config: Path) -> dict[str, Any]:
+    """What the device last wrote; StoreError where that cannot be read."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(said, dict) and said.keys() >= {each.name for each in fields(Status)}:
+            return said
+    except FileNotFoundError:
+        never = f"{path} does not exist: this device has not run yet, start it with edgeclient run {config}"
+        raise StoreError(never) from None
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}: ask as the account that edgeclient runs as") from None
+    except ValueError:
+        pass
+    raise StoreError(f"{path} is empty or damaged, as after a power cut: the device writes it again when it runs")
+
+
+def _read_only(directory: Path) -> bool:
+    try:
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ class Observed:
         network: what carries the default route.
         metered: whether bytes on it cost.
         free_disk_bytes: where the store is.
+        read_only: whether nothing can be written there.
     """
 
     on_battery: bool | None = None
@@ -48,6 +48,7 @@ class Observed:
     network: Network | None = None
     metered: bool | None = None
     free_disk_bytes: int | None = None
+    read_only: bool | None = None
 
 
 class Board:
@@ -73,6 +74,7 @@ class Board:
         battery = self._phone_battery() or self._battery()
         network, interface = _default_route(self._root)
         load = searched(self._root / "proc/loadavg", r"^([0-9]+\.?[0-9]*)(?!\S)")
+        free_disk_bytes, read_only = self._disk()
         free_kib = searched(self._root / "proc/meminfo", r"^MemAvailable: *([0-9]+) kB$")
         return Observed(
             on_battery=battery[0],
@@ -85,7 +87,8 @@ class Board:
             throttled=self._throttled(),
             network=network,
             metered=_metered(interface, self._commands),
-            free_disk_bytes=self._free_disk_bytes(),
+            free_disk_bytes=free_disk_bytes,
+            read_only=read_only,
         )
 
     # Power
@@ -136,11 +139,12 @@ class Board:
         told = integer(bits, 16)
         return None if told is None else bool(told & _THROTTLED_NOW)
 
-    def _free_disk_bytes(self) -> int | None:
+    def _disk(self) -> tuple[int | None, bool | None]:
         try:
-            return shutil.disk_usage(self._directory).free
+            told = os.statvfs(self._directory)
         except OSError:
-            return None
+            return None, None
+        return told.f_bavail * told.f_frsize, bool(told.f_flag & os.ST_RDONLY)
 
 
 def _default_route(root: Path) -> tuple[Network | None, str]:

@@ -12,10 +12,10 @@ from edgeclient.conditions.board import Observed
 _DAY_S: Final = 86_400.0
 _RELEASED: Final = "2025-01-01"  # a clock before it has not been set
 # Measured: a round writes its residual slot once, each frame less than four times and nine pages of the database,
-# write-ahead log included; the model of the next version is written once.
+# write-ahead log included, and twice the account of starts; the model of the next version is written once.
 _SLOT: Final = 1.1
 _FRAME: Final = 4
-_PAGES: Final = 9 * 4096
+_PAGES: Final = 13 * 4096
 # float32 vectors of n in memory while a round is trained (counted in train/rounds.py): base and local parameters,
 # gradient, its sum over micro-batches, two of AdamW, delta. The residual is mapped.
 _VECTORS: Final = 7
@@ -60,7 +60,7 @@ def round_bytes(size: int, frame_bytes: int) -> int:
 
     Example:
         >>> round_bytes(1_000_000, 11_000)
-        8480864
+        8497248
     """
     return round((_SLOT + 1) * 4 * size) + _FRAME * frame_bytes + _PAGES
 

@@ -1,8 +1,10 @@
 """What the owner grants at this moment: conditions and budgets, kept together for the policy."""
 
+import errno
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,6 +22,8 @@ _LOG = logging.getLogger(__name__)
 PAUSED: Final = "paused"  # file in the device's directory
 _OBSERVE_S: Final = 5.0
 _OBSERVE_TRAINING_S: Final = 1.0
+# Then a process that can keep nothing ends, and whoever watches over it hears of it; until then it tells people.
+_READ_ONLY_S: Final = 600.0
 
 
 class Guard:
@@ -44,6 +48,7 @@ class Guard:
         self._pausable = [directory]
         self._board = board or Board(directory)
         self._observed_s = -_OBSERVE_S
+        self._writable_s = time.monotonic()  # when the disk was last seen so
         self._usage = _usage(directory)
         self._counted: dict[Path, tuple[float, int]] = {}  # by task: when, and how much had passed
         self._unkept = False
@@ -55,10 +60,16 @@ class Guard:
         if directory not in self._pausable:
             self._pausable.append(directory)
 
-    def look(self) -> None:
-        """Observe, if that was some seconds ago."""
-        if time.monotonic() - self._observed_s >= _OBSERVE_S:
+    def look(self, *, now: bool = False) -> None:
+        """Observe, if that was some seconds ago or it has to be `now`.
+
+        Raises:
+            OSError: the disk has been read-only for ten minutes.
+        """
+        if now or time.monotonic() - self._observed_s >= _OBSERVE_S:
             self._observe()
+            if self._observed_s - self._writable_s > _READ_ONLY_S:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self._directory))
 
     def accept(self, task: str, size: int, *, begun: bool) -> None:
         """Take a task of n = `size` parameters; `begun` if the device's files for it are there already.
@@ -95,6 +106,11 @@ class Guard:
             if not self._unkept:
                 _LOG.warning("%s cannot be written (%s): a restart begins the budget anew", path, error.strerror)
             self._unkept = True
+
+    @property
+    def health(self) -> dict[str, float | None]:
+        """Fields of Status."""
+        return {"battery_percent": self.observed.battery_percent, "temperature_c": self.observed.temperature_c}
 
     def wrote(self, count: int) -> None:
         """So many bytes were written to the card."""
@@ -135,6 +151,8 @@ class Guard:
 
     def _observe(self) -> None:
         self.observed, self._observed_s = self._board.observe(), time.monotonic()
+        if not self.observed.read_only:
+            self._writable_s = self._observed_s
 
 
 def _minute() -> int:

@@ -4,7 +4,7 @@ import errno
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -12,13 +12,15 @@ from typing import Final, Literal
 from edgeclient.compress.feedback import NotFinite
 from edgeclient.conditions.budgets import round_bytes
 from edgeclient.conditions.guard import Guard
-from edgeclient.conditions.reasons import Decision, Hindrance, Queue, Train, Wait
+from edgeclient.conditions.reasons import READ_ONLY, Decision, Hindrance, Queue, Train, Wait
+from edgeclient.conditions.spells import Lives
 from edgeclient.wire.life import Outbox, Row
 
 _LOG = logging.getLogger(__name__)
 _DISK_S: Final = 30.0  # before a full disk is tried again
+_LONG_S: Final = 600.0  # nobody needs to hear of a longer limit
 _STARVED_S: Final = 30.0  # before a source without examples is asked again
-_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 class Pauses:
@@ -31,6 +33,7 @@ class Pauses:
     Attributes:
         once: train one round at most, though the fleet makes new versions meanwhile.
         decision: what is done, or waited for, at the moment.
+        lives: the account of this start and those before.
     """
 
     def __init__(self, guard: Guard, directory: Path) -> None:
@@ -39,22 +42,28 @@ class Pauses:
         self._guard = guard
         guard.also(directory)
         self._directory = directory
+        self.lives = Lives(directory / "spells.json")
         self._full: tuple[float, str] = (-math.inf, "")
         self._failed: tuple[int, str] = (-1, "")  # the version that could not be trained on, and why
         self._starved_until_s = -math.inf
         self._missing_bytes: int | None = None  # of what was announced
+        self._progress = ""  # of the fetch
+        self._settled: int | None = None  # frames, ever
         self._unfetched: Hindrance | None = None
         self._rounds = 0
 
     # What happens
 
     def full(self, error: Exception) -> None:
-        """The disk has no room: nothing is lost and nothing half done; what could not be kept comes again.
+        """The disk has no room, or is read-only: nothing is lost or half done; what could not be kept comes again.
 
-        An OSError of another kind is raised again.
+        An OSError of another kind is raised again, and of a disk that stays read-only.
         """
         why = str(error)
-        if isinstance(error, OSError):
+        self._guard.look(now=True)
+        if self._guard.observed.read_only:
+            why = READ_ONLY
+        elif isinstance(error, OSError):
             if error.errno not in _FULL:
                 raise error
             why = f"disk full: {error.filename or self._directory}: make room there"
@@ -68,15 +77,32 @@ class Pauses:
         if self._guard.hindrance:
             _LOG.info("training stopped early, %s: what was learnt is kept", self._guard.hindrance)
         self._rounds += 1
+        self.lives.progress()
 
     @contextmanager
     def training(self, version: int) -> Iterator[None]:
         """Around a round: a version that leads beyond what numbers can hold cannot be trained on."""
-        self.decision = Train(f"training on version {version}")
+        limit_s = self.lives.limit_s()
+        short = f" for {limit_s:.0f} s at most: {self.lives.told}" if limit_s < _LONG_S else ""
+        self.decision = Train(f"training on version {version}{short}")
+        self.lives.begin()
         try:
             yield
         except NotFinite as error:
             self.untrained(version, "failed", str(error))
+        finally:
+            self.lives.end()
+
+    def proceed(self, stopping: Callable[[], bool], tell: Callable[[], None]) -> Callable[[], bool]:
+        """A function to be asked before every step of a round, whether it may go on; `tell` is called once a second."""
+        may = self._guard.training(stopping)
+
+        def proceed() -> bool:
+            if self.lives.tick():
+                tell()
+            return may()
+
+        return proceed
 
     def untrained(self, version: int, cause: Literal["interrupted", "starved", "failed"], why: str) -> None:
         """Nothing was learnt from this version: conditions ended, there was no example, or it cannot be trained on."""
@@ -89,9 +115,14 @@ class Pauses:
             _LOG.error("version %d was not trained: %s", version, why)
             self._failed = version, f"cannot train on version {version}: {why}"
 
-    def may_fetch(self, missing_bytes: int | None) -> bool:
-        """Whether so much of a model may be asked for now; 0 when it is all there, None before it was announced."""
-        self._missing_bytes = missing_bytes
+    def may_fetch(self, missing_bytes: int | None, progress: str = "") -> bool:
+        """Whether so much of a model may be asked for now; 0 when it is all there, None before it was announced.
+
+        `progress` is how far it is, in words.
+        """
+        if missing_bytes is not None and missing_bytes < (self._missing_bytes or 0):
+            self.lives.progress()
+        self._missing_bytes, self._progress = missing_bytes, progress
         self._unfetched = self._guard.no_fetch(missing_bytes) if missing_bytes else None
         return not (self._unfetched or self.disk)
 
@@ -104,7 +135,7 @@ class Pauses:
 
     def done(self, outbox: Outbox | None, version: int | None) -> bool:
         """Whether the version that is announced is there and was trained on, and every frame is settled."""
-        if self._missing_bytes != 0 or outbox is None or version is None:
+        if outbox is None or version is None or (self._missing_bytes != 0 and not (self.once and self._rounds)):
             return False
         queue = self._queue(outbox, version, [])
         return not (queue.new_version or queue.waiting or self._failed[0] == version)
@@ -118,6 +149,11 @@ class Pauses:
             due: frames that the window would let out, in order.
             link_up: whether the broker is connected.
         """
+        settled = outbox.account.applied + outbox.account.refused + outbox.account.withdrawn
+        idle = self.done(outbox, version)
+        if idle or settled > (settled if self._settled is None else self._settled):
+            self.lives.progress()
+        self._settled = settled
         self.decision = self._decided(outbox, version, due, link_up=link_up)
         return self.decision
 
@@ -132,7 +168,7 @@ class Pauses:
         if not (queue.waiting or queue.new_version):
             if self._failed[0] == version:
                 return Wait(self._failed[1], "failed", forbidden=True)
-            if self._unfetched is not None:
+            if self._unfetched is not None or self._progress:
                 return self._fetch_wait()
         return self._guard.decide(queue, link_up=link_up)
 
@@ -142,7 +178,7 @@ class Pauses:
 
     def _fetch_wait(self) -> Wait:
         if self._unfetched is None:
-            return Wait("waiting for the model", "model")
+            return Wait(f"waiting for the model{self._progress and ': '}{self._progress}", "model")
         return Wait(self._unfetched.because, self._unfetched.doing, forbidden=True)
 
     def _queue(self, outbox: Outbox, version: int, due: Sequence[Row]) -> Queue:

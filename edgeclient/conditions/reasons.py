@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from edgeclient.conditions.board import Observed
 from edgeclient.settings import Conditions
@@ -80,6 +80,7 @@ class Hindrance(NamedTuple):
 
 
 Decision: TypeAlias = Train | Send | Wait
+READ_ONLY: Final = "the disk is read-only, its card may be failing: see dmesg, check or replace it, start again"
 
 
 def decide(  # noqa: PLR0911 (one return a decision)
@@ -156,8 +157,12 @@ def no_fetch(minute: int, observed: Observed, rules: Conditions, history: Histor
         >>> no_fetch(720, Observed(metered=True), Conditions("frugal"), History(), 900)
         Hindrance(doing='metered', because='the network is metered: the model waits for another')
     """
-    if (why := _standstill(minute, observed, rules, history)) is not None or not observed.metered:
+    if (why := _standstill(minute, observed, rules, history)) is not None:
         return why
+    if observed.free_disk_bytes is not None and size > observed.free_disk_bytes:
+        return Hindrance("disk", f"the model's {size >> 20} MiB do not fit: {observed.free_disk_bytes >> 20} are free")
+    if not observed.metered:
+        return None
     if rules.metered == "no":
         return Hindrance("metered", "the network is metered: the model waits for another")
     if size > (left := _left(rules, history)):
@@ -169,6 +174,8 @@ def _standstill(minute: int, observed: Observed, rules: Conditions, history: His
     """Why nothing at all may be done, or None."""
     if history.paused:
         return Hindrance("paused", history.paused)
+    if observed.read_only:
+        return Hindrance("disk", READ_ONLY)
     if _quiet(minute, rules):
         return Hindrance("quiet-hours", f"quiet hours until {rules.quiet.partition('-')[2]}")
     return _battery(observed, rules)

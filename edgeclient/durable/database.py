@@ -88,6 +88,8 @@ class Database:
                 raise DiskFull(f"{self._path}: {error}: make room there") from None
             if code & _PRIMARY == sqlite3.SQLITE_BUSY:
                 raise DiskFull(f"{self._path}: {error}: end the program that holds store.db") from None
+            if code & _PRIMARY == sqlite3.SQLITE_READONLY:
+                raise DiskFull(f"{self._path}: {error}: see that this account may write there") from None
             raise self.unusable(error) from None
 
 

@@ -236,6 +236,11 @@ class Link:
         return "" if self.connected else self._why
 
     @property
+    def connection(self) -> int:
+        """Number of the newest connection; 0 before the first."""
+        return self._connection
+
+    @property
     def alive(self) -> bool:
         """Whether paho's thread runs; if it does not, nothing comes or goes any more."""
         return self._thread is not None and self._thread.is_alive()

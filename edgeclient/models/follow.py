@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -20,6 +21,7 @@ _MAX_AGAIN_S: Final = 300.0
 _SLOW_S: Final = 30.0
 # ... unless nothing has come for so long: its chunks may be gone.
 _GONE_S: Final = 60.0
+_SHOWN_S: Final = 5.0  # before its progress is worth a status
 _TELL_S: Final = 30.0  # between two log lines about a fetch
 
 
@@ -87,11 +89,11 @@ class Follower:
 
     @property
     def progress(self) -> str:
-        """How far the fetch is, in words; "" without one.
+        """How far a fetch is that takes long, in words; "" without one.
 
         Example: `model 37 of 64 chunks, 606 of 1,049 kB`
         """
-        if self._fetch is None or self._aim_at is None:
+        if self._fetch is None or self._aim_at is None or time.monotonic() - self._begun_s < _SHOWN_S:
             return ""
         is_bundle = self._fetch.blob == self._aim_at.bundle
         return f"model {self._fetch}" if is_bundle else f"version {self._aim_at.version}, {self._fetch}"
@@ -103,8 +105,12 @@ class Follower:
         with suppress(LinkDown):
             link.subscribe(topics.head(self._task))
 
-    def ask(self, link: Link, *, allowed: bool) -> None:
-        """Subscribe to the chunks that are wanted now, and to no others; to none where that is not allowed."""
+    def ask(self, link: Link, may_fetch: Callable[[int | None, str], bool]) -> None:
+        """Subscribe to the chunks that are wanted now, and to no others; to none where that is not allowed.
+
+        `may_fetch` is told how many bytes are missing and how far the fetch is.
+        """
+        allowed = may_fetch(self.missing_bytes, self.progress)
         if allowed and link.connected:
             self._tell()
         now = allowed and time.monotonic() >= self._ask_after_s

@@ -35,7 +35,8 @@ class Session:
     def __init__(self, id_: str, *, every_s: float, heartbeat_s: float = math.inf) -> None:
         self._every_s = every_s
         self._heartbeat_s = heartbeat_s
-        self._status = Status(ONLINE, id_, note="starting", doing="starting", software=__version__)
+        beats = 900 if math.isinf(heartbeat_s) else math.ceil(heartbeat_s)
+        self._status = Status(ONLINE, id_, note="starting", doing="starting", software=__version__, heartbeat_s=beats)
         self._told: tuple[float, Status] = (-math.inf, self._status)
 
     @classmethod
@@ -43,9 +44,22 @@ class Session:
         """A new session of a device with these settings."""
         return cls(secrets.token_hex(8), every_s=upload.status_every_s, heartbeat_s=upload.heartbeat_s)
 
-    def will(self, task: str, device: str) -> Will:
-        """What the broker says when the connection breaks."""
-        lost = Status(OFFLINE, self._status.session, note="connection lost")
+    @property
+    def id(self) -> str:
+        """Random per start."""
+        return self._status.session
+
+    def will(self, task: str, device: str, facts: Mapping[str, Any] | None = None, progress: str = "") -> Will:
+        """What the broker says when the connection breaks; people read it as long as the device sleeps.
+
+        Args:
+            task: task id.
+            device: device id.
+            facts: fields of Status, as they are at the start.
+            progress: how far the model is then, in words.
+        """
+        note = f"connection lost{progress and ', '}{progress}"
+        lost = replace(Status(OFFLINE, self.id, note=note, heartbeat_s=self._status.heartbeat_s), **(facts or {}))
         return Will(topics.status(task, device), status.encode(lost))
 
     def uploaded(self, count: int, now_s: float = 0.0) -> None:

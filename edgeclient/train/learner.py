@@ -24,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 Opener: TypeAlias = Callable[[Path, Manifest, Device], tuple[Trainer, Local]]
 Proceed: TypeAlias = Callable[[], bool]
+Limit: TypeAlias = Callable[[], float]  # seconds
 
 
 class Untrained(NamedTuple):
@@ -77,7 +78,7 @@ class Learner:
         return {"gain": self._gain and asdict(self._gain), "data": [*filter(None, [self._starved]), *notes]}
 
     def train(
-        self, announced: Announcement, parameters: F32, *, free_bytes: int | None, proceed: Proceed
+        self, announced: Announcement, parameters: F32, free_bytes: int | None, proceed: Proceed, limit_s: Limit
     ) -> LocalRound | Untrained:
         """Train once from the parameters (n,) of the bundle that is open.
 
@@ -86,6 +87,7 @@ class Learner:
             parameters: of that version, float32 (n,).
             free_bytes: memory there is; None if unknown.
             proceed: asked before each step whether training may go on; what was learnt until then counts.
+            limit_s: asked when the data is there: after so many seconds no further step begins.
 
         Raises:
             DataError: the source has failed.
@@ -96,7 +98,7 @@ class Learner:
         rng = np.random.default_rng([own.training.seed, zlib.crc32(own.device.encode()), announced.version])
         try:
             data.refresh(proceed)
-            held_bytes, plan = peak_bytes(), self._plan(announced, free_bytes, proceed)
+            held_bytes, plan = peak_bytes(), self._plan(announced, free_bytes, proceed, limit_s())
             made = trainer.train(parameters, data, plan, rng, Statistics(bundle).load())
         except Interrupted as error:
             return Untrained("interrupted", str(error))
@@ -132,7 +134,7 @@ class Learner:
             trainer, data.holdout, version=version, parameters=parameters, made=made, local=before, proceed=proceed
         )
 
-    def _plan(self, announced: Announcement, free_bytes: int | None, proceed: Proceed) -> Plan:
+    def _plan(self, announced: Announcement, free_bytes: int | None, proceed: Proceed, limit_s: float) -> Plan:
         policy, own = announced.policy, self._settings.training
         return Plan(
             policy.learning_rate,
@@ -141,7 +143,7 @@ class Learner:
             micro_batch=micro_batch(own.max_batch, self._example_bytes, free_bytes),
             clip_norm=policy.clip_norm or None,
             max_steps=policy.local_steps or None,
-            max_seconds=min(own.max_seconds, policy.local_seconds or own.max_seconds),
+            max_seconds=min(own.max_seconds, policy.local_seconds or own.max_seconds, limit_s),
             proceed=proceed,
             duty=own.duty_percent / 100,
         )

@@ -48,6 +48,10 @@ class Status:
     software: Annotated[str, _TEXT, "release of the client"] = ""
     battery_percent: Annotated[int | None, integer(0, 100), "charge"] = None
     temperature_c: Annotated[float | None, number(-100, 300), "of the hottest part that tells"] = None
+    heartbeat_s: Annotated[int, integer(1, MAX_EXACT), "at most so long between two statuses"] = 900
+    fruitless: Annotated[int, _COUNT, "starts in a row, before this one, that got nothing done"] = 0
+    cut: Annotated[int, _COUNT, "starts in a row, before this one, that ended within a round"] = 0
+    spell_s: Annotated[int, _COUNT, "after how long the last of those ended; 0 for never"] = 0
     residual_norm: Annotated[
         float | None, number(0, 1e30), "Euclidean norm of what is not sent yet, after the last round of this session"
     ] = None

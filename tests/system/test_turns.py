@@ -23,6 +23,7 @@ class Script:
     """Gives out events, and keeps what was done with it."""
 
     connected = True
+    connection = 1
 
     def __init__(self, *events: Event, passed_bytes: int = 0) -> None:
         self.events = list(events)

@@ -25,12 +25,12 @@ from broker.task.new import add_task
 from edgeclient import agent
 from edgeclient.compress.quantise import quantise
 from edgeclient.compress.update import SparseUpdate
-from edgeclient.conditions import guard, pauses
+from edgeclient.conditions import guard, pauses, spells
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.durable import store
 from edgeclient.link.events import Event
 from edgeclient.link.mqtt import Connected, Link, Message
-from edgeclient.models import follow
+from edgeclient.models import follow, incoming
 from edgeclient.presence import teller
 from edgeclient.settings import Device
 from edgeclient.train.learner import Learner
@@ -84,6 +84,7 @@ class Scripted(Link):
     """
 
     connected = True
+    connection = 1
 
     def __init__(  # no super: there is no socket here
         self, script: list[Said], retained: Mapping[str, bytes], clock: Clock, tell: Callable[[bool, Said], None]
@@ -185,7 +186,7 @@ def _live(link: Scripted, turn: Callable[[], object]) -> None:
 
 def learn(settings: Device, link: Scripted, clock: Clock) -> None:
     """A device's life."""
-    with _timed(clock, store, guard, pauses, follow, teller, sender):
+    with _timed(clock, store, guard, pauses, spells, follow, incoming, teller, sender):
         granted = guard.Guard(settings.conditions, settings.directory, Silent())
         learner = Learner(settings, lambda *_: (Noise(), Local(mock.Mock())))
         device = agent.Agent(settings, link, learner, granted)
