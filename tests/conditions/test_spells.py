@@ -72,16 +72,16 @@ def test_what_a_process_leaves_is_what_the_next_reads(
         seconds += first.tick()
     assert seconds == 5
     second = Lives(path)  # at 112 it died
-    assert (second.facts["cut"], second.facts["spell_s"]) == (1, 12)
-    assert second.limit_s() == 9.0
-    assert "ended within a round, after about 12 s" in caplog.text
+    assert (second.facts["cut"], second.facts["spell_s"]) == (1, 10)
+    assert second.limit_s() == 7.5
+    assert "ended within a round, after about 10 s" in caplog.text
     second.begin()
     second.end()
     second.progress()
-    assert second.facts == {"fruitless": 0, "cut": 0, "spell_s": 12}
+    assert second.facts == {"fruitless": 0, "cut": 0, "spell_s": 10}
     third = Lives(path)
     assert third.before.cut == 0
-    assert third.told == "a start once ended after 12 s"
+    assert third.told == "a start once ended after 10 s"
 
 
 def test_starts_that_get_nothing_done_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
