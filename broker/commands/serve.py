@@ -1,8 +1,8 @@
 """`edgebroker serve`: the aggregator, with the MQTT broker and the page that its file asks for."""
 
-import signal
+import logging
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from broker.ledger.protocol import LedgerError
 from broker.monitor.listener import endpoint_of
 from broker.monitor.mqtt_health import TOPICS
 from broker.monitor.watch import Watch
+from broker.page.gate import read_token
 from broker.page.serving import watching
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker, monitoring_url
@@ -20,14 +21,17 @@ from broker.service import Service
 from broker.settings import Aggregator
 from edgeclient.link.mqtt import Link
 from edgeclient.logs import output
-from edgeclient.settings import load
+from edgeclient.settings import ConfigError, load
+from edgeclient.settings.signals import Signals
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command("serve")
 @CONFIG
 @output.options
 def serve_command(config: Path, log_format: str, log_level: str) -> None:
-    """Aggregate all tasks of the ledger, until stopped.
+    """Aggregate all tasks of the ledger, until stopped. SIGHUP reads CONFIG again.
 
     CONFIG is a TOML file: where to keep ledger and models, and which MQTT broker to use or to start.
 
@@ -46,14 +50,25 @@ def serve_command(config: Path, log_format: str, log_level: str) -> None:
       edgebroker serve broker.toml
     """
     output.configure(log_format, log_level)
-    settings = load(config, Aggregator)
+    settings, signals = load(config, Aggregator), Signals()
     if not settings.ledger.exists():
         raise LedgerError(f"{settings.ledger} does not exist: add a task first, see edgebroker task add --help")
-    with ExitStack() as stack:
-        tend, endpoint = None, endpoint_of(settings)
+    with ExitStack() as outlives:
+        tend = None
         if (wanted := settings.embedded) is not None:
             embedded = EmbeddedBroker(settings.directory / "mqtt", host=wanted.host, port=wanted.port)
-            tend = stack.enter_context(embedded).tend
+            tend = outlives.enter_context(embedded).tend
+        while True:
+            _live(settings, signals, tend)
+            if signals.ending:
+                return
+            settings = _reloaded(config, settings)
+
+
+def _live(settings: Aggregator, signals: Signals, tend: Callable[[], None] | None) -> None:
+    """Aggregate until a signal."""
+    endpoint = endpoint_of(settings)
+    with ExitStack() as stack:
         evaluators: list[subprocess.Popen[bytes]] = []
         stack.callback(lambda: children.end_all(evaluators))
 
@@ -65,10 +80,31 @@ def serve_command(config: Path, log_format: str, log_level: str) -> None:
         watch = stack.enter_context(watching(settings))
         link = Link(endpoint, client_id_prefix="aggregator")
         service = Service(settings, link, spawn, watch, tend, health=_health(settings, watch))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: service.stop())
+        signals.begin(service.stop)
         click.echo(f"aggregating on {endpoint.url}, stop with Ctrl-C")
         service.run()
+
+
+def _reloaded(config: Path, before: Aggregator) -> Aggregator:
+    """What the file says now; as before where that cannot be, which is told."""
+    try:
+        found = _checked(config, before)
+    except ConfigError as error:
+        _LOG.error("the configuration is not taken, the old one goes on: %s", error)
+        return before
+    _LOG.info("the configuration is read again")
+    return found
+
+
+def _checked(config: Path, before: Aggregator) -> Aggregator:
+    """What the file says now, with every file that it names."""
+    found = load(config, Aggregator)
+    if (found.directory, found.embedded) != (before.directory, before.embedded):
+        raise ConfigError(f"{config}: another directory or [embedded] needs a restart")
+    endpoint_of(found)
+    if found.monitor is not None:
+        read_token(found.monitor.host, found.monitor.token_file)
+    return found
 
 
 def _health(settings: Aggregator, watch: Watch) -> Sequence[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from edgeclient.commands.options import CONFIG, JSON
-from edgeclient.commands.run import opened, take_part
+from edgeclient.commands.run import devices, opened, take_part
 from edgeclient.logs import output
+from edgeclient.settings.signals import Signals
 
 
 @click.command("once")
@@ -28,7 +29,7 @@ def once_command(config: Path, timeout_s: float, log_format: str, log_level: str
       edgeclient once device.toml --timeout 600
     """
     output.configure(log_format, log_level)
-    (agent,) = opened([config])
+    (agent,) = opened(devices([config]), Signals(reloads=False))
     timer = threading.Timer(timeout_s, agent.stop)
     timer.daemon = True
     timer.start()

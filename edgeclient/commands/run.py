@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +14,7 @@ from edgeclient.commands.options import FILE
 from edgeclient.durable.lock import StoreError
 from edgeclient.logs import output
 from edgeclient.settings import ConfigError, Device, load
+from edgeclient.settings.signals import Signals
 from edgeclient.train.batches import DataError
 from edgeclient.train.data import check_source
 from edgeclient.train.runtime import check_runtimes
@@ -28,7 +28,7 @@ _TURN_S: Final = 0.5  # for all tasks together
 @click.argument("configs", metavar="CONFIG...", nargs=-1, required=True, type=FILE)
 @output.options
 def run_command(configs: tuple[Path, ...], log_format: str, log_level: str) -> None:
-    """Take part in a task until stopped: fetch the model, train, upload.
+    """Take part in a task until stopped: fetch the model, train, upload. SIGHUP reads the configuration again.
 
     CONFIG is a TOML file: who this device is, where the MQTT broker is, where the data is. With several, the device
     takes part in several tasks, one at a time; the [conditions] of the first hold for all, and its budgets are shared.
@@ -47,16 +47,35 @@ def run_command(configs: tuple[Path, ...], log_format: str, log_level: str) -> N
       edgeclient run device.toml
     """
     output.configure(log_format, log_level)
-    agents = opened(configs)
+    signals, every = Signals(), devices(configs)
+    agents = opened(every, signals)
     click.echo("stop with Ctrl-C")
     take_part(agents)
+    while not signals.ending:
+        try:
+            again = devices(configs)
+            agents = opened(again, signals)
+            every = again
+        except (ConfigError, DataError, OSError) as error:
+            _LOG.error("the configuration is not taken, the old one goes on: %s", error)
+            agents = opened(every, signals)
+        take_part(agents)
 
 
-def opened(configs: Sequence[Path]) -> list[Agent]:
-    """Agents that share what the owner grants; signals stop them."""
+def devices(configs: Sequence[Path]) -> list[Device]:
+    """What the files say.
+
+    Raises:
+        ConfigError: a file cannot be used, or two want one directory.
+    """
     every = [load(config, Device) for config in configs]
     if len({settings.directory.resolve() for settings in every}) < len(every):
         raise ConfigError("two tasks in one directory: give each configuration a directory of its own")
+    return every
+
+
+def opened(every: Sequence[Device], signals: Signals) -> list[Agent]:
+    """Agents that share what the owner grants; signals stop them."""
     agents: list[Agent] = []
     for settings in every:
         check_source(settings.data.source)
@@ -66,12 +85,11 @@ def opened(configs: Sequence[Path]) -> list[Agent]:
         where = f"{'mqtts' if settings.mqtt.tls else 'mqtt'}://{settings.mqtt.host}:{settings.mqtt.port}"
         click.echo(f"{settings.device} learns {settings.task} at {where}")
 
-    def stop(*_: object) -> None:
+    def stop() -> None:
         for agent in agents:
             agent.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    signals.begin(stop)
     return agents
 
 
