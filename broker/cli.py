@@ -4,7 +4,9 @@ import click
 
 from broker.commands import fleet, store, story, top
 from broker.commands.demo import demo_command
+from broker.commands.export import export_command
 from broker.commands.install import install_command, logs_command, uninstall_command
+from broker.commands.predict import predict_command
 from broker.commands.serve import serve_command
 from broker.commands.settings import settings_command
 from broker.commands.status import status_command
@@ -39,7 +41,7 @@ def cli() -> None:
 for _command in (
     *(serve_command, task_command, status_command, settings_command, demo_command, fleet.init, fleet.devices),
     *(story.why, story.events, top.top, store.backup, store.restore, store.ledger),
-    *(install_command, uninstall_command, logs_command),
+    *(export_command, predict_command, install_command, uninstall_command, logs_command),
 ):
     cli.add_command(_command)
 

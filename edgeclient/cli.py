@@ -7,6 +7,7 @@ from edgeclient.commands.audit import audit_command
 from edgeclient.commands.compile import compile_command
 from edgeclient.commands.doctor.command import doctor_command
 from edgeclient.commands.evaluate import evaluate_command
+from edgeclient.commands.export import export_command
 from edgeclient.commands.frame import frame_command
 from edgeclient.commands.install.command import install_command, logs_command, uninstall_command
 from edgeclient.commands.join import join_command
@@ -14,6 +15,7 @@ from edgeclient.commands.leave import leave_command
 from edgeclient.commands.new.command import new_command
 from edgeclient.commands.once import once_command
 from edgeclient.commands.pause import pause_command, resume_command
+from edgeclient.commands.predict import predict_command
 from edgeclient.commands.run import run_command
 from edgeclient.commands.settings import settings_command
 from edgeclient.commands.status import status_command
@@ -44,7 +46,16 @@ def cli() -> None:
 for _command in (
     *(run_command, once_command, status_command, pause_command, resume_command, join_command, leave_command),
     *(doctor_command, install_command, uninstall_command, logs_command, store_command, warmup_command),
-    *(settings_command, new_command, compile_command, evaluate_command, audit_command, frame_command),
+    *(
+        settings_command,
+        new_command,
+        compile_command,
+        evaluate_command,
+        export_command,
+        predict_command,
+        audit_command,
+        frame_command,
+    ),
 ):
     cli.add_command(_command)
 

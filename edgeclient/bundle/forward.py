@@ -6,20 +6,60 @@ content, and initialisers are field 5 of the graph, which is field 7 of the mode
 """
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Final
 
 import numpy as np
 
+from edgeclient.bundle.archive import FORWARD, FROZEN
+from edgeclient.bundle.manifest import Manifest
 from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.reader import varint
 
 _GRAPH: Final = 7
 _INITIALISER: Final = 5
+_OUTPUT: Final = 12
+_VALUE_NAME: Final = 1  # of a ValueInfoProto
 _DIMENSION, _TYPE, _NAME, _RAW, _EXTERNAL = 1, 2, 8, 9, 13  # of a TensorProto
 _KEY, _VALUE = 1, 2  # of an entry of its external data
 _FLOAT: Final = 1
 _CONTENT: Final = 2  # the wire type of what begins with its length
+
+
+def exported(files: Mapping[str, bytes], manifest: Manifest, parameters: F32, local: F32) -> bytes:
+    """The user's own model, names and opset and all, with what was learnt: one file that needs nothing beside it.
+
+    Args:
+        files: of the bundle, by name; forward.onnx and frozen.safetensors are read.
+        manifest: of the bundle.
+        parameters: flat float32 (n,).
+        local: running statistics that stay on a device, float32 (l,).
+
+    Raises:
+        WireError: the bundle has no forward graph, or a damaged one.
+    """
+    if FORWARD not in files:
+        raise WireError(
+            "layout",
+            "the bundle has no forward graph, so there is no model to put together: training artifacts have none, and"
+            " some models had to be rewritten; edgeclient compile of the forward model says which",
+        )
+    tensors, at = manifest.layout.split(parameters), 0
+    for each in manifest.local_buffers:
+        size = prod(each.shape)
+        tensors[each.name] = local[at : at + size].reshape(each.shape)
+        at += size
+    return with_parameters(files[FORWARD], tensors, files.get(FROZEN))
+
+
+def with_output(model: bytes, name: str) -> bytes:
+    """The ONNX model with one more output, a value that it computes inside."""
+    added = _field(_OUTPUT, _field(_VALUE_NAME, name.encode()))
+    return b"".join(
+        _field(_GRAPH, bytes(content) + added) if number == _GRAPH else bytes(whole)
+        for number, content, whole in _fields(memoryview(model))
+    )
 
 
 def with_parameters(forward: bytes, tensors: Mapping[str, F32], frozen: bytes | None = None) -> bytes:

@@ -6,13 +6,12 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
 
 from edgeclient.bundle import archive
 from edgeclient.bundle.manifest import read_manifest
+from edgeclient.commands.model import flat, unpack
 from edgeclient.commands.options import FILE, JSON
 from edgeclient.durable.lock import StoreError
 from edgeclient.models.slots import Models
@@ -68,37 +67,23 @@ def evaluate_command(
     opened = archive.decode(bundle_file.read_bytes())
     data = open_data(source, {}, opened.manifest)
     with tempfile.TemporaryDirectory(prefix="edgeclient-") as directory:
-        _unpack(opened, Path(directory))
+        unpack(opened, Path(directory))
         trainer = open_trainer(Path(directory))
         if follow:
             _follow(trainer, data, sys.stdin, opened.manifest.layout.size)
             return
-        numbers = opened.parameters if parameters is None else _numbers(parameters, opened.manifest.layout.size)
+        numbers = opened.parameters if parameters is None else flat(parameters, opened.manifest.layout.size)
         _tell(trainer.evaluate(numbers, data), as_json=as_json)
-
-
-def _unpack(opened: archive.Bundle, directory: Path) -> None:
-    for name, content in opened.files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
 
 
 def _follow(trainer: Trainer, data: Dataset, lines: Iterable[str], size: int) -> None:
     for line in lines:
         try:
-            answer = asdict(trainer.evaluate(_numbers(Path(line.rstrip("\n")), size), data))
+            answer = asdict(trainer.evaluate(flat(Path(line.rstrip("\n")), size), data))
         except (DataError, TrainingError, OSError) as error:
             answer = {"error": str(error)}
         click.echo(json.dumps(answer))
         sys.stdout.flush()
-
-
-def _numbers(path: Path, size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    content = path.read_bytes()
-    if len(content) != 4 * size:
-        raise DataError(f"{path} has {len(content)} bytes, the bundle's {size} parameters need {4 * size}")
-    return np.frombuffer(content, "<f4").astype(np.float32)
 
 
 def _tell(result: Evaluation, *, as_json: bool) -> None:

@@ -1,0 +1,77 @@
+"""The model of a version, as files that an `edgeclient` child process reads: no training code runs in here."""
+
+import difflib
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+
+from broker.ledger.opening import open_ledger
+from broker.ledger.protocol import LedgerError
+from broker.ledger.rows import Version
+from broker.registry.best import best
+from broker.registry.blobs import Blobs
+from broker.settings import Aggregator, task_settings
+
+VERSION: Final = click.option(
+    "--version", "wanted", default="latest", show_default=True, metavar="N|best|latest", help="Of the task's model."
+)
+
+
+class Kept(NamedTuple):
+    """A version in the registry: its name for people, bundle, parameters, and what the task evaluates on."""
+
+    name: str
+    bundle: Path
+    parameters: Path
+    evaluation: str | None
+
+
+def kept(settings: Aggregator, task: str, wanted: str) -> Kept:
+    """The files of a version, verified; `wanted` is a number, "best" or "latest".
+
+    Raises:
+        LedgerError: no such task or version; the text says which there are.
+        RegistryError: a file is missing or damaged.
+    """
+    with open_ledger(settings.ledger, read_only=True) as ledger:
+        rows = {row.name: row for row in ledger.tasks()}
+        if task not in rows:
+            near = difflib.get_close_matches(task, rows, n=1) or sorted(rows)
+            raise LedgerError(f"no task {task}: {f'did you mean {near[0]}?' if near else 'none has been added yet'}")
+        version = _version(ledger.versions(task), task, wanted)
+    blobs, row = Blobs(settings.registry), rows[task]
+    for digest in (row.bundle, version.digest):
+        blobs.get(digest)
+    evaluation = task_settings(task, row.settings).evaluation
+    return Kept(f"{task} version {version.number}", blobs.path(row.bundle), blobs.path(version.digest), evaluation)
+
+
+def edgeclient(command: Sequence[str]) -> None:
+    """Run a command of the device's program; its output is ours, and its failure ends us likewise."""
+    done = subprocess.run([sys.executable, "-m", "edgeclient.cli", *command], check=False)  # noqa: S603 (our own program)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def _version(versions: Sequence[Version], task: str, wanted: str) -> Version:
+    if wanted == "latest":
+        return versions[-1]
+    number = best((each.number, each.metrics) for each in versions) if wanted == "best" else wanted
+    if number is None:
+        raise LedgerError(
+            f"no version of {task} has been evaluated, so none is known as the best: evaluation in the task's settings"
+            " names what to measure on; --version latest takes the newest"
+        )
+    found = next(
+        (each for each in versions if str(each.number) == (str(number) if number is not None else wanted)), None
+    )
+    if found is None:
+        raise LedgerError(
+            f"version {wanted} of {task} is not kept: of {versions[0].number} to {versions[-1].number} there are"
+            f" {len(versions)}, see keep_versions of the task's settings; best and latest are others to ask for"
+        )
+    return found
