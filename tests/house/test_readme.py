@@ -200,6 +200,10 @@ def test_two_machines(made: Path, tmp_path: Path) -> None:
     join_, run_, status = block("README.md", "sh", "edgeclient join").splitlines()
     owner = block("edgeclient/README.md", "sh", "edgeclient doctor")
     operator = block("broker/README.md", "sh", "edgebroker task list")
+    result, answers = (
+        block("README.md", "sh", "edgebroker export"),
+        block("broker/README.md", "sh", "edgebroker export"),
+    )
     backup = block("broker/README.md", "sh", "edgebroker backup")
     restore = block("broker/README.md", "sh", "mv broker-data")
     server, device, other = (tmp_path / name for name in ("server", "device", "other"))
@@ -225,6 +229,10 @@ def test_two_machines(made: Path, tmp_path: Path) -> None:
         run(owner, other)
         assert not list((other / "edge-data").glob("store*"))  # it left
         assert "pi-7" in run(operator, server)
+        shutil.copy(made / "windows.npz", server)
+        assert " as labelled" in run(result, server)
+        assert json.loads(run(answers, server).splitlines()[-1])["accuracy"] > 0.5
+        assert (server / "learnt.onnx").stat().st_size > 3000
         run(backup, server)
     run(restore, server)
     assert json.loads(run("edgebroker status broker.toml --json", server))["tasks"][0]["version"] >= 15
