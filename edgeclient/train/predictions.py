@@ -75,7 +75,8 @@ def _unlabelled(source: str, options: Mapping[str, Any], manifest: Manifest) -> 
         case ".npy":
             arrays = [_array(Path(source))]
         case ".npz":
-            arrays = read_npz(Path(source), array_names(options, manifest)[: len(manifest.inputs)])
+            names, _ = array_names(options, manifest)
+            arrays = read_npz(Path(source), names[: len(manifest.inputs)])
         case _:
             return open_data(source, {**options, "labels": []}, bare)
     count = len(arrays[0]) if arrays[0].ndim else 0

@@ -200,3 +200,23 @@ def test_a_version_answers_in_the_words_of_the_classes(folder: Path) -> None:
     *rows, last = done.stdout.splitlines()
     assert last == "6 examples by mine version 2"
     assert all(each.split()[1] in {"rest", "walk", "run"} for each in rows)
+
+
+def test_tables_with_labels_and_without(folder: Path, tmp_path: Path) -> None:
+    """As boards write them: a header or none, words as labels, windows over rows."""
+    flat = WINDOWS.swapaxes(1, 2).reshape(-1, 3)  # one row a sample
+    words = ["rest", "walk", "run"]
+    lines = [",".join(f"{each:.9g}" for each in row) for row in flat]
+    (tmp_path / "bare.csv").write_text("\n".join(["ax,ay,az", *lines]) + "\n")
+    (tmp_path / "plain.csv").write_text("\n".join(lines) + "\n")
+    labelled = [f"{line},{words[at // 32 % 3]}" for at, line in enumerate(lines)]
+    (tmp_path / "labelled.csv").write_text("\n".join(["ax,ay,az,labels", *labelled]) + "\n")
+    expected = json.loads(edgeclient("predict", folder / "device.toml", folder / "labelled.npz", "--json"))
+    for file, more in (("bare.csv", ""), ("plain.csv", "header=false"), ("labelled.csv", f"classes={words}")):
+        options = ["--option", "window=32", *(["--option", more] if more else [])]
+        found = json.loads(edgeclient("predict", folder / "device.toml", tmp_path / file, *options, "--json"))
+        assert [each["class"] for each in found["rows"]] == [each["class"] for each in expected["rows"]]
+        assert found.get("accuracy") == (expected["accuracy"] if more.startswith("classes") else None)
+    wrong = CliRunner().invoke(cli, ["predict", str(folder / "device.toml"), str(tmp_path / "bare.csv")])
+    assert "has no column 'labels'" in str(wrong.exception)
+    assert "without labels: " in str(wrong.exception)

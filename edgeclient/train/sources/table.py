@@ -87,7 +87,7 @@ class Table(Source):
         for block, groups, rows in self._read(part):
             marks = held + block
             if windows is None:
-                inputs, targets = rows[:, :-labels], rows[:, -labels:]
+                inputs, targets = np.hsplit(rows, [rows.shape[1] - labels])
             else:
                 inputs, targets = windows.take(rows, groups)
                 held = marks[len(marks) - windows.held :]
