@@ -88,6 +88,10 @@ def test_all_of_it_is_package_data() -> None:
     assert found - {f"boards/{path.name}" for path in BOARDS} == {
         "README.md",
         "__init__.py",
+        "container/Containerfile",
+        "container/aggregator/broker.toml",
+        "container/compose.yaml",
+        "container/mosquitto/mosquitto.conf",
         "grafana/dashboard.json",
         "mosquitto/acl",
         "mosquitto/mosquitto.conf",

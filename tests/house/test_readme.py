@@ -49,7 +49,9 @@ PROGRAMS: Final[dict[str, click.Command]] = {
     "tools.fuzz": tools.fuzz.cli,
 }
 # What a board, a release or a benchmark runs, in tests of its own, and what a shell has.
-OTHERS: Final = {"sudo", "apt", "pkg", "pip", "python", "python3", ".", "cd", "mv", "umask", "head", "base64"}
+OTHERS: Final = {"sudo", "apt", "pkg", "pip", "python", "python3", ".", "cd", "mv", "umask", "head", "base64",
+    "docker", "cp", "mkdir", "printf",
+}  # fmt: skip
 KINDS: Final = {"broker.toml": Aggregator, "device.toml": Device, "mine.toml": Task, "task.toml": Task}
 # What a fragment leaves out.
 REST: Final[dict[type, dict[str, Any]]] = {
