@@ -1,33 +1,50 @@
 """The command `edgebroker`: one command, one file of `commands`."""
 
+from typing import Final
+
 import click
 
-from broker.commands import fleet, store, story, top
-from broker.commands.demo import demo_command
-from broker.commands.export import export_command
-from broker.commands.install import install_command, logs_command, uninstall_command
-from broker.commands.predict import predict_command
-from broker.commands.serve import serve_command
-from broker.commands.settings import settings_command
-from broker.commands.status import status_command
-from broker.commands.task import task_command
-from broker.demo.plan import DemoError
-from broker.ledger.protocol import LedgerError
-from broker.processes.embedded import EmbeddedBrokerError
-from broker.registry.blobs import RegistryError
-from broker.upkeep.backup import UpkeepError
 from edgeclient import __version__
 from edgeclient.logs import output
-from edgeclient.settings import ConfigError
-from edgeclient.wire.errors import WireError
+from edgeclient.logs.group import Commands
 
-_EXPECTED = (
-    *(ConfigError, LedgerError, RegistryError, EmbeddedBrokerError),
-    *(WireError, DemoError, UpkeepError, OSError),
+# What a user can act on.
+EXPECTED: Final = (
+    "builtins:OSError",
+    "broker.demo.plan:DemoError",
+    "broker.ledger.protocol:LedgerError",
+    "broker.processes.embedded:EmbeddedBrokerError",
+    "broker.registry.blobs:RegistryError",
+    "broker.upkeep.backup:UpkeepError",
+    "edgeclient.settings:ConfigError",
+    "edgeclient.wire.errors:WireError",
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    places={
+        "serve": "broker.commands.serve:serve_command",
+        "task": "broker.commands.task:task_command",
+        "status": "broker.commands.status:status_command",
+        "settings": "broker.commands.settings:settings_command",
+        "demo": "broker.commands.demo:demo_command",
+        "init": "broker.commands.fleet:init",
+        "devices": "broker.commands.fleet:devices",
+        "why": "broker.commands.story:why",
+        "events": "broker.commands.story:events",
+        "top": "broker.commands.top:top",
+        "backup": "broker.commands.store:backup",
+        "restore": "broker.commands.store:restore",
+        "ledger": "broker.commands.store:ledger",
+        "export": "broker.commands.export:export_command",
+        "predict": "broker.commands.predict:predict_command",
+        "install": "broker.commands.install:install_command",
+        "uninstall": "broker.commands.install:uninstall_command",
+        "logs": "broker.commands.install:logs_command",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="edgebroker")
 def cli() -> None:
     """The side beside the MQTT broker: counts every upload exactly once and makes new global models.
@@ -38,17 +55,9 @@ def cli() -> None:
     """
 
 
-for _command in (
-    *(serve_command, task_command, status_command, settings_command, demo_command, fleet.init, fleet.devices),
-    *(story.why, story.events, top.top, store.backup, store.restore, store.ledger),
-    *(export_command, predict_command, install_command, uninstall_command, logs_command),
-):
-    cli.add_command(_command)
-
-
 def main() -> None:
     """Entry point of the command."""
-    output.end(cli, "edgebroker", _EXPECTED)
+    output.end(cli, "edgebroker", EXPECTED)
 
 
 if __name__ == "__main__":

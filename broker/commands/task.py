@@ -18,6 +18,7 @@ from broker.task.new import add_task, measured
 from broker.task.trigger import trigger
 from edgeclient.bundle import archive
 from edgeclient.settings import ConfigError, load, structure
+from edgeclient.wire import topics
 
 
 @click.group("task")
@@ -47,6 +48,7 @@ def _add(name: str, bundle_file: Path, config: Path, settings_file: Path | None)
       [policy]
       density = 0.01              # fraction of coordinates that an update keeps
     """
+    topics.checked(name)
     settings = load(settings_file.absolute(), Task) if settings_file else Task()
     aggregator, content = load(config, Aggregator), bundle_file.read_bytes()
     archive.decode(content)

@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -13,6 +13,7 @@ import click
 from edgeclient.logs import terminal
 from edgeclient.logs.bounded import LogFile
 from edgeclient.logs.fields import FIELDS
+from edgeclient.logs.group import named
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -75,8 +76,14 @@ def options(command: Command) -> Command:
     return to_file(shown(told(command)))
 
 
-def end(group: click.Group, name: str, expected: tuple[type[Exception], ...]) -> None:
-    """Run a command line to its end: an `expected` error, which its user can act on, is one line and exit code 1."""
+def end(group: click.Group, name: str, expected: Collection[str]) -> None:
+    """Run a command line to its end: an error that its user can act on is one line and exit code 1.
+
+    Args:
+        group: the command line.
+        name: the command's.
+        expected: those errors, as `module:class`; what has not been imported has not been raised.
+    """
     terminal.adapt()
     try:
         code = group.main(prog_name=name, standalone_mode=False)
@@ -85,7 +92,10 @@ def end(group: click.Group, name: str, expected: tuple[type[Exception], ...]) ->
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except expected as error:
+    except Exception as error:
+        known = tuple(named(place) for place in expected if place.partition(":")[0] in sys.modules)
+        if not isinstance(error, known):
+            raise
         click.echo(f"{name}: {error}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -11,14 +12,16 @@ import pytest
 import broker.cli
 import edgeclient.cli
 from edgeclient import __version__
+from edgeclient.logs.group import named
 
 DEVICE = 'device = "pi-7"\ntask = "har"\ndirectory = "state"\n[data]\nsource = "windows.npz"\n'
 AGGREGATOR = 'directory = "data"\n[mqtt]\nport = 1\n'
 
 
 def _commands(group: click.Group, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = [prefix]
-    for name, command in group.commands.items():
+    found, context = [prefix], click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         found += _commands(command, (*prefix, name)) if isinstance(command, click.Group) else [(*prefix, name)]
     return found
 
@@ -30,6 +33,23 @@ COMMANDS += [("broker.cli", *path) for path in _commands(broker.cli.cli)]
 def _call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=60)
+
+
+@pytest.mark.parametrize("line", [edgeclient.cli, broker.cli], ids=lambda line: str(line.__name__))
+def test_what_a_command_line_names_is_there(line: ModuleType) -> None:
+    for name, place in line.cli.places.items():
+        assert named(place).name == name
+    for place in line.EXPECTED:
+        assert issubclass(named(place), Exception)
+
+
+@pytest.mark.parametrize("command", [["-m", "edgeclient.cli", "status"], ["-m", "broker.cli", "status"]])
+def test_a_command_imports_what_it_needs(command: list[str]) -> None:
+    """Half a second of a board's start were commands that nobody had asked for."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "click" in imported
+    assert not imported & {"edgeclient.agent", "broker.service", "edgeclient.commands.compile", "onnxruntime"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
