@@ -114,7 +114,7 @@ class Service:
                 task.publish(self._ledger, self._blobs, self._publisher)
             self._close(task)
             for found in task.evaluated(self._ledger):
-                self._journal.evaluated(task, found)
+                self._journal.evaluated(task, found, self._ledger.points(task.name))
 
     # Message → frame
 

@@ -9,7 +9,9 @@ import click
 from broker.commands.options import CONFIG, JSON
 from broker.commands.task import metrics_text
 from broker.ledger.opening import open_ledger
-from broker.settings import Aggregator
+from broker.monitor.learning import finding
+from broker.registry.best import best
+from broker.settings import Aggregator, task_settings
 from edgeclient.settings import load
 
 
@@ -25,14 +27,18 @@ def status_command(config: Path, *, as_json: bool) -> None:
     """
     with open_ledger(load(config, Aggregator).ledger, read_only=True) as ledger:
         tasks: list[dict[str, Any]] = []
-        for name, _, _ in ledger.tasks():
+        for name, _, values in ledger.tasks():
             versions = ledger.versions(name)
+            curve = [(each.number, each.metrics) for each in versions]
+            wrong = finding(name, curve, task_settings(name, values).policy.learning_rate)
             counts, lost = ledger.frame_counts(name), ledger.lost_to_restore(name)
             tasks.append(
                 {
                     "task": name,
                     "version": versions[-1].number,
                     "metrics": versions[-1].metrics,
+                    "best": best(curve),
+                    "learning": "" if wrong is None else wrong.text,
                     "updates_waiting": ledger.pending(name).updates,
                     "devices": {
                         device: {"applied": applied, "refused": refused, "lost_to_restore": lost.get(device, 0)}
@@ -47,7 +53,10 @@ def status_command(config: Path, *, as_json: bool) -> None:
         click.echo(
             f"task {each['task']}: version {each['version']}, {each['updates_waiting']} updates wait for the next"
         )
-        click.echo(f"  {metrics_text(each['metrics'])}")
+        champion = "" if each["best"] is None else f"; best is version {each['best']}"
+        click.echo(f"  {metrics_text(each['metrics'])}{champion}")
+        if each["learning"]:
+            click.echo(f"  {each['learning']}")
         for device, count in each["devices"].items():
             gap = f", {count['lost_to_restore']} lost to a restore" if count["lost_to_restore"] else ""
             click.echo(f"  {device}: {count['applied']} frames applied, {count['refused']} refused{gap}")

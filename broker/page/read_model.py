@@ -16,9 +16,12 @@ from broker.ledger.protocol import Ledger
 from broker.monitor import story
 from broker.monitor.events import Bookmark, Notice
 from broker.monitor.fleet import Sighting
+from broker.monitor.learning import finding
 from broker.monitor.metrics import Metrics
+from broker.registry.best import best
 from broker.settings import Task, task_settings
 from broker.task.trigger import trigger
+from broker.views import Point
 from edgeclient.wire.topics import checked
 
 ROUNDS: Final = 10
@@ -81,6 +84,7 @@ class ReadModel:
                 "wrong": self._metrics.ready(),
             },
             "fleet": {"states": summary.states, "reasons": summary.reasons(), "outbox": sum(summary.outbox.values())},
+            "learning": self._learning(task, curve, settings),
             "points": [{**each._asdict(), "metrics": _finite(each.metrics)} for each in curve],
             "verdicts": {
                 "answers": [
@@ -131,6 +135,13 @@ class ReadModel:
     def contributors(self, task: str, number: int) -> list[str]:
         """All devices of a round."""
         return self._ledger.contributors(task, number)
+
+    def _learning(self, task: str, curve: list[Point], settings: Task) -> dict[str, Any]:
+        """Which version is best, and what is wrong with how the task learns."""
+        known = [(each.number, each.metrics) for each in curve]
+        wrong = finding(task, known, settings.policy.learning_rate)
+        champion = best((each.number, each.metrics) for each in self._ledger.versions(task))
+        return {"best": champion, "wrong": "" if wrong is None else wrong.text}
 
     def _settings(self, task: str) -> Task:
         values = {each.name: each.settings for each in self._ledger.tasks()}.get(task, {})

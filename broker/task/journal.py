@@ -7,10 +7,12 @@ from typing import Final
 from broker.intake.decode import FrameIn, Incoming, Rejected
 from broker.intake.door import SHARE
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
+from broker.monitor.learning import finding
 from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
 from broker.settings import Task, differences
 from broker.task.live import LiveTask
+from broker.views import Point
 from edgeclient.logs.complaints import Complaints
 from edgeclient.logs.fields import identity
 
@@ -29,6 +31,7 @@ class Journal:
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.complain = Complaints().tell
+        self._findings: dict[str, str] = {}  # of each task, as last told
         self._connection = Complaints(_CONNECTION_S).tell
 
     def disconnected(self, why: str) -> None:
@@ -110,8 +113,12 @@ class Journal:
         fields = {"task": task.name, "version": version.number}
         _LOG.info("task %s: version %d from %d updates", task.name, version.number, version.updates, extra=fields)
 
-    def evaluated(self, task: LiveTask, found: Evaluated) -> None:
-        """It is known what a version is worth, or why not."""
+    def evaluated(self, task: LiveTask, found: Evaluated, points: Sequence[Point]) -> None:
+        """It is known what a version is worth, or why not; a learning curve that shows no learning is told once."""
         if found.error:
             self.complain(task.name, "evaluation", f"version {found.version} is not evaluated: {found.error}")
         self.watch.evaluated(task.name, found.version, found.metrics)
+        wrong = finding(task.name, [(each.number, each.metrics) for each in points], task.settings.policy.learning_rate)
+        if wrong is not None and wrong.kind != self._findings.get(task.name):
+            _LOG.warning("task %s: %s", task.name, wrong.text, extra={"task": task.name, "reason": wrong.kind})
+        self._findings[task.name] = "" if wrong is None else wrong.kind

@@ -6,9 +6,11 @@ const points = new Map();
 let plots = [];
 let drawn = "";
 let wanted = "";
+let marked = null; // the best version
 
 export function forget() {
   points.clear();
+  marked = null;
   wanted = drawn = "";
   byId("metric").replaceChildren();
 }
@@ -21,6 +23,13 @@ export function take(arrived) {
 export const evaluated = () => sorted().filter((point) => metric() in point.metrics);
 
 export const metric = () => wanted;
+
+export const best = () => marked;
+
+export function mark(number) {
+  marked = number;
+  draw();
+}
 
 const sorted = () => [...points.values()].sort((a, b) => a.number - b.number);
 
@@ -43,7 +52,7 @@ function draw() {
   plots.forEach((plot, index) => plot.setData(data[index]));
   describe(shown);
   say("th-metric", wanted || "metric");
-  fill(byId("curve"), shown.slice(-TABLE).reverse().map((point) => [String(point.number), [point.number, time(point.made_s), short(point.metrics[wanted]), size(point.frame_bytes)]]), { 2: wanted, 3: "bytes" });
+  fill(byId("curve"), shown.slice(-TABLE).reverse().map((point) => [String(point.number), [point.number === marked ? `${point.number} (best)` : point.number, time(point.made_s), short(point.metrics[wanted]), size(point.frame_bytes)]]), { 2: wanted, 3: "bytes" });
 }
 
 function describe(shown) {

@@ -37,7 +37,12 @@ function take(change) {
     if (made && rounds.atNewest() && stream) rounds.refresh().catch(() => {});
     tiles();
   }
-  if (change.points) worth();
+  if (change.learning) {
+    charts.mark(change.learning.best);
+    say("learning-wrong", change.learning.wrong);
+    byId("learning-wrong").hidden = !change.learning.wrong;
+  }
+  if (change.points || change.learning) worth();
   if (change.fleet) {
     const { total, online } = fleet.summary(change.fleet);
     say("t-online", `${count(online)} of ${count(total)}`);
@@ -64,7 +69,8 @@ function worth() {
   const value = (point) => point.metrics[charts.metric()];
   say("t-metric-name", charts.metric() || "Metric");
   say("t-metric", shown.length ? short(value(shown[shown.length - 1])) : "–");
-  say("t-gain", shown.length ? `${short(value(shown[0]))} in version ${shown[0].number}` : "not evaluated");
+  const best = charts.best() == null ? "" : `, best is version ${charts.best()}`;
+  say("t-gain", shown.length ? `${short(value(shown[0]))} in version ${shown[0].number}${best}` : "not evaluated");
 }
 
 function link(text, wrong) {

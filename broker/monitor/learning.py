@@ -1,0 +1,99 @@
+"""Whether a task learns, from what its versions are worth: a pure rule, one sentence with what to do."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+_ENOUGH: Final = 10  # evaluated versions after the first, before nothing learnt is a finding
+_SAME: Final = 0.98  # a loss that has fallen by less has not fallen
+_CLIFF: Final = 1.5  # times the loss before training: worse than knowing nothing
+_LATER: Final = 10  # evaluated versions since the lowest loss
+_RISEN: Final = 1.1  # times the lowest loss
+
+
+class Finding(NamedTuple):
+    """What is wrong, in one word and in one line."""
+
+    kind: str
+    text: str
+
+
+class _Worth(NamedTuple):
+    version: int
+    loss: float
+    accuracy: float | None
+    majority: float
+    examples: float
+
+
+def finding(task: str, versions: Sequence[tuple[int, Mapping[str, float]]], learning_rate: float) -> Finding | None:
+    """The gravest thing that is wrong with how a task learns; None when nothing is, or too little is known.
+
+    Args:
+        task: its name, for the command that would help.
+        versions: number and metrics of each, oldest first; those without a loss tell nothing.
+        learning_rate: of its devices.
+
+    Example:
+        >>> curve = [(number, {"loss": 0.7, "accuracy": 0.5, "majority": 0.5}) for number in range(20)]
+        >>> finding("har", curve, 0.02).kind
+        'chance'
+        >>> finding("har", [(0, {"loss": 0.7}), (1, {"loss": math.inf})], 0.02).kind
+        'diverged'
+        >>> finding("har", [(number, {"loss": 1 / (1 + number)}) for number in range(20)], 0.02) is None
+        True
+    """
+    worth = [_worth(number, metrics) for number, metrics in versions if "loss" in metrics]
+    if len(worth) < 2:
+        return None
+    first, last, later = worth[0], worth[-1], worth[1:]
+    slower = f"edgebroker task set {task} policy.learning_rate={learning_rate / 4:.2g}"
+    if not math.isfinite(last.loss):
+        return Finding("diverged", f"the loss of version {last.version} is no number: try {slower}")
+    if last.loss > _CLIFF * first.loss:
+        told = f"the loss has risen from {first.loss:.3g} in version {first.version} to {last.loss:.3g}"
+        return Finding("diverged", f"{told}: the learning rate is too high, try {slower}")
+    if len(later) >= _ENOUGH and not any(map(_better_than_chance, later)) and _unmoved(first, later):
+        many = f"after {len(later)} versions the model is no better than chance ({_chance(last)})"
+        told = "do labels belong to their inputs, and is the learning rate"
+        return Finding("chance", f"{many}: {told} {learning_rate:.3g} far too low or too high?")
+    best = min(later, key=_finite)
+    since = sum(each.version > best.version for each in later)
+    if since >= _LATER and last.loss > _RISEN * best.loss:
+        told = f"the loss was lowest in version {best.version} ({best.loss:.3g}) and has risen to {last.loss:.3g} since"
+        return Finding("overfits", f"{told}: it learns examples by heart; version {best.version} is kept")
+    return None
+
+
+def _worth(number: int, metrics: Mapping[str, float]) -> _Worth:
+    examples = metrics.get("num_examples", 0.0)
+    return _Worth(number, metrics["loss"], metrics.get("accuracy"), metrics.get("majority", 1.0), examples)
+
+
+def _finite(worth: _Worth) -> float:
+    return worth.loss if math.isfinite(worth.loss) else math.inf
+
+
+def _better_than_chance(worth: _Worth) -> bool:
+    """By more than luck, in naming classes; of other models nothing is known."""
+    if worth.accuracy is None:
+        return False
+    luck = 2 * math.sqrt(worth.majority * (1 - worth.majority) / max(1.0, worth.examples))
+    return worth.accuracy > worth.majority + luck or worth.loss < _known(worth.majority)
+
+
+def _known(majority: float) -> float:
+    """The loss of who knows how common the classes are, and nothing else, is at least this."""
+    rest = 1 - majority
+    return -sum(share * math.log(share) for share in (majority, rest) if share > 0)
+
+
+def _unmoved(first: _Worth, later: Sequence[_Worth]) -> bool:
+    """Where no classes are named, chance is what the first version knew."""
+    return first.accuracy is not None or min(map(_finite, later)) > _SAME * first.loss
+
+
+def _chance(worth: _Worth) -> str:
+    if worth.accuracy is None:
+        return f"loss {worth.loss:.3g}, as before training"
+    return f"accuracy {worth.accuracy:.3g}, always the commonest class: {worth.majority:.3g}"
