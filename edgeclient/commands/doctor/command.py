@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from edgeclient.commands.doctor import bench, machine, software, task
+from edgeclient.commands.doctor import android, bench, machine, software, task
 from edgeclient.commands.doctor.data import data
 from edgeclient.commands.doctor.findings import Check, Finding, found, table, worst
 from edgeclient.commands.options import FILE, JSON
@@ -80,6 +80,7 @@ def checks(settings: Device | None) -> list[tuple[str, Check, float]]:
         ("conditions", machine.conditions, _BROKER_S),
         ("memory", machine.memory, _BROKER_S),
         ("clock", machine.clock, _QUICK_S),
+        ("android", android.processes, _BROKER_S),
         ("disk", partial(machine.disk, Path() if settings is None else settings.directory), _BROKER_S),
     ]
     if settings is not None:
