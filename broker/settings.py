@@ -100,6 +100,14 @@ class Task:
     evaluation: Annotated[
         Source | None, "every version is evaluated on it, when given: any source of data that a device may have"
     ] = None
+    max_versions: Annotated[
+        int, integer(0, 2**31), "after so many versions the task rests until new data comes; 0: it goes on for ever"
+    ] = 0
+    patience: Annotated[
+        int,
+        integer(0, 2**31),
+        "after so many evaluated versions without a better one it rests likewise; 0: it goes on for ever",
+    ] = 0
     keep_frames_of_versions: Annotated[
         int,
         integer(-1, 2**31),

@@ -12,6 +12,7 @@ from broker.ledger.opening import open_ledger
 from broker.monitor.learning import finding
 from broker.registry.best import best
 from broker.settings import Aggregator, task_settings
+from broker.task.trigger import resting
 from edgeclient.settings import load
 
 
@@ -30,7 +31,8 @@ def status_command(config: Path, *, as_json: bool) -> None:
         for name, _, values in ledger.tasks():
             versions = ledger.versions(name)
             curve = [(each.number, each.metrics) for each in versions]
-            wrong = finding(name, curve, task_settings(name, values).policy.learning_rate)
+            settings = task_settings(name, values)
+            wrong = finding(name, curve, settings.policy.learning_rate)
             counts, lost = ledger.frame_counts(name), ledger.lost_to_restore(name)
             tasks.append(
                 {
@@ -39,6 +41,7 @@ def status_command(config: Path, *, as_json: bool) -> None:
                     "metrics": versions[-1].metrics,
                     "best": best(curve),
                     "learning": "" if wrong is None else wrong.text,
+                    "rests": resting(ledger, name, settings),
                     "updates_waiting": ledger.pending(name).updates,
                     "devices": {
                         device: {"applied": applied, "refused": refused, "lost_to_restore": lost.get(device, 0)}
@@ -57,6 +60,8 @@ def status_command(config: Path, *, as_json: bool) -> None:
         click.echo(f"  {metrics_text(each['metrics'])}{champion}")
         if each["learning"]:
             click.echo(f"  {each['learning']}")
+        if each["rests"]:
+            click.echo(f"  it rests: {each['rests']}; new data lets it go on")
         for device, count in each["devices"].items():
             gap = f", {count['lost_to_restore']} lost to a restore" if count["lost_to_restore"] else ""
             click.echo(f"  {device}: {count['applied']} frames applied, {count['refused']} refused{gap}")

@@ -15,7 +15,7 @@ from broker.registry.best import best
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator, Task, differences, task_settings, task_values
 from broker.task.new import add_task, measured
-from broker.task.trigger import trigger
+from broker.task.trigger import resting, trigger
 from edgeclient.bundle import archive
 from edgeclient.settings import ConfigError, load, structure
 from edgeclient.wire import topics
@@ -145,8 +145,9 @@ def _list(config: Path, *, as_json: bool) -> None:
         return
     for row in rows:
         champion = "" if row["best"] is None else f"; best is version {row['best']}"
+        rests = f"; rests: {row['rests']}" if row["rests"] else ""
         waits = f"{row['updates_waiting']} of {row['goal']} updates wait for the next"
-        click.echo(f"{row['task']}  version {row['version']}  {metrics_text(row['metrics'])}{champion}; {waits}")
+        click.echo(f"{row['task']}  version {row['version']}  {metrics_text(row['metrics'])}{champion}; {waits}{rests}")
     for name in leaving:
         click.echo(f"{name}  is being removed: edgebroker serve finishes that")
 
@@ -168,6 +169,7 @@ def listed(ledger: Ledger, name: str, bundle: str, values: Mapping[str, Any]) ->
         "metrics": versions[-1].metrics,
         "best": best((each.number, each.metrics) for each in versions),
         "updates_waiting": ledger.pending(name).updates,
+        "rests": resting(ledger, name, found),
         "goal": trigger(ledger, name, found).goal,
         "settings": task_values(found),
     }

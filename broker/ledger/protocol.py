@@ -61,6 +61,18 @@ class Ledger(Protocol):
         raises leaves the task as it was.
         """
 
+    def since(self, task: str) -> int:
+        """The version from which its `max_versions` and `patience` count: the first, or the last named by `go_on`.
+
+        Or the one that `jump` made.
+        """
+
+    def go_on(self, task: str, since: int) -> None:
+        """Count from another version on: new data has come."""
+
+    def grown(self, task: str) -> list[str]:
+        """Devices with new data: an update of theirs that waits has a tenth more examples than any counted before."""
+
     def remove_task(self, name: str) -> None:
         """Serve a task no longer; it is in `removed` from then on. LedgerError when there is no such task."""
 

@@ -20,7 +20,7 @@ from broker.monitor.learning import finding
 from broker.monitor.metrics import Metrics
 from broker.registry.best import best
 from broker.settings import Task, task_settings
-from broker.task.trigger import trigger
+from broker.task.trigger import resting, trigger
 from broker.views import Point
 from edgeclient.wire.topics import checked
 
@@ -137,11 +137,15 @@ class ReadModel:
         return self._ledger.contributors(task, number)
 
     def _learning(self, task: str, curve: list[Point], settings: Task) -> dict[str, Any]:
-        """Which version is best, and what is wrong with how the task learns."""
+        """Which version is best, what is wrong with how the task learns, and whether it rests."""
         known = [(each.number, each.metrics) for each in curve]
         wrong = finding(task, known, settings.policy.learning_rate)
         champion = best((each.number, each.metrics) for each in self._ledger.versions(task))
-        return {"best": champion, "wrong": "" if wrong is None else wrong.text}
+        return {
+            "best": champion,
+            "wrong": "" if wrong is None else wrong.text,
+            "rests": resting(self._ledger, task, settings),
+        }
 
     def _settings(self, task: str) -> Task:
         values = {each.name: each.settings for each in self._ledger.tasks()}.get(task, {})

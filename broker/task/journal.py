@@ -32,6 +32,7 @@ class Journal:
         self.watch = watch
         self.complain = Complaints().tell
         self._findings: dict[str, str] = {}  # of each task, as last told
+        self._rests: dict[str, str] = {}  # likewise
         self._connection = Complaints(_CONNECTION_S).tell
 
     def disconnected(self, why: str) -> None:
@@ -53,6 +54,13 @@ class Journal:
         """A task goes on with other settings."""
         told = ", ".join(f"{key} {old} → {new}" for key, old, new in differences(before, task.settings))
         _LOG.info("task %s: %s", task.name, told, extra={"task": task.name})
+
+    def rests(self, task: LiveTask) -> None:
+        """Whether versions of a task are made; told when that changes."""
+        if task.rest != self._rests.get(task.name, ""):
+            told = f"rests: {task.rest}; new data lets it go on" if task.rest else "goes on"
+            _LOG.info("task %s %s", task.name, told, extra={"task": task.name})
+        self._rests[task.name] = task.rest
 
     def ends(self, task: LiveTask) -> None:
         """A task is served no longer."""

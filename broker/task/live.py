@@ -21,7 +21,7 @@ from broker.registry.retention import outdated
 from broker.rounds.trigger import Ages, Buffer
 from broker.settings import task_settings
 from broker.task.open_batch import OpenBatch, state_of
-from broker.task.trigger import trigger
+from broker.task.trigger import resting, trigger
 from edgeclient.bundle import archive
 from edgeclient.wire import frame
 from edgeclient.wire.announcement import Announcement
@@ -56,6 +56,8 @@ class LiveTask:
         self._open = OpenBatch(row.name, self.layout)
         self._ages = Ages()
         self._trigger: Buffer | None = None  # of the open batch, once it was asked for
+        self._rest: str | None = None  # why it rests; None: not asked since something changed
+        self._grown_at = 0  # frames that wait of which none is of new data
         self._evaluator: Evaluator | None = None
         self._unwritten: list[Evaluated] = []
         self._behind: bool | None = False  # None: that was dealt with, once a start
@@ -112,6 +114,8 @@ class LiveTask:
 
         opened_s = None if pending.opened_s is None else steady("batch", pending.opened_s)
         watch.waits(self.name, pending.updates, 0.0 if opened_s is None else now - opened_s)
+        if self._rests(ledger, pending.frames):
+            return None
         self._trigger = self._trigger or trigger(ledger, self.name, self.settings)
         return self._trigger.wait_s(
             updates=pending.updates,
@@ -119,6 +123,22 @@ class LiveTask:
             last_s=steady("version", self.version.created_s) if self.version.number else -math.inf,
             now=now,
         )
+
+    @property
+    def rest(self) -> str:
+        """Why no version is made for now; "" when one is."""
+        return self._rest or ""
+
+    def _rests(self, ledger: Ledger, frames: int) -> str:
+        """The same, asked again where something changed; over when what waits is of new data."""
+        if self._rest is None:
+            self._rest, self._grown_at = resting(ledger, self.name, self.settings), 0
+        if self._rest and frames > self._grown_at:
+            self._grown_at = frames  # whether these are of new data is asked once
+            if ledger.grown(self.name):
+                ledger.go_on(self.name, self.version.number)
+                self._rest = ""
+        return self._rest
 
     def close_batch(self, ledger: Ledger, blobs: Blobs) -> None:
         """The batch that waits becomes the current version: parameters into the registry, then ONE transaction."""
@@ -138,7 +158,7 @@ class LiveTask:
         )
         ledger.close_batch(self.name, members, version)
         self.version, self._parameters, self._state = version, made.parameters, made.state
-        self._open, self._trigger = OpenBatch(self.name, self.layout), None
+        self._open, self._trigger, self._rest = OpenBatch(self.name, self.layout), None, None
 
     def note_lost(self, ledger: Ledger, frames: int) -> None:
         """A device has settled frames that the ledger has never seen; after a restore that is no news."""
@@ -168,12 +188,12 @@ class LiveTask:
             return False
         ledger.jump(time.time(), self.name)
         (self.version,) = ledger.versions(self.name, last=1)
-        self._behind = None
+        self._behind = self._trigger = self._rest = None
         return True
 
     def change(self, row: TaskRow) -> None:
         """Go on with other settings; what has been admitted is weighed already, and closes by the new ones."""
-        self.settings, self._trigger = task_settings(row.name, row.settings), None
+        self.settings, self._trigger, self._rest = task_settings(row.name, row.settings), None, None
 
     def close(self) -> None:
         """Let go of the evaluator."""
@@ -210,6 +230,7 @@ class LiveTask:
             if found.metrics:
                 ledger.add_metrics(self.name, found.version, found.metrics)
             del self._unwritten[0]
+            self._rest = None
             yield found
 
     def tidy(self, ledger: Ledger, blobs: Blobs) -> None:

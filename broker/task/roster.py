@@ -78,6 +78,8 @@ class Roster:
                 self._journal.complain(name, "task", f"it is not served: {error}")
         for row in self._ledger.removed():
             self._clear(row)
+        for task in self:
+            self._journal.rests(task)
         self._looked_s = time.monotonic()
 
     def _begin(self, row: TaskRow) -> LiveTask:

@@ -1,8 +1,10 @@
-"""When the batch of a task closes, by its settings and by who took part lately."""
+"""When the batch of a task closes, by its settings and by who took part lately; and when the task rests."""
 
 from broker.ledger.protocol import Ledger
+from broker.registry.best import best
 from broker.rounds import goal
 from broker.rounds.goal import Turnout
+from broker.rounds.rest import rest
 from broker.rounds.trigger import Buffer
 from broker.settings import AUTO, Task
 
@@ -13,6 +15,22 @@ def trigger(ledger: Ledger, task: str, settings: Task) -> Buffer:
     wanted = goal.goal(turnout) if settings.goal == AUTO else settings.goal
     waits_s = goal.deadline_s(turnout, wanted) if settings.deadline_s == AUTO else settings.deadline_s
     return Buffer(wanted, waits_s, settings.min_interval_s)
+
+
+def resting(ledger: Ledger, task: str, settings: Task) -> str:
+    """Why no further version is made of it before new data comes; "" when one is."""
+    if not (settings.max_versions or settings.patience):
+        return ""
+    versions = ledger.versions(task)
+    worth = [(each.number, each.metrics) for each in versions if each.metrics]
+    return rest(
+        newest=versions[-1].number,
+        evaluated=worth[-1][0] if worth else None,
+        best=best(worth),
+        since=ledger.since(task),
+        max_versions=settings.max_versions,
+        patience=settings.patience,
+    )
 
 
 def _turnout(ledger: Ledger, task: str) -> Turnout:

@@ -15,6 +15,7 @@ from broker.intake.decode import FrameIn, Incoming
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.ledger.rows import Entry, Version
+from broker.monitor.watch import Watch
 from broker.registry.blobs import Blobs
 from broker.rounds.trigger import Buffer
 from broker.settings import Aggregator, Task
@@ -157,6 +158,37 @@ def test_goal_and_deadline_follow_who_takes_part(world: World) -> None:
         world.close(task)
     assert trigger(world.ledger, "t", settings) == Buffer(3, 60.0, 5.0)
     assert trigger(world.ledger, "t", attrs.evolve(settings, goal=64, deadline_s=5.0)) == Buffer(64, 5.0, 5.0)
+
+
+def test_a_task_rests_when_asked_to_and_goes_on_with_new_data(tmp_path: Path) -> None:
+    settings = Aggregator(directory=tmp_path, mqtt=Mqtt())
+    add_task(settings, "t", fleet.BUNDLE, Task(goal=1, min_interval_s=0, max_versions=3))
+    with open_ledger(settings.ledger) as ledger:
+        world = World(ledger, Blobs(settings.registry))
+        task = world.load()
+
+        def learn(sequence: int, examples: int = 100) -> bool:
+            """Whether a version is made of one more update."""
+            world.admit([replace(entry(sequence), num_examples=examples)])
+            wait_s = task.wait_s(ledger, Watch())
+            if wait_s is not None and wait_s <= 0:
+                world.close(task)
+                return True
+            return False
+
+        assert [learn(number) for number in range(5)] == [True, True, True, False, False]
+        assert (task.version.number, task.rest) == (3, "3 versions are made (max_versions = 3)")
+        assert world.load().wait_s(ledger, Watch()) is None  # after a restart likewise
+        assert [learn(5, examples=200), *(learn(number) for number in range(6, 9))] == [True, True, True, False]
+        assert task.version.number == 6
+        # More patience, or a limit that is higher, and it goes on at once.
+        task.change(ledger.change_task("t", lambda old: {**old, "max_versions": 0, "patience": 2}))
+        assert learn(9)
+        for number, loss in enumerate((1.0, 0.5, 0.6, 0.7)):
+            ledger.add_metrics("t", 4 + number, {"loss": loss})
+        task.change(ledger.tasks()[0])  # as if measured just now
+        assert not learn(10)
+        assert task.rest == "none of 2 versions is better than version 5 (patience = 2)"
 
 
 # Complaints

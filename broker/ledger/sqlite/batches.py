@@ -84,3 +84,4 @@ class Batches(Tasks):
                 number = last.number + 1000 + int(min(max(0.0, now - last.created_s), _LONGEST_S))
                 made = Version(number, last.digest, None, now, 0, 0, 0, last.metrics, {}, last.state, last.state_digest)
                 insert_version(db, name, made)
+                db.execute("UPDATE task SET since = ? WHERE name = ?", (number, name))

@@ -13,7 +13,8 @@ _TABLES: Final = (
         name     TEXT PRIMARY KEY,
         bundle   TEXT NOT NULL,          -- digest of the bundle
         settings TEXT NOT NULL,          -- JSON
-        removed  INTEGER NOT NULL        -- 1: to be taken off the MQTT broker and forgotten
+        removed  INTEGER NOT NULL,       -- 1: to be taken off the MQTT broker and forgotten
+        since    INTEGER NOT NULL        -- the version from which max_versions and patience count
     ) STRICT
     """,
     # The newest version of a task that was removed: one of the same name goes on above.

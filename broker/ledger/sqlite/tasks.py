@@ -25,9 +25,10 @@ class Tasks(Database):
                     "is being removed: edgebroker serve finishes that; until then" if there[0] else "is already there:"
                 )
                 raise LedgerError(f"task {name} {wait} choose another name")
-            db.execute("INSERT INTO task VALUES (?, ?, ?, 0)", (name, bundle, json.dumps(settings)))
             gone = db.execute("SELECT version FROM gone WHERE task = ?", (name,)).fetchone()
-            insert_version(db, name, version if gone is None else replace(version, number=gone[0] + _APART))
+            first = version if gone is None else replace(version, number=gone[0] + _APART)
+            db.execute("INSERT INTO task VALUES (?, ?, ?, 0, ?)", (name, bundle, json.dumps(settings), first.number))
+            insert_version(db, name, first)
 
     def tasks(self) -> list[TaskRow]:
         return self._rows(removed=False)
@@ -74,6 +75,25 @@ class Tasks(Database):
             db.execute("DELETE FROM task WHERE name = ?", (name,))
             db.execute("INSERT OR REPLACE INTO gone VALUES (?, ?)", (name, last))
             return sorted(digests - self.digests())
+
+    def since(self, task: str) -> int:
+        with self.moment() as db:
+            row = db.execute("SELECT since FROM task WHERE name = ?", (task,)).fetchone()
+            return int(row[0]) if row else 0
+
+    def go_on(self, task: str, since: int) -> None:
+        with self.transaction() as db:
+            db.execute("UPDATE task SET since = ? WHERE name = ?", (since, task))
+
+    def grown(self, task: str) -> list[str]:
+        with self.moment() as db:
+            rows = db.execute(
+                "SELECT DISTINCT device FROM contribution c WHERE task = ? AND batch IS NULL AND leads"
+                " AND num_examples > 1.1 * coalesce((SELECT max(num_examples) FROM contribution e WHERE"
+                " e.task = c.task AND e.device = c.device AND e.batch IS NOT NULL), 0) ORDER BY device",
+                (task,),
+            )
+            return [device for (device,) in rows]
 
     def digests(self) -> set[str]:
         with self.moment() as db:

@@ -39,8 +39,10 @@ function take(change) {
   }
   if (change.learning) {
     charts.mark(change.learning.best);
-    say("learning-wrong", change.learning.wrong);
-    byId("learning-wrong").hidden = !change.learning.wrong;
+    const { wrong, rests } = change.learning;
+    const told = [wrong, rests && `the task rests: ${rests}; new data lets it go on`].filter(Boolean).join(". ");
+    say("learning-told", told);
+    byId("learning-told").hidden = !told;
   }
   if (change.points || change.learning) worth();
   if (change.fleet) {

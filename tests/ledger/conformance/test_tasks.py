@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,18 @@ def test_removed_twice_versions_rise_still(ledger: Ledger) -> None:
         ledger.forget_task("t")
         ledger.add_task("t", "b", {}, version(0))
     assert [each.number for each in ledger.versions("t")] == [2000]
+
+
+def test_new_data_is_an_update_with_more_examples_than_its_device_ever_had(ledger: Ledger) -> None:
+    assert (ledger.since("t"), ledger.grown("t")) == (0, [])
+    first = [entry(0), entry(0, device="e")]  # of 5 examples each
+    ledger.admit(first, 1.0)
+    assert ledger.grown("t") == ["d", "e"]
+    close(ledger, 1)
+    ledger.admit([entry(1), replace(entry(1, device="e"), num_examples=6), entry(0, device="f")], 2.0)
+    assert ledger.grown("t") == ["e", "f"]
+    ledger.go_on("t", 1)
+    assert ledger.since("t") == 1
+    ledger.jump(1e9)
+    assert ledger.since("t") == ledger.versions("t")[-1].number
+    close(ledger, ledger.versions("t")[-1].number + 1)
