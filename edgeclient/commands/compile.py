@@ -127,7 +127,7 @@ def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as
     if (model is None) == (artifacts is None):
         raise click.UsageError("give either MODEL or --artifacts")
     require_onnx()
-    from edgeclient.compile import compiler, verify  # noqa: PLC0415 (devices have no onnx)
+    from edgeclient.compile import advice, compiler, trial, verify  # noqa: PLC0415 (devices have no onnx)
 
     options = _options(given, model or artifacts)
 
@@ -142,6 +142,7 @@ def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as
         made = compiler.compile_artifacts(artifacts, options, optimiser=_optimiser(given), tell=tell)
     tell("checking the gradients")
     report = verify.verify(made)
+    notes = [*made.notes, *filter(None, [trial.killing_rate(made)])]
     content = made.packed()
     files.replace(out, content)
     told = {
@@ -153,13 +154,17 @@ def compile_command(model: Path | None, artifacts: Path | None, out: Path, *, as
         "loss": made.manifest.loss,
         "nodes": len(made.training.graph.node),
         "forward": made.skeleton is not None,
+        "notes": notes,
         **report.as_json(),
     }
     if as_json:
         click.echo(json.dumps(told))
         return
     click.echo(f"{out}: {len(content)} bytes, {told['trained']} trained parameters, {told['nodes']} operators")
+    click.echo(f"trained: {advice.listed([(each.name, each.shape) for each in made.manifest.trained])}")
     click.echo(report.text())
+    for note in notes:
+        click.echo(f"note: {note}")
     if not told["forward"]:
         why = "it began with training artifacts" if model is None else "what is trained is not in MODEL as it stands"
         click.echo(f"no forward graph in the bundle, so no export of what is learnt: {why}")

@@ -38,6 +38,7 @@ class Compiled:
         native: whether they go into the bundle.
         forward: the model that it all began with, one output; None when it began with artifacts.
         given: the same as its user gave it, likewise.
+        notes: what its user should hear, a line each.
     """
 
     training: onnx.ModelProto
@@ -48,6 +49,7 @@ class Compiled:
     native: bool
     forward: onnx.ModelProto | None = None
     given: onnx.ModelProto | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def skeleton(self) -> onnx.ModelProto | None:

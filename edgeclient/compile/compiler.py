@@ -10,7 +10,7 @@ from onnx import checker, shape_inference
 
 from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.manifest import Optimiser
-from edgeclient.compile import artifacts, border, bundle, forward, generate, loss
+from edgeclient.compile import advice, artifacts, border, bundle, forward, generate, loss
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.bundle import Compiled
 from edgeclient.compile.errors import CompileError, first_line
@@ -83,12 +83,15 @@ def compile_model(model: onnx.ModelProto, options: Options, tell: Callable[[str]
     """
     tell("preparing the forward model")
     prepared = prepare(model, options)
-    trained = forward.parameters(prepared, options.trainable, options.frozen)
+    chosen = _chosen(model, options)
+    trained = forward.parameters(prepared, options.trainable, options.frozen, advice.formulas(chosen))
     tell(f"generating gradients of {len(trained)} parameters")
     made = generate.generate(loss.with_loss(prepared, options.loss), trained, options.optimiser)
     tell("lowering to standard operators")
     lowered = _lowered(replace(made, optimiser=options.optimiser), options, options.loss.name)
-    return replace(lowered, forward=_chosen(model, options), given=model)
+    left = advice.untrained(chosen, trained, options.frozen) if "*" in options.trainable else ""
+    notes = tuple(filter(None, [advice.squashed(chosen, options.loss), left]))
+    return replace(lowered, forward=chosen, given=model, notes=notes)
 
 
 def prepare(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
@@ -105,7 +108,9 @@ def prepare(model: onnx.ModelProto, options: Options) -> onnx.ModelProto:
     current = opset.at_supported_opset(border.with_output_shapes(shape_inference.infer_shapes(chosen, data_prop=True)))
     try:
         # Before the check, which wants shapes of outputs that many exporters leave out.
-        current = shape_inference.infer_shapes(folding.fold(forward.with_weights(current)), data_prop=True)
+        current = shape_inference.infer_shapes(
+            folding.fold(forward.with_weights(current, options.trainable)), data_prop=True
+        )
         checker.check_model(current)
     except (checker.ValidationError, shape_inference.InferenceError) as error:
         raise CompileError(f"the model is not valid: {first_line(error)}") from None

@@ -1,6 +1,6 @@
 """A forward model made ready for gradients: parameters chosen, normalisation and dropout in training form."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -27,24 +27,39 @@ _LEARNT: Final[dict[str, tuple[int, ...]]] = {
     "RNN": (1, 2, 3),
     "PRelu": (1,),
 }
+_PRODUCTS: Final = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose"})
 _STATISTICS: Final[dict[str, tuple[int, ...]]] = {"BatchNormalization": (3, 4)}
 
 
-def with_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights that an exporter wrote as Constant nodes become initializers: where an op reads something learnt."""
+def with_weights(model: onnx.ModelProto, named: Sequence[str] = ()) -> onnx.ModelProto:
+    """Weights that an exporter wrote as Constant nodes become initializers: where an op reads something learnt.
+
+    That is also what is added to a product, if it has one axis, and what one of the patterns in `named` names.
+    """
     learnt = _read_at(model, _LEARNT) | _read_at(model, _STATISTICS)
-    return with_initialisers(model, lambda name, value: name in learnt and value.data_type == TensorProto.FLOAT)
+    added = _added_to_products(model)
+    patterns = [pattern for pattern in named if pattern != "*"]
+
+    def is_weight(name: str, value: onnx.TensorProto) -> bool:
+        is_bias = name in added and sum(size > 1 for size in value.dims) == 1
+        chosen = name in learnt or is_bias or bool(_matching([name], patterns))
+        return chosen and value.data_type == TensorProto.FLOAT
+
+    return with_initialisers(model, is_weight)
 
 
-def parameters(model: onnx.ModelProto, trainable: Sequence[str], frozen: Sequence[str]) -> list[str]:
+def parameters(
+    model: onnx.ModelProto, trainable: Sequence[str], frozen: Sequence[str], constants: Container[str] = ()
+) -> list[str]:
     """Names of the initializers to train, in the model's order.
 
     All float32 initializers are, but for running statistics, lone numbers in formulas, and what `frozen` names.
 
     Args:
         model: forward.
-        trainable: patterns as of a shell; one that is no star chooses lone numbers too.
+        trainable: patterns as of a shell; one that is no star chooses lone numbers and `constants` too.
         frozen: patterns.
+        constants: what is left otherwise, unless an op reads something learnt there.
 
     Raises:
         CompileError: a pattern matches nothing, or nothing is left to train.
@@ -62,7 +77,8 @@ def parameters(model: onnx.ModelProto, trainable: Sequence[str], frozen: Sequenc
     chosen = [
         name
         for name in _matching(names, trainable)
-        if name not in statistics and (sizes[name] > 1 or name in learnt or name in explicit)
+        if name not in statistics
+        and ((sizes[name] > 1 and name not in constants) or name in learnt or name in explicit)
     ]
     held = set(_matching(names, frozen))
     used = {name for node in model.graph.node for name in node.input}
@@ -70,7 +86,7 @@ def parameters(model: onnx.ModelProto, trainable: Sequence[str], frozen: Sequenc
     if not left:
         raise CompileError(
             "no parameter is left to train: the model has no float32 initializers that its nodes read, or all of them"
-            " are frozen"
+            " are frozen or constants (--trainable NAME trains those too)"
         )
     return left
 
@@ -135,6 +151,16 @@ def _frozen_norm(node: onnx.NodeProto, graph: onnx.GraphProto, index: int) -> li
 def _matching(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     patterns = list(patterns)
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _added_to_products(model: onnx.ModelProto) -> set[str]:
+    products = {name for node in model.graph.node if node.op_type in _PRODUCTS for name in node.output}
+    return {
+        name
+        for node in model.graph.node
+        if node.op_type == "Add" and products.intersection(node.input)
+        for name in node.input
+    }
 
 
 def _read_at(model: onnx.ModelProto, places: dict[str, tuple[int, ...]]) -> set[str]:

@@ -92,6 +92,11 @@ def with_loss(model: onnx.ModelProto, loss: Loss) -> onnx.ModelProto:
 def _cross_entropy(graph: onnx.GraphProto, scores: str, dims: list[int | str], loss: Loss) -> None:
     if len(dims) < 2 or not isinstance(dims[1], int):
         raise CompileError(f"cross_entropy needs an output (batch, classes, …) with a fixed number of classes: {dims}")
+    if dims[1] < 2:
+        raise CompileError(
+            f"cross_entropy needs two classes or more, the output {scores} has 1, and its loss would always be 0:"
+            " --loss bce_with_logits is for one number that says yes or no (labels 0.0 and 1.0)"
+        )
     graph.input.append(helper.make_tensor_value_info(LABELS, TensorProto.INT64, [dims[0], *dims[2:]]))
     inputs = [scores, LABELS]
     if loss.class_weights is not None:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from command_lines import edgebroker
+from held_models import holding
 
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Version
@@ -20,10 +21,8 @@ from edgeclient.bundle import archive, forward
 from edgeclient.bundle.archive import FORWARD
 from edgeclient.cli import cli
 from edgeclient.compress.arrays import F32
-from edgeclient.models.slots import Models
 from edgeclient.train import runtime
 from edgeclient.train.trainer import TrainingError
-from edgeclient.wire.announcement import Announcement, Blob
 from edgeclient.wire.errors import WireError
 
 # x (batch, 3, 32) → 3 classes, in PyTorch's names.
@@ -41,17 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(made / "windows.npy", WINDOWS)
     np.savez(made / "windows.npz", x=WINDOWS)
     np.savez(made / "labelled.npz", x=WINDOWS, labels=np.arange(6) % 3)
-    (made / "device.toml").write_text(
-        'device = "pi"\ntask = "mine"\ndirectory = "state"\n[data]\nsource = "labelled.npz"\n'
-    )
-    models = Models(made / "state/models")
-    content = LEARNT.astype("<f4").tobytes()
-    digests = [Blobs(made / "blobs").put(each) for each in (BUNDLE, content)]
-    models.install_bundle(digests[0], BUNDLE)
-    layout = OPENED.manifest.layout
-    blobs = Blob(digests[1], len(content), 1 << 14), Blob(digests[0], len(BUNDLE), 1 << 14)
-    models.activate(Announcement("mine", 7, "0" * 16, *blobs, layout.digest, layout.size), content)
-
+    holding(made, BUNDLE, LEARNT, source="labelled.npz")
     settings = Aggregator(made / "data", embedded=Embedded())
     (made / "broker.toml").write_text('directory = "data"\n[embedded]\n')
     add_task(settings, "mine", BUNDLE, Task())

@@ -14,6 +14,7 @@ import click
 from edgeclient.commands.doctor import android, bench, machine, software, task
 from edgeclient.commands.doctor.data import data
 from edgeclient.commands.doctor.findings import Check, Finding, found, table, worst
+from edgeclient.commands.doctor.learning import learning
 from edgeclient.commands.options import FILE, JSON
 from edgeclient.conditions.board import Board
 from edgeclient.settings import Device
@@ -84,7 +85,11 @@ def checks(settings: Device | None) -> list[tuple[str, Check, float]]:
         ("disk", partial(machine.disk, Path() if settings is None else settings.directory), _BROKER_S),
     ]
     if settings is not None:
-        made += [("data", partial(data, settings), _SLOW_S), ("broker", partial(task.broker, settings), _BROKER_S)]
+        made += [
+            ("data", partial(data, settings), _SLOW_S),
+            ("learning", partial(learning, settings), _SLOW_S),
+            ("broker", partial(task.broker, settings), _BROKER_S),
+        ]
     return made
 
 
