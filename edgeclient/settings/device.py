@@ -66,15 +66,16 @@ class Mqtt:
 
 @attrs.frozen(field_transformer=ruled)
 class Data:
-    """Local examples: an .npz or CSV file, a folder of .npz or .npy files, a SQLite query, or a function."""
+    """Local examples: an .npz or CSV file, a folder of such or of .npy files, a SQLite query, or a function."""
 
     source: Annotated[
-        Source, ".npz, .csv or SQLite file, a folder of .npz or .npy files, package.module:function, file.py:function"
+        Source, ".npz, CSV or SQLite file, a folder of .npz, CSV or .npy files, package.module:function, file.py:function"
     ]
     options: Annotated[
         dict[str, Any],
-        "array names in a file, {x = '...', labels = '...'}; labels, columns, classes and delimiter of a table; query"
-        " and since of a database; arguments of a function",
+        "array names in a file, {x = '...', labels = '...'}; labels, columns, classes, missing, skip_bad, window, stride"
+        " and group of a table; delimiter, decimal, encoding and header of CSV; query and since of a database; arguments"
+        " of a function",
     ] = attrs.field(factory=dict)
     holdout: Annotated[
         float, number(0, 0.9), "this fraction of the examples is never trained on: it measures what a round was worth"

@@ -47,7 +47,7 @@ def shuffled(blocks: Iterator[Chosen], batch_size: int, rng: np.random.Generator
         (block, chosen) = first
         yield from sliced(block, chosen[rng.permutation(len(chosen))], batch_size)
         return
-    capacity = batch_size + POOL_BYTES // max(1, sum(array[:1].nbytes for array in first[0]))
+    capacity = max(2 * batch_size, POOL_BYTES // max(1, sum(array[:1].nbytes for array in first[0])))
     pool = tuple(np.empty((capacity, *array.shape[1:]), array.dtype) for array in first[0])
     count = 0
     for block, chosen in chain((first, second), blocks):

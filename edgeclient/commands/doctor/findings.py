@@ -39,7 +39,10 @@ def found(topic: str, check: Check, timeout_s: float) -> list[Finding]:
             answers.put([Finding("fail", topic, f"the check broke: {type(error).__name__}: {error}")])
 
     # A thread that hangs in a dead disk or a resolver must not keep the process from ending.
-    threading.Thread(target=ask, daemon=True, name=f"doctor {topic}").start()
+    try:
+        threading.Thread(target=ask, daemon=True, name=f"doctor {topic}").start()
+    except RuntimeError as error:  # there is no memory for its stack
+        return [Finding("fail", topic, f"not looked at: {error}", "free memory, or raise the limit (ulimit -v)")]
     try:
         return answers.get(timeout=timeout_s)
     except queue.Empty:

@@ -66,14 +66,18 @@ class Table(Source):
 
     def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:
         """See Source."""
-        self._skipped = {}
+        self._skipped, given = {}, False
         try:
             for part in self.parts(rng, cursor):
                 for batch, mark in self._cut(part):
                     cursor = mark if self.grows else cursor
                     if len(batch[-1]):
+                        given = True
                         yield fitting(batch, self._manifest, self.name), cursor
         finally:
+            short = self.window and not given and not (self.grows and cursor is not None)
+            why = "the group changes, or the file ends, before"
+            self.note("windows", f"no window of {self.window[0]} rows: {why}" if self.window and short else "")
             for about, what in (("bad", "bad rows"), ("missing", "rows without a value")):
                 count, first = self._skipped.get(about, (0, ""))
                 self.note(about, f"{count} {what} skipped; the first: {first}" if count else "")
