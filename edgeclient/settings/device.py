@@ -69,7 +69,8 @@ class Data:
     """Local examples: an .npz or CSV file, a folder of such or of .npy files, a SQLite query, or a function."""
 
     source: Annotated[
-        Source, ".npz, CSV or SQLite file, a folder of .npz, CSV or .npy files, package.module:function, file.py:function"
+        Source,
+        ".npz, CSV or SQLite file, a folder of .npz, CSV or .npy files, package.module:function, file.py:function",
     ]
     options: Annotated[
         dict[str, Any],
