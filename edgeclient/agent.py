@@ -151,7 +151,7 @@ class Agent:
             return
         due = [] if self._pauses.disk else self._sender.due(store, model.announcement)
         version = model.announcement.version
-        match self._pauses.decide(store.outbox(), version, due, link_up=self._link.connected):
+        match self._pauses.decide(store.outbox(), version, due, self._sender.reach):
             case Send(frames):
                 self._sender.send(store, due[:frames])
             case Train():

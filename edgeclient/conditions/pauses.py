@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -14,7 +15,8 @@ from edgeclient.conditions.budgets import round_bytes
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.reasons import READ_ONLY, Decision, Hindrance, Queue, Train, Wait
 from edgeclient.conditions.spells import Lives
-from edgeclient.wire.life import Outbox, Row
+from edgeclient.link.events import Reach
+from edgeclient.wire.life import Outbox, Row, State
 
 _LOG = logging.getLogger(__name__)
 _DISK_S: Final = 30.0  # before a full disk is tried again
@@ -51,6 +53,7 @@ class Pauses:
         self._settled: int | None = None  # frames, ever
         self._unfetched: Hindrance | None = None
         self._rounds = 0
+        self._room = Reach().room  # for a frame
 
     # What happens
 
@@ -140,22 +143,26 @@ class Pauses:
         queue = self._queue(outbox, version, [])
         return not (queue.new_version or queue.waiting or self._failed[0] == version)
 
-    def decide(self, outbox: Outbox, version: int, due: Sequence[Row], *, link_up: bool) -> Decision:
+    def decide(self, outbox: Outbox, version: int, due: Sequence[Row], reach: Reach) -> Decision:
         """What to do now.
 
         Args:
             outbox: what is held.
             version: of the active model.
             due: frames that the window would let out, in order.
-            link_up: whether the broker is connected.
+            reach: how far messages get.
         """
         settled = outbox.account.applied + outbox.account.refused + outbox.account.withdrawn
         idle = self.done(outbox, version)
         if idle or settled > (settled if self._settled is None else self._settled):
             self.lives.progress()
         self._settled = settled
-        self.decision = self._decided(outbox, version, due, link_up=link_up)
-        return self.decision
+        self._room = reach.room
+        made = self._decided(outbox, version, due, link_up=reach.up)
+        if reach.up and reach.unanswered and made.doing in {"sending", "receipts"}:
+            made = replace(made, because=reach.unanswered, doing="receipts")
+        self.decision = made
+        return made
 
     def without_model(self) -> None:
         """There is nothing to decide before there is a model."""
@@ -183,8 +190,10 @@ class Pauses:
 
     def _queue(self, outbox: Outbox, version: int, due: Sequence[Row]) -> Queue:
         trained = outbox.account.trained_version
+        # What was cut for a larger limit joins a round at once: the next version may wait for this very update.
+        cut_anew = any(row.state is State.RETURNED and row.size > self._room for row in outbox.rows)
         new_version = (
-            (trained is None or trained < version)
+            (trained is None or trained < version or cut_anew)
             and self._failed[0] != version
             and time.monotonic() >= self._starved_until_s
             and not (self.once and self._rounds)

@@ -45,6 +45,21 @@ class SubscriptionRefused:
     topics: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far messages get now.
+
+    Attributes:
+        up: the broker is connected.
+        room: bytes that it takes in one frame.
+        unanswered: what is likely when the other end answers nothing; "" while it does, or that may be chance.
+    """
+
+    up: bool = True
+    room: int = 1 << 30
+    unanswered: str = ""
+
+
 Event: TypeAlias = Connected | Disconnected | Message | SubscriptionRefused
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from edgeclient.link.mqtt import Link, LinkDown
+from edgeclient.models.absence import Absence
 from edgeclient.models.fetch import Fetch
 from edgeclient.models.slots import Model, Models
 from edgeclient.wire import topics
@@ -38,6 +39,7 @@ class Follower:
 
     def __init__(self, task: str, models: Models) -> None:
         self._task = task
+        self._absence = Absence(task)
         self._models = models
         self._service = ""  # of the last announcement
         self.active: Model | None = models.active()
@@ -64,7 +66,10 @@ class Follower:
             WireError: "topic", for an announcement of another task.
         """
         if announced.task != self._task:
+            if self._absence.heard(announced.task):
+                return False
             raise WireError("topic", f"an announcement of task {announced.task}")
+        self._absence.ended()
         self._follow(announced)
         before, self._service = self._service, announced.service
         return before != announced.service
@@ -89,10 +94,12 @@ class Follower:
 
     @property
     def progress(self) -> str:
-        """How far a fetch is that takes long, in words; "" without one.
+        """How far a fetch is that takes long, or why there is none, in words; "" without either.
 
         Example: `model 37 of 64 chunks, 606 of 1,049 kB`
         """
+        if self._absence.told:
+            return self._absence.told
         if self._fetch is None or self._aim_at is None or time.monotonic() - self._begun_s < _SHOWN_S:
             return ""
         is_bundle = self._fetch.blob == self._aim_at.bundle
@@ -101,6 +108,7 @@ class Follower:
     def connected(self, link: Link) -> None:
         """Ask a new connection, which has no subscriptions, for announcements."""
         self._asked.clear()
+        self._absence.connected()
         self._came_s = time.monotonic()
         with suppress(LinkDown):
             link.subscribe(topics.head(self._task))
@@ -110,6 +118,7 @@ class Follower:
 
         `may_fetch` is told how many bytes are missing and how far the fetch is.
         """
+        self._absence.look(link)
         allowed = may_fetch(self.missing_bytes, self.progress)
         if allowed and link.connected:
             self._tell()

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from edgeclient import failpoint
-from edgeclient.link.events import Connected, Disconnected, Message, SubscriptionRefused
+from edgeclient.link.events import Connected, Disconnected, Message, Reach, SubscriptionRefused
 from edgeclient.link.mqtt import Link, LinkDown
 from edgeclient.logs.complaints import Complaints
 from edgeclient.logs.fields import identity
@@ -26,6 +26,9 @@ _LOG = logging.getLogger(__name__)
 _WITHDRAW_S: Final = 8.0  # before an unanswered WITHDRAW is said again; twice as long each time
 _MAX_WITHDRAW_S: Final = 600.0
 _TOLD_S: Final = 60.0  # at least, between two log lines about the same trouble of the connection
+_UNANSWERED: Final = 4  # resends before somebody hears of it; a power of two, as the later ones
+_LEAST_FRAME_BYTES: Final = 256
+_NAMED_BYTES: Final = 12  # of a frame in WITHDRAW
 _AT_ONCE: Final = 64  # events in a turn
 _TIDY_S: Final = 5.0  # between two looks at what waits
 
@@ -49,20 +52,43 @@ class Sender:
         self._down = topics.down(settings.task, settings.device)
         self.identity = partial(identity, settings.task, settings.device)
         self._device = settings.device
+        self._name = settings.mqtt.username or "this device"
+        self._place = partial(topics.placed, prefix=settings.mqtt.prefix)
         self._complain = Complaints(_TOLD_S).tell
         self._link = link
         self._uploaded = uploaded
         self.window = Window(most=settings.upload.window, retry_after_s=settings.upload.retry_after_s)
         self._quality = LinkQuality()
         self._connection_bytes = 0
+        self._despaired = 0  # unanswered resends when that was last looked at
         self._tidied_s = -math.inf
         self._withdraw_after = 0.0
         self._withdraw_s = _WITHDRAW_S
 
     @property
     def frame_bytes(self) -> int:
-        """How large frames should be on this link."""
-        return self._quality.frame_bytes(self._upload.max_frame_bytes)
+        """How large frames should be on this link: each is a packet with its topic and header."""
+        packet_bytes = self._quality.frame_bytes(self._upload.max_frame_bytes)
+        return max(_LEAST_FRAME_BYTES, self._link.room(self._up, packet_bytes))
+
+    @property
+    def room(self) -> int:
+        """How large a frame may be, for the MQTT broker."""
+        return self._link.room(self._up)
+
+    @property
+    def reach(self) -> Reach:
+        """How far messages get."""
+        return Reach(self._link.connected, self.room, self._unanswered)
+
+    @property
+    def _unanswered(self) -> str:
+        if self.window.unanswered < _UNANSWERED:
+            return ""
+        return (
+            f"sent {self.window.unanswered + 1} times without a receipt: does edgebroker serve run, and do the broker's"
+            f" access rules let {self._name} write {self._place(self._up)}?"
+        )
 
     def events(self, wait_s: float) -> Iterator[Connected | Message]:
         """What happens on the link; waits for it at most so long, and not beyond what may be due again.
@@ -82,7 +108,8 @@ class Sender:
                         self._quality = self._quality.broken(self._connection_bytes)
                         self._connection_bytes = 0
                 case SubscriptionRefused(refused):
-                    what = ", ".join(refused)
+                    if not (what := ", ".join(set(refused) - {self._place(topics.heads())})):
+                        continue
                     told = f"the broker refuses a subscription to {what}: check its access rules"
                     self._complain(self._device, what, told)
                 case event:
@@ -117,12 +144,14 @@ class Sender:
         if not self._link.connected:
             return []
         self.withdraw(frames)
-        outbox = frames.outbox()
+        self._despair()
+        outbox, room = frames.outbox(), self.room
         sent = {sequence: row for sequence, row in outbox.numbered.items() if row.state is State.SENT}
-        again = self.window.due(now=time.monotonic(), waiting=list(sent))
+        again = self.window.due(now=time.monotonic(), waiting=[key for key, row in sent.items() if row.size <= room])
         if self.window.held(now=time.monotonic()):
             return []
-        return [sent[sequence] for sequence in again] + outbox.of(State.QUEUED)[: max(0, self.window.size - len(sent))]
+        fresh = [row for row in outbox.of(State.QUEUED) if row.size <= room]
+        return [sent[sequence] for sequence in again] + fresh[: max(0, self.window.size - len(sent))]
 
     def send(self, frames: Frames, rows: Sequence[Row]) -> None:
         """Publish these frames, which are due; those without a sequence get theirs first."""
@@ -156,10 +185,11 @@ class Sender:
         self._withdraw_after = now + self._withdraw_s
         self._withdraw_s = min(2 * self._withdraw_s, _MAX_WITHDRAW_S) if asked else _WITHDRAW_S
         with suppress(LinkDown):
-            for at in range(0, len(asked), MAX_WITHDRAW_LIST):
+            at_once = min(MAX_WITHDRAW_LIST, self.room // _NAMED_BYTES - 2)
+            for at in range(0, len(asked), at_once):
                 named = tuple(
                     (sequence, frame.digest(frame.stamp(frames.body(id_), epoch=epoch, sequence=sequence)))
-                    for sequence, id_ in asked[at : at + MAX_WITHDRAW_LIST]
+                    for sequence, id_ in asked[at : at + at_once]
                 )
                 self._publish(messages.encode_withdraw(messages.Withdraw(epoch, named)))
 
@@ -172,11 +202,20 @@ class Sender:
         bounds = Bounds(self._upload.max_outbox_bytes, self._upload.max_outbox_age_s)
         gone = overflow(kept, bounds, now_s=time.time())
         idle = [row for row in kept if row.state is State.SENT and not self.window.carries(row.sequence)]
+        gone += [row.id for row in kept if row.size > self.room and row.id not in gone]
         gone += superseded(idle, version=announced.version, max_staleness=announced.policy.max_staleness)
         if gone:
             _LOG.info("taking back %d frames of %d that wait: their entries join the next round", len(gone), len(kept))
             frames.withdraw(gone)
             self._ask_again()
+
+    def _despair(self) -> None:
+        """Nothing is answered: say so, and try a new connection, after ever more resends."""
+        times = self.window.unanswered
+        if times >= _UNANSWERED and times & (times - 1) == 0 and times != self._despaired:
+            self._complain(self._device, "unanswered", self._unanswered)
+            self._link.reconnect("no receipt comes through it: a new connection is tried")
+        self._despaired = times
 
     def _ask_again(self) -> None:
         self._withdraw_after, self._withdraw_s = 0.0, _WITHDRAW_S

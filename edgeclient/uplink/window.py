@@ -5,7 +5,8 @@ when no receipt came in time. The window grows by one for each window of receipt
 link breaks or a receipt stays out: additive increase, multiplicative decrease, as in TCP (RFC 5681). What
 is under way when a link breaks has to be sent again, so a window that is too large livelocks a bad link.
 A resend waits for the time that receipts usually take and four deviations more (RFC 6298), at least `retry_after_s`,
-and doubles from there up to 8 s, with jitter, since a fleet that lost its broker comes back all at once.
+and doubles from there up to 8 s, with jitter, since a fleet that lost its broker comes back all at once. When no
+receipt of any kind comes for several resends, nobody counts at the other end: then it doubles up to 300 s.
 After a reconnect nothing goes out before the receipt that answers HELLO, or the time for it, has passed: it tells
 which frames came through before the break.
 """
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_RETRY_S: Final = 8.0
+MAX_SILENT_S: Final = 300.0
+PATIENCE: Final = 6  # resends without any receipt
 # Between the connection and the first receipts nobody knows what the link carries.
 FIRST: Final = 4
 _JITTER: Final = 0.25
@@ -38,6 +41,9 @@ class Window:
         retry_after_s: at least so long for a first receipt.
         draw: random numbers in 0..1, for the jitter.
 
+    Attributes:
+        unanswered: times in a row that frames were sent again and no receipt of any kind has come.
+
     Example:
         >>> window = Window(most=1, retry_after_s=2.0, draw=lambda: 0.5)
         >>> window.due(now=0.0, waiting=[0, 1])
@@ -52,6 +58,7 @@ class Window:
         self._retry_after_s = retry_after_s
         self._draw = draw
         self._size = float(min(FIRST, most))
+        self.unanswered = 0
         self._flights: dict[int, _Flight] = {}
         self._held_until_s = -math.inf
         self._shrunk_s = -math.inf
@@ -100,10 +107,11 @@ class Window:
         before = self._flights.get(sequence)
         if before and now > self._shrunk_s:
             self._shrink(now)
+            self.unanswered += 1
         if before:  # a receipt takes at least so long, or never comes
             self._usual_s = max(self._usual_s or 0.0, min(now - before.sent_s, MAX_RETRY_S))
         wanted_s = 2 * before.delay_s if before else self._first_delay_s
-        delay_s = min(wanted_s, max(MAX_RETRY_S, self._retry_after_s))
+        delay_s = min(max(wanted_s, self._silent_s), max(MAX_RETRY_S, self._silent_s, self._retry_after_s))
         due_s = now + delay_s * (1 + _JITTER * (2 * self._draw() - 1))
         self._flights[sequence] = _Flight(now, due_s, delay_s, resent=before is not None)
 
@@ -116,7 +124,13 @@ class Window:
 
     def answered(self) -> None:
         """A receipt came."""
-        self._held_until_s = -math.inf
+        self._held_until_s, self.unanswered = -math.inf, 0
+
+    @property
+    def _silent_s(self) -> float:
+        """The least delay while nobody answers; 0 as long as that may be chance."""
+        beyond = min(self.unanswered - PATIENCE, 8)
+        return min(MAX_SILENT_S, MAX_RETRY_S * 2.0**beyond) if beyond > 0 else 0.0
 
     @property
     def _first_delay_s(self) -> float:

@@ -10,6 +10,7 @@ from edgeclient.conditions.board import Board, Observed
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.pauses import Pauses
 from edgeclient.conditions.reasons import Train
+from edgeclient.link.events import Reach
 from edgeclient.settings import Conditions
 from edgeclient.wire.life import Account, Outbox, Row, State
 
@@ -36,7 +37,7 @@ def pauses(tmp_path: Path, now: list[float]) -> Pauses:
 
 
 def doing(pauses: Pauses, version: int = 0, **held: object) -> str:
-    return pauses.decide(outbox(**held), version, [], link_up=True).doing  # type: ignore[arg-type]
+    return pauses.decide(outbox(**held), version, [], Reach()).doing  # type: ignore[arg-type]
 
 
 def test_a_full_disk_pauses_everything_for_a_while(pauses: Pauses, now: list[float]) -> None:

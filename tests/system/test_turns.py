@@ -47,6 +47,11 @@ class Script:
     def publish(self, topic: str, payload: bytes, **_: bool) -> None:
         self.published.append((topic, payload))
 
+    def room(self, _topic: str, packet_bytes: int = 1_000_000) -> int:
+        return packet_bytes
+
+    def reconnect(self, why: str) -> None: ...
+
     def socket_bytes(self) -> tuple[int, int]:
         return self.passed_bytes, 0
 

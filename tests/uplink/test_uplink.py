@@ -12,7 +12,7 @@ from edgeclient.settings import Device, structure
 from edgeclient.uplink.outbox import Bounds, LinkQuality, overflow, superseded
 from edgeclient.uplink.settle import Settlement, settle
 from edgeclient.uplink.terms import Terms
-from edgeclient.uplink.window import MAX_RETRY_S, Window
+from edgeclient.uplink.window import MAX_RETRY_S, MAX_SILENT_S, Window
 from edgeclient.wire.announcement import Announcement, Blob, Policy
 from edgeclient.wire.life import Row, State
 from edgeclient.wire.messages import Receipt, Refusal
@@ -111,6 +111,31 @@ def test_receipts_widen_the_window_and_silence_narrows_it() -> None:
     assert wide // 2 <= window.size <= wide // 2 + 2  # once for all that is late together
 
 
+@pytest.mark.case("fleet 05")
+@pytest.mark.case("fleet 65")
+def test_what_nobody_answers_is_sent_ever_more_rarely() -> None:
+    """Not at the cost of a dead aggregator's next start: whatever it says, a receipt begins anew."""
+    window = Window(most=1, retry_after_s=2.0, draw=HALF)
+    now, waits = 0.0, []
+    for _ in range(14):
+        assert window.due(now=now, waiting=[0]) == [0]
+        window.sent(0, now=now)
+        due_s = window.next_s()
+        assert due_s is not None
+        waits.append(due_s - now)
+        now = due_s
+    assert waits == [2, 4, 8, 8, 8, 8, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert window.unanswered == 13
+    window.restart(now=now)  # a new connection is no answer
+    assert window.unanswered == 13
+    window.answered()
+    window.due(now=now, waiting=[])
+    window.due(now=now, waiting=[1])
+    window.sent(1, now=now)
+    assert window.next_s() == now + 8  # as long as a receipt took at least, and no longer
+    assert window.unanswered == 0
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(1, 6), st.floats(0.1, 20))
 def test_window_laws(data: st.DataObject, most: int, retry_after_s: float) -> None:
@@ -130,12 +155,13 @@ def test_window_laws(data: st.DataObject, most: int, retry_after_s: float) -> No
         answered = data.draw(COIN)
         if waiting and answered:
             waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
+            window.answered()
         now += data.draw(st.sampled_from([0.0, 0.05, 1.0, 9.0, 25.0]))
     for _ in range(len(waiting) * 2):
         for sequence in window.due(now=now, waiting=waiting):
             window.sent(sequence, now=now)
             waiting.remove(sequence)
-        now += 40
+        now += 1.25 * MAX_SILENT_S
     assert not waiting
 
 

@@ -33,6 +33,7 @@ from edgeclient.link.mqtt import Connected, Link, Message
 from edgeclient.models import follow, incoming
 from edgeclient.presence import teller
 from edgeclient.settings import Device
+from edgeclient.settings.device import MAX_PACKET_BYTES
 from edgeclient.train.learner import Learner
 from edgeclient.train.local import Local
 from edgeclient.train.trainer import LocalRound
@@ -124,6 +125,13 @@ class Scripted(Link):
         """Nobody waits, and nothing is held."""
 
     stop = wake = unsubscribe = ignore
+
+    def reconnect(self, why: str) -> None:
+        """It never breaks."""
+
+    def room(self, topic: str, packet_bytes: int = MAX_PACKET_BYTES) -> int:  # noqa: ARG002 (as in Link)
+        """There is no limit."""
+        return packet_bytes
 
     def acknowledge(self, message: Message) -> None:
         """Sessions are clean: what was delivered does not come again by itself."""
