@@ -20,14 +20,15 @@ class Embedded:
     """The MQTT broker that `edgebroker serve` starts itself."""
 
     host: Annotated[
-        str, "where it listens; 0.0.0.0 lets devices on the network in: there are no passwords on it (README: limits)"
+        str,
+        "where it listens; 0.0.0.0, with IPv6 ::, lets the network in: there are no passwords on it (README: limits)",
     ] = "127.0.0.1"
     port: Annotated[int, integer(1, 65535), "where it listens"] = 1883
 
     @property
     def reached_at(self) -> str:
         """Where the aggregator beside it connects."""
-        return "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 (a comparison)
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 (a comparison)
 
 
 @attrs.frozen(field_transformer=ruled)

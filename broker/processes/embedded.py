@@ -18,7 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, Self
 
-from broker.processes import children
+from broker.processes import address, children
+from broker.settings import Embedded
 from edgeclient import files
 
 _LOG = logging.getLogger(__name__)
@@ -156,17 +157,11 @@ class EmbeddedBroker:
 
     def _choose_port(self) -> int:
         if self._wanted is not None:
-            if not _is_free(self._host, self._wanted):
-                raise EmbeddedBrokerError(
-                    f"port {self._wanted} on {self._host} is taken: choose another, or stop what listens there"
-                )
+            if why := address.why_not(self._host, self._wanted):
+                raise EmbeddedBrokerError(f"[embedded] {why}")
             return self._wanted
         last = self._recorded("port")
-        if last is not None and _is_free(self._host, last):
-            return last
-        with socket.socket() as probe:
-            probe.bind((self._host, 0))
-            return int(probe.getsockname()[1])
+        return last if last is not None and not address.why_not(self._host, last) else address.free_port(self._host)
 
     def _config(self) -> str:
         store = json.dumps(str(self._directory / "store"))
@@ -180,7 +175,7 @@ logfile_size_limit: 1MB
 logfile_max_num: 2
 max_payload: 256KB
 jetstream {{ store_dir: {store}, sync_interval: always, max_mem: 128MB, max_file: 2GB }}
-mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 1000 }}
+mqtt {{ listen: "{address.written(self._host, self.port)}", ack_wait: "5s", max_ack_pending: 1000 }}
 """
 
     def _comes_up(self, inherited: int) -> bool:
@@ -193,7 +188,7 @@ mqtt {{ listen: "{self._host}:{self.port}", ack_wait: "5s", max_ack_pending: 100
         self.process = children.spawn([_binary(), "-c", str(config)], log=self.log, keep=[inherited])
         record = {"pid": self.process.pid, "started": _started(self.process.pid), "port": self.port}
         files.replace(self._directory / "server.json", json.dumps(record).encode())
-        reached_at = "127.0.0.1" if self._host == "0.0.0.0" else self._host  # noqa: S104 (a comparison)
+        reached_at = Embedded(self._host).reached_at
         until_s = time.monotonic() + _READY_S
         while self.process.poll() is None and time.monotonic() < until_s:
             if answers(reached_at, self.port):
@@ -248,16 +243,6 @@ def _command(pid: int) -> list[bytes]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return []
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def answers(host: str, port: int) -> bool:

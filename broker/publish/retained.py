@@ -1,7 +1,9 @@
 """The retained messages of a task, as (topic, payload) pairs; an empty payload clears a topic; and who publishes."""
 
+import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -10,10 +12,12 @@ from edgeclient.wire import announcement, messages, topics
 from edgeclient.wire.announcement import Announcement, Blob
 from edgeclient.wire.messages import Receipt
 
+_LOG = logging.getLogger(__name__)
 Retained: TypeAlias = tuple[str, bytes]
 
-# Of 64 KiB at most: a device that is awake for 20 s on a link of 20 kbit/s gets two of these, and none of 64 KiB.
-CHUNK_BYTES: Final = 16 * 1024
+# Of 64 KiB at most: a device that is awake for 20 s on a link of 20 kbit/s gets two of these, and none of 64 KiB. With
+# topic and header it is a packet of 16 KiB, which some brokers have as their limit.
+CHUNK_BYTES: Final = 16 * 1024 - 256
 KEEP_VERSIONS: Final = 3
 KEEP_S: Final = 600.0
 # Retired versions whose chunks may still lie on the broker.
@@ -88,16 +92,17 @@ class Publisher:
 
     def blob(self, task: str, digest: str, content: bytes) -> None:
         """A content on its topics."""
-        self._publish(chunks(task, blob_of(digest, len(content)), content))
+        self._publish(chunks(task, self._cut(task, blob_of(digest, len(content))), content))
 
     def version(self, announced: Announcement, parameters: bytes, retired: Iterable[str]) -> None:
         """The new parameters, then the head that names them; then what is retired goes, named by digest."""
         gone = self._cleared.setdefault(announced.task, set())
         gone.discard(announced.parameters.digest)
-        self._publish([*chunks(announced.task, announced.parameters, parameters), head(announced)])
+        cut = self._cut(announced.task, announced.parameters)
+        self._publish([*chunks(announced.task, cut, parameters), head(self._served(announced))])
         for digest in retired:
             if digest not in gone:
-                self._publish(cleared(announced.task, blob_of(digest, announced.parameters.size)))
+                self._publish(cleared(announced.task, replace(cut, digest=digest)))
                 gone.add(digest)
 
     def withdraw(self, task: str, digests: Iterable[str], path: Callable[[str], Path]) -> bool:
@@ -117,7 +122,20 @@ class Publisher:
 
     def receipt(self, task: str, device: str, receipt: Receipt) -> None:
         """The ledger's answer; LinkDown when the connection has broken."""
-        self._link.publish(topics.down(task, device), messages.encode_receipt(receipt))
+        topic, payload = topics.down(task, device), messages.encode_receipt(receipt)
+        if len(payload) > self._link.room(topic):  # a device that asks again has settled more by then
+            _LOG.error("a receipt of %d bytes for %s is over the MQTT broker's limit", len(payload), device)
+            return
+        self._link.publish(topic, payload)
+
+    def _cut(self, task: str, blob: Blob) -> Blob:
+        """A blob in chunks that the MQTT broker takes."""
+        return replace(blob, chunk=min(blob.chunk, self._link.room(topics.blob(task, blob.digest, blob.size))))
+
+    def _served(self, announced: Announcement) -> Announcement:
+        """An announcement as contents are published here."""
+        parameters, bundle = (self._cut(announced.task, blob) for blob in (announced.parameters, announced.bundle))
+        return replace(announced, parameters=parameters, bundle=bundle)
 
     def _publish(self, pairs: Iterable[Retained]) -> None:
         if not self.listens:

@@ -5,7 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -21,7 +21,7 @@ directory = "{directory}"
 [mqtt]
 host = "{host}"
 port = {port}
-{tls}
+{more}
 [data]
 source = "{source}"
 """
@@ -35,7 +35,8 @@ source = "{source}"
 def join_command(url: str, source: str, device: str | None, out: Path) -> None:
     """Write the configuration of a device that takes part in the task at URL.
 
-    URL is mqtt://HOST[:PORT]/TASK, or mqtts:// with TLS. An existing file is left alone.
+    URL is mqtt://HOST[:PORT]/TASK, or mqtts:// with TLS; below a topic prefix of its own, mqtt://HOST/PREFIX/TASK. An
+    existing file is left alone.
 
     \b
     Example:
@@ -47,8 +48,9 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"{url}: {error}") from None
-    task = parts.path.strip("/")
-    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or not task:
+    prefix, _, task = parts.path.strip("/").rpartition("/")
+    host = unquote(parts.hostname or "")  # %25 stands for the % before the interface of a link-local address
+    if parts.scheme not in {"mqtt", "mqtts"} or not host or not task:
         raise ConfigError(f"{url}: a URL such as mqtt://192.168.1.10/har is needed: scheme, host and task")
     if parts.username or parts.password:
         raise ConfigError("no passwords in URLs: set [mqtt] username and password_file in the configuration")
@@ -57,9 +59,9 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
         device=device or re.sub(r"[^A-Za-z0-9_-]", "-", platform.node())[:64] or "device",
         task=task,
         directory="edge-data",
-        host=parts.hostname,
+        host=host,
         port=port or (8883 if tls else 1883),
-        tls="tls = true\n" if tls else "",
+        more="tls = true\n" * tls + f'prefix = "{prefix}"\n' * bool(prefix),
         source=source.replace("\\", "\\\\").replace('"', '\\"'),
     )
     if not text.isprintable() and any("\ud800" <= each <= "\udfff" for each in text):

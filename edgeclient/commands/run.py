@@ -12,6 +12,7 @@ import click
 from edgeclient.agent import Agent
 from edgeclient.commands.options import FILE
 from edgeclient.durable.lock import StoreError
+from edgeclient.link.mqtt import Endpoint
 from edgeclient.logs import output
 from edgeclient.settings import ConfigError, Device, load
 from edgeclient.settings.signals import Signals
@@ -82,8 +83,7 @@ def opened(every: Sequence[Device], signals: Signals) -> list[Agent]:
         settings.directory.mkdir(parents=True, exist_ok=True)
         os.nice(max(0, settings.training.nice - os.nice(0)))
         agents.append(Agent(settings, guard=agents[0].guard if agents else None))
-        where = f"{'mqtts' if settings.mqtt.tls else 'mqtt'}://{settings.mqtt.host}:{settings.mqtt.port}"
-        click.echo(f"{settings.device} learns {settings.task} at {where}")
+        click.echo(f"{settings.device} learns {settings.task} at {Endpoint.of(settings.mqtt).url}")
 
     def stop() -> None:
         for agent in agents:

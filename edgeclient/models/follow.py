@@ -172,9 +172,9 @@ class Follower:
             return
         if self._models.bundle(announced.bundle.digest) is None:
             self._begin(announced, announced.bundle)
-        elif self.active and (self.active.announcement.version, self.active.announcement.parameters) == (
+        elif self.active and (self.active.announcement.version, self.active.announcement.parameters.digest) == (
             announced.version,
-            announced.parameters,
+            announced.parameters.digest,  # chunks may be of another size by now
         ):
             self._fetch = None
             self._refresh(announced)

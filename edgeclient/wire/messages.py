@@ -18,6 +18,8 @@ HELLO: Final = 2
 WITHDRAW: Final = 3
 RECEIPT: Final = 4
 
+NOBODY: Final = 0  # an epoch that no store has: HELLO of it asks for an answer, and leaves no trace
+
 _PREFIX: Final = struct.Struct("<2sBB")
 _HELLO: Final = struct.Struct("<2sBBQII")
 _WITHDRAW: Final = struct.Struct("<2sBBQH")

@@ -17,18 +17,23 @@ import fleet
 import numpy as np
 import pytest
 
-from edgeclient.commands.doctor import bench, machine, software, task
+from edgeclient.commands.doctor import bench, connection, machine, software, task
+from edgeclient.commands.doctor.connection import Heard
 from edgeclient.commands.doctor.data import data
 from edgeclient.commands.doctor.findings import Finding, found, table, worst
 from edgeclient.compress.select import KERNEL
 from edgeclient.conditions.board import Observed
-from edgeclient.link.mqtt import Connected, Endpoint, SubscriptionRefused
+from edgeclient.link.limits import Answer, Limits
+from edgeclient.link.mqtt import Endpoint
 from edgeclient.models.slots import Models
-from edgeclient.settings import Device, load
+from edgeclient.settings import Device, load, structure
 from edgeclient.train.batches import DataError
 from edgeclient.wire import announcement, topics
 
 ROOT = Path(__file__).parents[2]
+LEARNER = structure(
+    {"device": "pi-7", "task": "har", "directory": "d", "data": {"source": "x.npz"}}, Device, where="test"
+)
 
 
 def doctor(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -117,12 +122,32 @@ def test_judgements(level: str, finding: Finding) -> None:
         ("on_battery no, load_per_core 0.25; not t", machine.judge_conditions(Observed(False, load_per_core=0.25))),
         ("1.0 MiB free at /data", machine.judge_space(1 << 20, Path("/data"))),
         ("20.0 MB/s, 3.00 ms a sync", machine.judge_speed(20.0, 3.0)),
-        ("pi:1883 answers, but not as an MQTT broker", task.judge_connection(None, "pi:1883", 1.0)),
-        ("pi:1883 accepts this device, reached in 1.0 ms", task.judge_connection(Connected(1), "pi:1883", 1.0)),
-        ("nobody announces har", task.judge_task(Connected(1), "har")),
+        ("pi:1883 answers, but not as an MQTT broker", task.judge_connection(Heard(), "pi:1883", 1.0)),
+        ("pi:1883 accepts this device, reached in 1.0 ms", task.judge_connection(Heard(accepted=True), "pi:1883", 1.0)),
+        ("nobody announces har", task.judge_task(Heard(), LEARNER)),
+        ("nobody announces har; announced are: a, b", task.judge_task(Heard(others={"b", "a"}), LEARNER)),
         (
             f"the broker does not let this device read {topics.head('har')}",
-            task.judge_task(SubscriptionRefused((topics.head("har"),)), "har"),
+            task.judge_task(Heard(refused=(topics.head("har"),)), LEARNER),
+        ),
+        ("no receipt answered HELLO", task.judge_answer(Heard(head=b""), LEARNER)),
+        (
+            "no receipt answered HELLO; of the HELLO the broker says: Not authorized",
+            task.judge_answer(Heard(head=b"", told=Answer(Limits(1 << 20), "Not authorized")), LEARNER),
+        ),
+        (
+            f"the broker does not let this device read {topics.down('har', 'pi-7')}",
+            task.judge_answer(Heard(head=b"", refused=(topics.down("har", "pi-7"),)), LEARNER),
+        ),
+        ("the aggregator answered HELLO in 20 ms", task.judge_answer(Heard(head=b"", answer_s=0.02), LEARNER)),
+        *(
+            (what, *task.judge_limits(Heard(told=Answer(Limits(size, retain=retain, qos=qos)))))
+            for what, size, retain, qos in [
+                ("packets of 4096 bytes at most: frames", 4096, True, 1),
+                ("packets of 1024 bytes at most", 1024, True, 1),
+                ("it keeps no retained messages", 1 << 20, False, 1),
+                ("QoS 0 only", 1 << 20, True, 0),
+            ]
         ),
     ],
 )
@@ -193,16 +218,20 @@ def test_a_broker_without_and_with_the_task(tmp_path: Path, endpoint: Endpoint) 
         ]:
             link.publish(topics.head(settings.task), content, retain=True)
             fleet.await_message(link, lambda message, content=content: message.payload == content)  # type: ignore[misc]
-            _, finding = task.broker(settings)
+            _, finding, answer = task.broker(settings)
             assert finding.level == level
             assert said in finding.what
+            assert (answer.level, answer.topic) == ("fail", "answer")
 
 
 def test_a_broker_that_is_not_there(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closing:
         port = closing.getsockname()[1]
     (finding,) = task.broker(device(tmp_path, Endpoint("127.0.0.1", port)))
-    assert (finding.level, finding.what) == ("fail", f"127.0.0.1:{port} cannot be reached: Connection refused")
+    assert (finding.level, finding.what) == (
+        "fail",
+        f"nobody listens at 127.0.0.1:{port}: does the MQTT broker run there?",
+    )
 
 
 @contextmanager
@@ -237,7 +266,7 @@ def answering(answer: bytes) -> Iterator[Endpoint]:
 def test_a_broker_that_refuses_or_is_none(
     answer: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task, "_CONNECT_S", 0.5)
+    monkeypatch.setattr(connection, "_CONNECT_S", 0.5)
     with answering(answer) as endpoint:
         (finding,) = task.broker(device(tmp_path, endpoint))
     assert finding.level == "fail"

@@ -123,12 +123,24 @@ def test_join_writes_a_configuration(tmp_path: Path) -> None:
     assert load(out, Device) == made
 
 
+@pytest.mark.case("fleet 18")
+@pytest.mark.case("fleet 20")
+@pytest.mark.case("fleet 44")
+def test_join_takes_addresses_and_a_prefix_as_urls_have_them(tmp_path: Path) -> None:
+    out = tmp_path / "device.toml"
+    url = "mqtts://[fe80::1%25eth0]/site/edge/har"
+    assert edgeclient("join", url, "--device", "pi-7", "--out", str(out)).returncode == 0
+    made = load(out, Device)
+    assert (made.task, made.mqtt.host, made.mqtt.prefix) == ("har", "fe80::1%eth0", "site/edge")
+    assert Endpoint.of(made.mqtt).url == "mqtts://[fe80::1%eth0]:8883"
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [
         ("pi.local/har", "a URL such as"), ("http://pi/har", "a URL such as"), ("mqtt://pi", "a URL such as"),
         ("mqtt://me:secret@pi/har", "no passwords"), ("mqtt://pi:99999/har", "mqtt://pi:99999/har"),
-        ("mqtt://pi/a/b", "task"),
+        ("mqtt://pi/a b/c", "mqtt.prefix"),
     ],
 )  # fmt: skip
 def test_join_refuses(tmp_path: Path, url: str, why: str) -> None:

@@ -1,5 +1,6 @@
 """The embedded MQTT broker: one owner, one server, one port, and a store that outlives a kill."""
 
+import errno
 import fcntl
 import json
 import os
@@ -11,9 +12,10 @@ import time
 from importlib import metadata
 from pathlib import Path
 
+import links
 import pytest
 
-from broker.processes import embedded
+from broker.processes import address, embedded
 from broker.processes.embedded import EmbeddedBroker, EmbeddedBrokerError
 from edgeclient.link.mqtt import Connected, Endpoint, Link, Message
 
@@ -66,7 +68,7 @@ def test_it_answers_and_stops(tmp_path: Path) -> None:
         assert exchange(broker.port, "a/b", b"hello") == b"hello"
         assert broker.log.stat().st_size > 0
     assert process.returncode is not None
-    assert embedded._is_free("127.0.0.1", broker.port)
+    assert address.why_not("127.0.0.1", broker.port) == ""
     broker.stop()
 
 
@@ -81,6 +83,31 @@ def test_the_last_port_is_taken_again_and_another_if_it_is_gone(tmp_path: Path) 
         other.listen()
         with EmbeddedBroker(tmp_path) as broker:
             assert broker.port != port
+
+
+@pytest.mark.case("fleet 16")
+@pytest.mark.skipif(not socket.has_ipv6 or bool(address.why_not("::1", 0)), reason="no IPv6 here")
+@pytest.mark.parametrize("host", ["::", "::1"])
+def test_it_listens_with_ipv6(tmp_path: Path, host: str) -> None:
+    with EmbeddedBroker(tmp_path, host=host) as broker, links.connected(Endpoint("::1", broker.port)) as link:
+        link.subscribe("a/b")
+        link.publish("a/b", b"six")
+        assert links.wait_for(link, Message).payload == b"six"
+
+
+@pytest.mark.case("fleet 16")
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("192.0.2.7", "192.0.2.7 is no address of this machine"),
+        ("nosuch.invalid", "nosuch.invalid is neither an address nor a name that is known here"),
+    ],
+)
+def test_where_it_cannot_listen_is_said(tmp_path: Path, host: str, why: str) -> None:
+    with pytest.raises(EmbeddedBrokerError, match=why):
+        EmbeddedBroker(tmp_path, host=host, port=1883).start()
+    forbidden = address._WHY[errno.EACCES].format(host="127.0.0.1", port=443)
+    assert forbidden == "port 443 is for the administrator: choose one from 1024 on, such as 1883"
 
 
 def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
