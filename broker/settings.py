@@ -21,7 +21,7 @@ class Embedded:
 
     host: Annotated[
         str,
-        "where it listens; 0.0.0.0, with IPv6 ::, lets the network in: there are no passwords on it (README: limits)",
+        "where it listens; 0.0.0.0 or :: lets devices on the network in: there are no passwords on it (README: limits)",
     ] = "127.0.0.1"
     port: Annotated[int, integer(1, 65535), "where it listens"] = 1883
 
