@@ -1,5 +1,6 @@
 """What a ledger tells people: values that are read and never written back; times are Unix seconds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -30,6 +31,7 @@ class Past(NamedTuple):
         update: its newest counted update.
         refusals: how many by reason, as far as reasons are still known.
         last_refusal: sequence, reason and time of the newest of them.
+        stores: for each that it has begun, when its first and its newest frame came, as far as that is still known.
     """
 
     settings: dict[str, Any]
@@ -43,6 +45,7 @@ class Past(NamedTuple):
     update: Counted | None
     refusals: dict[str, int]
     last_refusal: tuple[int, str, float] | None
+    stores: Sequence[tuple[float, float]] = ()
 
 
 class NewVersion(NamedTuple):

@@ -11,13 +11,14 @@ import click
 from broker.commands.options import CONFIG, FILE, JSON
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
+from broker.monitor import namesakes
 from broker.monitor.listener import Listener, endpoint_of
-from broker.monitor.silence import WORDS, Contact, guess
+from broker.monitor.silence import WORDS, Contact, age_s, guess
 from broker.monitor.text import printable
 from broker.settings import Aggregator
 from edgeclient.settings import ConfigError, load
 from edgeclient.wire import topics
-from edgeclient.wire.status import ONLINE
+from edgeclient.wire.status import OFFLINE, ONLINE
 
 _FILE: Final = """\
 # Written by `edgebroker init`.
@@ -74,9 +75,10 @@ def devices(config: Path, *, as_json: bool) -> None:
         return
     for row in rows:
         state = f"{row['state']}: {printable(row['note'])}" if row["state"] else "has said nothing"
-        guessed = "" if row["state"] == ONLINE and row["guess"] != "hangs" else f". {WORDS[row['guess']]}"
+        guessed = "" if row["state"] == ONLINE else f". {WORDS[row['guess']]}"
+        shared = f". {namesakes.SAID[0].upper()}{namesakes.SAID[1:]}" if row["shared"] else ""
         counted = f"{row['applied']} frames applied, {row['refused']} refused"
-        click.echo(f"{row['task']}/{row['device']}: {counted}; {state}{guessed}")
+        click.echo(f"{row['task']}/{row['device']}: {counted}; {state}{guessed}{shared}")
     if not rows:
         click.echo("no device has been heard of yet: edgeclient join writes the configuration of one")
 
@@ -91,27 +93,42 @@ def listed(ledger: Ledger, listener: Listener) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for task, _, _ in ledger.tasks():
         counts, (last,), heard = ledger.frame_counts(task), ledger.versions(task, last=1), listener.fleet.devices(task)
+        stores, now_s = ledger.stores(task), time.time()
         for device in sorted(counts.keys() | heard.keys()):
             applied, refused, _ = counts.get(device, (0, 0, 0))
             said = heard[device].said if device in heard else None
+            began = stores.get(device, [])
+            last_frame_s = max((newest_s for _, newest_s in began), default=None)
             facts = Contact(said, listener.reached, applied + refused > 0, version=last.number)
-            rows.append(row(task, device, facts, applied=applied, refused=refused, now_s=time.time()))
+            made = row(task, device, facts, applied=applied, refused=refused, now_s=now_s, last_frame_s=last_frame_s)
+            rows.append(made | {"shared": namesakes.shared(began, now_s)})
     return rows
 
 
-def row(task: str, device: str, contact: Contact, *, applied: int, refused: int, now_s: float) -> dict[str, Any]:
+def row(
+    task: str,
+    device: str,
+    contact: Contact,
+    *,
+    applied: int,
+    refused: int,
+    now_s: float,
+    last_frame_s: float | None = None,
+) -> dict[str, Any]:
     """What is known of a device, as JSON has it; times are Unix seconds."""
     said, version = contact.said, contact.version
-    age_s = max(0.0, now_s - said.time_s) if said is not None and said.time_s > 0 else None
+    told_s = age_s(said, last_frame_s, now_s)
+    why = guess(contact._replace(age_s=told_s))
     return {
         "state": "",
         "note": "",
         **({} if said is None else asdict(said)),
+        **({"state": OFFLINE} if why == "hangs" else {}),  # whatever the MQTT broker has kept of it
         "task": task,
         "device": device,
         "applied": applied,
         "refused": refused,
-        "guess": guess(contact._replace(age_s=age_s)),
+        "guess": why,
         "behind": version - said.version if said is not None and said.version >= 0 else None,
-        "said_age_s": age_s,
+        "said_age_s": told_s,
     }

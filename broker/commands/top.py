@@ -19,7 +19,16 @@ from edgeclient.settings import ConfigError, load
 from edgeclient.wire.status import OFFLINE
 
 # In this order: what somebody should look at comes first.
-_TROUBLE: Final = ("hangs", "failed", "overheated", "battery-empty", "connection-lost", "no-receipts", "no-model")
+_TROUBLE: Final = (
+    "hangs",
+    "failed",
+    "overheated",
+    "battery-empty",
+    "short-spells",
+    "connection-lost",
+    "no-receipts",
+    "no-model",
+)
 
 
 @click.command("top")
@@ -90,6 +99,7 @@ def by_trouble(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     def rank(each: dict[str, Any]) -> tuple[int, str, str]:
         trouble = _TROUBLE.index(each["guess"]) if each["guess"] in _TROUBLE else len(_TROUBLE)
-        return trouble + (each["state"] in {"", OFFLINE}), each["task"], each["device"]
+        off = each["state"] in {"", OFFLINE} and each["guess"] != "hangs"
+        return trouble + off, each["task"], each["device"]
 
     return sorted(rows, key=rank)

@@ -169,6 +169,9 @@ class Ledger(Protocol):
     def device(self, task: str, name: str) -> Past:
         """What is known of a device; zeros for one that nobody knows."""
 
+    def stores(self, task: str, device: str | None = None) -> dict[str, list[tuple[float, float]]]:
+        """Per device, for each store that it has begun: when its first and newest frame came, where still known."""
+
     def recent(self, task: str, device: str, limit: int = 20) -> list[Recent]:
         """The newest counted frames of a device that are not compacted yet, newest first."""
 

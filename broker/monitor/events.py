@@ -78,7 +78,12 @@ class Bookmark:
             if stranger:
                 yield Notice(began_s, *who, "new-device", "is new here")
             else:
-                yield Notice(began_s, *who, "renewed", "has begun anew: what it had not sent yet was dropped")
+                yield Notice(
+                    began_s,
+                    *who,
+                    "renewed",
+                    "uploads from a new store: it has begun anew, or a second board has its id",
+                )
         told = self._refused.get(new.epoch, frozenset())
         # Below the watermark no refusal is new, so that those need not be remembered.
         self._refused[new.epoch] = frozenset(each[0] for each in new.refused if each[0] >= new.mark[0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from broker.monitor.events import Notice
+from broker.monitor.silence import silent_s
 from broker.monitor.text import printable
 from edgeclient.wire import status, topics
 from edgeclient.wire.status import OFFLINE, Status
@@ -26,11 +27,13 @@ class Sighting(NamedTuple):
         said: its last status; its note steers no terminal.
         since_s: since when it is online or offline (Unix seconds); None for unknown.
         heard_s: when it last said something new, by the fleet's steady clock.
+        silent: whether its heartbeat is missing.
     """
 
     said: Status
     since_s: float | None
     heard_s: float
+    silent: bool = False
 
     @property
     def state(self) -> str:
@@ -40,7 +43,7 @@ class Sighting(NamedTuple):
             >>> [Sighting(Status("online", "a", note=note), None, 0.0).state for note in ("training", "quiet hours")]
             ['training', 'waiting']
         """
-        if self.said.state == OFFLINE:
+        if self.silent or self.said.state == OFFLINE:
             return OFFLINE
         if self.said.note.startswith("training"):
             return "training"
@@ -95,11 +98,13 @@ class Fleet:
 
     def devices(self, task: str) -> dict[str, Sighting]:
         """All of a task by name, as they are now."""
-        return self._devices.get(task, {}).copy()
+        now_s = self.clock()
+        return {name: _judged(each, now_s) for name, each in self._devices.get(task, {}).copy().items()}
 
     def find(self, task: str, device: str) -> Sighting | None:
         """One of them."""
-        return self._devices.get(task, {}).get(device)
+        found = self._devices.get(task, {}).get(device)
+        return None if found is None else _judged(found, self.clock())
 
     def connected(self) -> None:
         """The statuses that the MQTT broker has kept follow; a device of which none follows has left."""
@@ -125,7 +130,7 @@ class Fleet:
         return True
 
     def _take(self, task: str, device: str, told: Status) -> None:
-        known = self.find(task, device)
+        known = self._devices.get(task, {}).get(device)
         if known is None and len(self) >= self.most:
             self.left_out += 1
             return
@@ -162,3 +167,10 @@ class Fleet:
         text = f"is offline: {told.note}" if told.state == OFFLINE else "is online"
         self.events.append(Notice(self.wall(), task, device, told.state, text))
         return Sighting(told, self.wall(), now_s)
+
+
+def _judged(sighting: Sighting, now_s: float) -> Sighting:
+    """What the MQTT broker has kept of a device that went off with it is never put right by a last will."""
+    said = sighting.said
+    gone = said.state != OFFLINE and now_s - sighting.heard_s > silent_s(said)
+    return sighting._replace(silent=True) if gone else sighting

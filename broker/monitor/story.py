@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from broker.monitor.silence import SILENT_S, WORDS, Contact, guess
+from broker.monitor import namesakes
+from broker.monitor.silence import SILENT_S, WORDS, Contact, age_s, guess
 from broker.monitor.text import age, printable
 from broker.settings import Task, task_settings
 from broker.views import Past
@@ -43,6 +44,13 @@ class Facts(NamedTuple):
     goal: int
 
     @property
+    def word(self) -> str:
+        """The likeliest reason why nothing comes, a key of WORDS."""
+        counted = self.past.applied + self.past.refused > 0
+        told_s = age_s(self.said, self.past.last_frame_s, self.now_s)
+        return guess(Contact(self.said, self.asked, counted, told_s, self.past.version))
+
+    @property
     def settings(self) -> Task:
         """Of the task."""
         return task_settings(self.task, self.past.settings)
@@ -61,7 +69,9 @@ def told(facts: Facts) -> list[str]:
         When its last frame came is not known any more.
         6 frames were counted, 0 refused.
     """
-    return [*_contact(facts), *_health(facts), *_uploads(facts), *_silence(facts), *_account(facts)]
+    return [
+        *_contact(facts), *_starts(facts), *_health(facts), *_uploads(facts), *_silence(facts), *_account(facts)
+    ]  # fmt: skip
 
 
 def _contact(facts: Facts) -> Iterator[str]:
@@ -72,7 +82,8 @@ def _contact(facts: Facts) -> Iterator[str]:
         yield nothing if facts.asked else unasked
         return
     note = f"; it says: {printable(said.note)}" if said.note else ""
-    yield f"It is {'not connected' if said.state == OFFLINE else 'connected'}{note}."
+    silent = facts.word == "hangs"
+    yield f"It is {'silent' if silent else 'not connected' if said.state == OFFLINE else 'connected'}{note}."
     if said.session and said.version < 0 and said.state == OFFLINE and not said.rounds:
         return  # a last will knows no more
     if said.version < 0:
@@ -90,6 +101,16 @@ def _contact(facts: Facts) -> Iterator[str]:
             f"On it {said.queued} frames have not left yet, {said.sent} await a receipt, {said.returned} were refused"
             " and go out with a later update."
         )
+
+
+def _starts(facts: Facts) -> Iterator[str]:
+    """What it says of the starts before its last one."""
+    said = facts.said
+    if said is not None and said.cut:
+        what = f"ended within a round, the last after about {age(said.spell_s)}"
+        yield f"Its last {said.cut} starts {what}: its rounds are made shorter."
+    if said is not None and said.fruitless:
+        yield f"Its last {said.fruitless} starts got nothing done: no chunk of a model, no round, no receipt."
 
 
 def _health(facts: Facts) -> Iterator[str]:
@@ -111,9 +132,7 @@ def _health(facts: Facts) -> Iterator[str]:
 def _silence(facts: Facts) -> Iterator[str]:
     """A guess, where nothing has come for an hour or nobody is there."""
     past, said = facts.past, facts.said
-    told_s = facts.now_s - said.time_s if said is not None and said.time_s > 0 else None
-    counted = past.applied + past.refused > 0
-    word = guess(Contact(said, asked=facts.asked, counted=counted, age_s=told_s, version=past.version))
+    word = facts.word
     late = past.last_frame_s is not None and facts.now_s - past.last_frame_s > SILENT_S
     if late or said is None or said.state == OFFLINE or word == "hangs":
         yield f"Why nothing comes, probably: {word}. {WORDS[word]}"
@@ -149,6 +168,10 @@ def _account(facts: Facts) -> Iterator[str]:
         yield f"The last refusal was of frame {sequence}, {reason}, {age(facts.now_s - when_s)} ago."
     if past.lost:
         yield f"{past.lost} frames that it had settled are unknown since a restore: what they carried is lost."
-    renewals = max(past.epochs - 1, 0 if facts.said is None else facts.said.renewals)
+    renewals = 0 if facts.said is None else facts.said.renewals
+    if namesakes.shared(past.stores, facts.now_s):
+        yield f"{namesakes.SAID[0].upper()}{namesakes.SAID[1:]}. What each uploads is counted."
+    elif past.epochs > renewals + 1:
+        yield f"It has begun anew {past.epochs - 1} times, or another board has used its id: {past.epochs} stores."
     if renewals:
         yield f"It has begun anew {renewals} times; each time what it had not sent yet was dropped."

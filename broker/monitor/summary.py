@@ -100,7 +100,11 @@ def summary(devices: Iterable[Sighting], now_s: float) -> Summary:
     silent = ((each.said, now_s - each.heard_s) for each in found if now_s - each.heard_s > SILENT_S)
     return Summary(
         states=dict.fromkeys(STATES, 0) | Counter(states),
-        doings=Counter(each.doing if each.doing in _DOINGS else _OTHER for each in said if each.state != OFFLINE),
+        doings=Counter(
+            each.doing if each.doing in _DOINGS else _OTHER
+            for each, state in zip(said, states, strict=True)
+            if state != OFFLINE
+        ),
         silent=Counter(guess(Contact(each, age_s=age_s)) for each, age_s in silent),
         outbox={stage: sum(map(attrgetter(stage), said)) for stage in ("queued", "sent", "returned")},
         depths=Spread.of(depths, DEPTHS),

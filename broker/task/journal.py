@@ -7,6 +7,7 @@ from typing import Final
 from broker.intake.decode import FrameIn, Incoming, Rejected
 from broker.intake.door import SHARE
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
+from broker.monitor import namesakes
 from broker.monitor.learning import finding
 from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
@@ -33,6 +34,7 @@ class Journal:
         self.complain = Complaints().tell
         self._findings: dict[str, str] = {}  # of each task, as last told
         self._rests: dict[str, str] = {}  # likewise
+        self._turns = namesakes.Turns()
         self._connection = Complaints(_CONNECTION_S).tell
 
     def disconnected(self, why: str) -> None:
@@ -88,6 +90,8 @@ class Journal:
             self.watch.committed(seconds)
         for each, admission in zip(asked, admissions, strict=True):
             self._admitted(each, admission)
+            if self._turns.heard((each.task, each.device), each.epoch):
+                self.complain(each.device, "two-boards", namesakes.SAID)
 
     def lost(self, device: str, frames: int) -> None:
         """A device has settled frames that this ledger has never seen."""

@@ -2,6 +2,7 @@
 
 import logging
 
+from edgeclient.logs.complaints import Complaints
 from edgeclient.uplink.outbox import Frames
 from edgeclient.uplink.sender import Sender
 from edgeclient.uplink.settle import Settlement, settle
@@ -10,6 +11,8 @@ from edgeclient.wire.limits import MAX_RECEIPT_LIST
 
 _LOG = logging.getLogger(__name__)
 _REMEMBERED = 1024  # settled sequences
+_NAMESAKE = 3  # receipts of another store, before people hear of it ...
+_NAMESAKE_S = 600.0  # ... so often at most
 _CONFIRM = 1000  # settled sequences, before HELLO says so
 
 
@@ -24,6 +27,9 @@ class Receipts:
         self._sender = sender
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self._unconfirmed = 0
+        self._own: set[int] = set()  # epochs of this store, since the process began
+        self._others = 0  # receipts of another store
+        self._namesake = Complaints(_NAMESAKE_S)
 
     def connected(self, frames: Frames | None) -> None:
         """Ask a new connection for receipts, and say HELLO."""
@@ -54,8 +60,11 @@ class Receipts:
         settlement = settle(
             receipt, epoch=account.epoch, next_sequence=account.next_sequence, awaiting=awaiting, digest=digest
         )
+        self._own.add(account.epoch)
         if receipt.epoch == account.epoch:
             self._sender.window.answered()
+        elif receipt.epoch not in self._own:
+            self._hear_namesake()
         if settlement.renew:
             _LOG.warning("another device uses a copy of this store, or it is an old backup. A new epoch begins")
             frames.renew()
@@ -75,6 +84,13 @@ class Receipts:
         if self._unconfirmed > _CONFIRM or len(receipt.refused) > MAX_RECEIPT_LIST // 2:
             self.greet(frames)
         return False
+
+    def _hear_namesake(self) -> None:
+        """A receipt of another store: one may be late, from before this one began; several have another reason."""
+        self._others += 1
+        if self._others >= _NAMESAKE:
+            told = "another board uses this id, its receipts come here: give one of them another, device = …"
+            self._namesake.tell("two boards", told, told)
 
     def _log(self, settlement: Settlement, epoch: int) -> None:
         for sequence, refusal in settlement.refused:

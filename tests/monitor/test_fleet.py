@@ -196,3 +196,28 @@ def test_a_connection_brings_the_kept_ones_again_and_sessions_add_up() -> None:
     book.connected()
     say("a", replace(GONE, session="s3"))
     assert [device.state for device in book.devices("t").values()] == ["offline"]
+
+
+def test_ghosts_are_offline_after_their_heartbeat_whatever_is_retained() -> None:
+    """A fleet went off together with its broker, which had kept that everybody is online."""
+    now = [0.0]
+    book = Fleet(clock=lambda: now[0])
+    book.connected()
+    said(book, "ghost", "online", "s", doing="training", heartbeat_s=60)
+    said(book, "lives", "online", "s", doing="next-version", heartbeat_s=60)
+    said(book, "slow", "online", "s", doing="next-version", heartbeat_s=900)
+    now[0] = 100.0
+    assert states(book) == {"waiting": 3}
+    said(book, "lives", "online", "s", doing="next-version", heartbeat_s=60, socket_sent=1)
+    now[0] = 140.0
+    book.connected()  # the broker tells what it has kept once more
+    said(book, "ghost", "online", "s", doing="training", heartbeat_s=60)
+    said(book, "lives", "online", "s", doing="next-version", heartbeat_s=60, socket_sent=1)
+    said(book, "slow", "online", "s", doing="next-version", heartbeat_s=900)
+    assert states(book) == {"waiting": 2, "offline": 1}
+    found = book.find("har", "ghost")
+    assert found is not None
+    assert (found.state, found.silent, told(book).connections) == ("offline", True, {"online": 2, "offline": 1})
+    assert told(book).doings == {"next-version": 2}
+    said(book, "ghost", "online", "s2")
+    assert states(book) == {"waiting": 3}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.monitor.silence import HANGS_S, WORDS, Contact, guess
+from broker.monitor.silence import WORDS, Contact, guess, silent_s
 from edgeclient.wire import status
 
 ONLINE = status.Status("online", "s", version=5, doing="next-version")
@@ -21,8 +21,12 @@ CASES = [
     (Contact(replace(GONE, battery_percent=90, temperature_c=80.0)), "overheated"),
     (Contact(replace(GONE, temperature_c=79.9)), "connection-lost"),
     (Contact(GONE, age_s=1e6), "connection-lost"),
-    (Contact(replace(ONLINE, doing="battery"), age_s=HANGS_S + 1), "hangs"),
-    (Contact(replace(ONLINE, doing="battery"), age_s=HANGS_S), "waits"),
+    (Contact(replace(GONE, cut=1)), "short-spells"),
+    (Contact(replace(GONE, fruitless=2)), "short-spells"),
+    (Contact(replace(GONE, fruitless=1)), "connection-lost"),
+    (Contact(replace(ONLINE, heartbeat_s=60), age_s=136.0), "hangs"),
+    (Contact(replace(ONLINE, doing="battery"), age_s=silent_s(ONLINE) + 1), "hangs"),
+    (Contact(replace(ONLINE, doing="battery"), age_s=silent_s(ONLINE)), "waits"),
     *(
         (Contact(replace(ONLINE, doing=doing)), "waits")
         for doing in ("paused", "quiet-hours", "metered", "heat", "wear")

@@ -66,6 +66,26 @@ def test_a_note_cannot_steer_the_terminal() -> None:
     assert not {"\x1b", "\r", "\u202e"} & set(text)
 
 
+@pytest.mark.case("fleet 63")
+def test_short_spells_are_told_while_the_device_is_off() -> None:
+    will = Status(
+        "offline", "s", note="connection lost, model 3 of 64 chunks, 49 of 1,049 kB", cut=2, spell_s=12, fruitless=4
+    )
+    text = story(said=will)
+    assert "it says: connection lost, model 3 of 64 chunks" in text
+    assert "Its last 2 starts ended within a round, the last after about 12 s: its rounds are made shorter." in text
+    assert "Its last 4 starts got nothing done: no chunk of a model, no round, no receipt." in text
+    assert "Why nothing comes, probably: short-spells." in text
+
+
+@pytest.mark.case("fleet 37")
+def test_a_clock_that_is_wrong_makes_no_ghost_of_who_uploads() -> None:
+    ghost = Status("online", "s", version=20, time_s=int(1e9) - 2000, uploaded_s=int(1e9) - 2100)
+    assert "It is silent" in story(said=ghost, applied=5, last_frame_s=1e9 - 2100)
+    assert "its clock is wrong" in story(said=ghost, applied=5, last_frame_s=1e9 - 2100)
+    assert "It is connected" in story(said=ghost, applied=5, last_frame_s=1e9 - 200)
+
+
 def test_updates_refusals_losses_and_renewals_are_told() -> None:
     waits = Counted(19, 1e9 - 60, None, None)
     assert "trained from version 19 and waits for the next one: 3 of 8 updates are there" in story(update=waits)

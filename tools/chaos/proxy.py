@@ -17,7 +17,8 @@ from tools.chaos.schedule import Faults, Script
 
 _HOST: Final = "127.0.0.1"
 _LINE_CHUNKS: Final = 64  # under way in one direction
-_AHEAD_S: Final = 0.05  # what a limited link takes in before its time
+_AHEAD_S: Final = 0.05  # what a limited link takes in before its time ...
+_PIECE_S: Final = 0.1  # ... and hands on at once
 _LINGER: Final = struct.pack("ii", 1, 0)
 
 # b"" is the end of the stream, None a reset.
@@ -161,7 +162,7 @@ class Proxy:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._take(here[0], lines[0], up, went_up, self._faults.up_bytes_s))
             group.create_task(self._deliver(lines[0], there[1]))
-            group.create_task(self._take(there[0], lines[1], down, came_down, 0.0))
+            group.create_task(self._take(there[0], lines[1], down, came_down, self._faults.down_bytes_s))
             group.create_task(self._deliver(lines[1], here[1]))
 
     async def _take(
@@ -172,7 +173,8 @@ class Proxy:
         while left > 0:
             step = script.next()
             await self._linked.wait()
-            chunk = await reader.read(int(min(step.size, left)))
+            most = max(1.0, bytes_s * _PIECE_S) if bytes_s else left
+            chunk = await reader.read(int(min(step.size, left, most)))
             await self._linked.wait()
             heard(chunk)
             if chunk and step.stall_s is not None:

@@ -28,6 +28,7 @@ class Faults:
         stalls: probability that a chunk is swallowed, and the direction is silent before the connection is reset.
         stall_s: how long it is silent.
         up_bytes_s: what the link carries towards the upstream; 0: as fast as it goes.
+        down_bytes_s: what it carries from there, likewise.
         forgets: probability that a connection that lived through an outage is reset at its end.
 
     Example:
@@ -41,6 +42,7 @@ class Faults:
     stalls: float = 0.002
     stall_s: tuple[float, float] = (0.5, 1.5)
     up_bytes_s: float = 0.0
+    down_bytes_s: float = 0.0
     forgets: float = 0.5
 
 

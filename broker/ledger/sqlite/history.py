@@ -48,7 +48,22 @@ class History(Accounts, Batches):
                 update=update,
                 refusals=_refusals(db, *who),
                 last_refusal=newest and (newest[0], Refusal(newest[1]).reason, newest[2]),
+                stores=self.stores(task, name).get(name, []),
             )
+
+    def stores(self, task: str, device: str | None = None) -> dict[str, list[tuple[float, float]]]:
+        query = (
+            "SELECT device, min(received), max(received) FROM"
+            " (SELECT device, epoch, received FROM frame WHERE task = ?1 AND device BETWEEN ?2 AND ?3"
+            " UNION ALL"
+            " SELECT device, epoch, received FROM contribution WHERE task = ?1 AND device BETWEEN ?2 AND ?3)"
+            " GROUP BY device, epoch"
+        )
+        found: dict[str, list[tuple[float, float]]] = {}
+        with self.moment() as db:
+            for name, *span in db.execute(query, (task, device or "", device or "~")):  # ids are below "~"
+                found.setdefault(name, []).append((span[0], span[1]))
+        return found
 
     def recent(self, task: str, device: str, limit: int = 20) -> list[Recent]:
         with self.moment() as db:
