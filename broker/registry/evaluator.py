@@ -13,6 +13,7 @@ from typing import Final, TextIO
 
 # Requests that wait: more could fill the pipe, and then the aggregator waits for its evaluator.
 MOST: Final = 128
+_ENDED: Final = "the evaluator has ended, see evaluate.log beside the ledger: mend that, then send serve a SIGHUP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Evaluator:
         self._results: queue.SimpleQueue[Evaluated] = queue.SimpleQueue()
         self._submitted: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._on_result = on_result
+        self._told = False  # that it has ended
         command = [sys.executable, "-m", "edgeclient.cli", "evaluate"]
         self.process = spawn([*command, "--bundle", str(bundle), "--data", data, "--follow", "--json"])
         assert self.process.stdin is not None
@@ -56,6 +58,8 @@ class Evaluator:
 
     def submit(self, version: int, parameters: Path) -> None:
         """Evaluate the flat float32 parameters in a file; a dead or slow child loses the request, not the caller."""
+        if not self._thread.is_alive():
+            self._tell_end(version)
         if self._submitted.qsize() >= MOST:
             return
         self._submitted.put(version)
@@ -67,6 +71,7 @@ class Evaluator:
 
     def close(self) -> None:
         """Let the child end: it reads no more lines."""
+        self._told = True
         with contextlib.suppress(OSError):
             self._stdin.close()
             assert self.process.stdin is not None
@@ -91,7 +96,12 @@ class Evaluator:
             metrics = {key: float(value) for key, value in answer.items() if isinstance(value, int | float)}
             self._results.put(Evaluated(self._submitted.get(), metrics, str(answer.get("error", ""))))
             self._on_result()
-        if self._submitted.qsize():  # it was not asked to end
-            ended = "the evaluator has ended, see evaluate.log beside the ledger: mend that, then edgebroker task set"
-            self._results.put(Evaluated(self._submitted.get(), {}, ended))
+        if self._submitted.qsize():
+            self._tell_end(self._submitted.get())
+
+    def _tell_end(self, version: int) -> None:
+        """Once, unless it was asked to end."""
+        if not self._told:
+            self._told = True
+            self._results.put(Evaluated(version, {}, _ENDED))
             self._on_result()

@@ -206,6 +206,7 @@ def test_two_machines(made: Path, tmp_path: Path) -> None:
         block("README.md", "sh", "edgebroker export"),
         block("broker/README.md", "sh", "edgebroker export"),
     )
+    _, *changes = block("broker/README.md", "sh", "edgebroker task add").splitlines()
     backup = block("broker/README.md", "sh", "edgebroker backup")
     restore = block("broker/README.md", "sh", "mv broker-data")
     server, device, other = (tmp_path / name for name in ("server", "device", "other"))
@@ -235,6 +236,7 @@ def test_two_machines(made: Path, tmp_path: Path) -> None:
         assert " as labelled" in run(result, server)
         assert json.loads(run(answers, server).splitlines()[-1])["accuracy"] > 0.5
         assert (server / "learnt.onnx").stat().st_size > 3000
+        run("\n".join(changes), server)
         run(backup, server)
     run(restore, server)
     assert json.loads(run("edgebroker status broker.toml --json", server))["tasks"][0]["version"] >= 15

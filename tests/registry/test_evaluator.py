@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,4 +54,30 @@ def test_a_child_that_reads_nothing_does_not_hold_up_the_caller() -> None:
         caller.start()
         caller.join(20)
         assert not caller.is_alive()
+        assert made.results() == []
+
+
+def test_a_child_that_ends_is_told_and_so_is_a_version_that_cannot_be_evaluated() -> None:
+    woken = threading.Semaphore(0)
+    with evaluator('print(input() and \'{"error": "not finite"}\')', woken) as made:
+        made.submit(3, Path("3"))
+        assert woken.acquire(timeout=30)
+        made.process.wait(30)
+        made._thread.join(30)
+        for version in (4, 5):
+            made.submit(version, Path(str(version)))
+        until_s = time.monotonic() + 30
+        found: list[Evaluated] = []
+        while len(found) < 2:
+            assert time.monotonic() < until_s
+            found += made.results()
+    assert found[0] == Evaluated(3, {}, "not finite")
+    assert (len(found), found[1].version) == (2, 4)
+    assert "the evaluator has ended, see evaluate.log" in found[1].error
+
+
+def test_one_that_is_closed_ends_without_a_word() -> None:
+    with evaluator(CHATTY, threading.Semaphore(0)) as made:
+        made.close()
+        assert made.process.wait(30) == 0
         assert made.results() == []
