@@ -22,6 +22,7 @@ from broker.registry.best import best
 from broker.settings import Task, task_settings
 from broker.task.trigger import resting, trigger
 from broker.views import Point
+from edgeclient.wire.status import OFFLINE
 from edgeclient.wire.topics import checked
 
 ROUNDS: Final = 10
@@ -57,9 +58,10 @@ class ReadModel:
         return [each.name for each in self._ledger.tasks()]
 
     def first(self, task: str) -> dict[str, Any]:
-        """What the page shows at first beside the live sections: of `task`, or of the first one there is."""
+        """What the page shows at first beside the live sections: of `task`, or else of the one that is alive."""
+        self._metrics.look()
         tasks = self.tasks()
-        task = task if task in tasks else next(iter(tasks), "")
+        task = task if task in tasks else max(tasks, key=self._alive, default="")
         return {"tasks": tasks, "task": task, "devices": self.devices(task), "rounds": self.rounds(task)}
 
     def live(self, task: str) -> dict[str, Any]:
@@ -146,6 +148,12 @@ class ReadModel:
             "wrong": "" if wrong is None else wrong.text,
             "rests": resting(self._ledger, task, settings),
         }
+
+    def _alive(self, task: str) -> tuple[bool, float]:
+        """Whether a device of it is online, and when it last had an update or a version."""
+        (last,), waiting = self._ledger.versions(task, last=1), self._ledger.pending(task)
+        online = any(each.state != OFFLINE for each in self._metrics.fleet.devices(task).values())
+        return online, max(last.created_s, waiting.opened_s or 0.0)
 
     def _settings(self, task: str) -> Task:
         values = {each.name: each.settings for each in self._ledger.tasks()}.get(task, {})

@@ -172,10 +172,42 @@ def test_it_finds_a_restarted_aggregator_again(page: Page, tmp_path: Path) -> No
         expect(page.locator("#devices tr")).to_have_count(1)
 
 
+def test_the_address_names_task_and_device(page: Page, tmp_path: Path) -> None:
+    """It opens on the task that is alive; reload and back lead where one was; nothing is live before it is."""
+    with served(tmp_path) as served_page:
+        filled(served_page, 3)
+        add_task(served_page.settings, "aside", fleet.BUNDLE, Task())  # newer, but nobody takes part
+        page.goto(served_page.url)
+        expect(page.locator("#task")).to_have_value(TASK)
+        assert page.url.endswith(f"/#{TASK}")
+        expect(page.locator("#result")).to_contain_text(f"edgebroker export {TASK} --version latest --onnx {TASK}.onnx")
+        page.locator("#devices a").first.click()
+        expect(page.locator("#d-name")).to_have_text("device-00000")
+        assert page.url.endswith(f"/#{TASK}/device/device-00000")
+        page.reload()
+        expect(page.locator("#d-name")).to_have_text("device-00000")
+        page.go_back()
+        expect(page.locator("#devices tr")).to_have_count(3)
+        page.locator("#task").select_option("aside")
+        expect(page.locator("#found")).to_have_text("0 devices")
+        assert page.url.endswith("/#aside")
+        page.go_back()
+        expect(page.locator("#task")).to_have_value(TASK)
+        expect(page.locator("#found")).to_have_text("3 devices")
+        page.goto(f"{served_page.url}/#nobody-knows-it")
+        expect(page.locator("#link")).to_have_text("live")
+        assert page.url.endswith(f"/#{TASK}")
+
+        page.route("**/api/stream*", lambda _: None)  # neither answered nor refused
+        page.reload()
+        expect(page.locator("#t-version")).to_have_text("5")
+        expect(page.locator("#link")).to_have_text("connecting …")
+
+
 def test_nobody_is_shut_out(page: Page, tmp_path: Path) -> None:
     with served(tmp_path) as served_page:
         filled(served_page, 30)
-        page.goto(f"{served_page.url}/#device/device-00003")
+        page.goto(f"{served_page.url}/#har/device/device-00003")
         expect(page.locator("#d-facts")).to_contain_text("Density")
         assert faults(page) == []
         page.goto(f"{served_page.url}/#")
@@ -221,9 +253,9 @@ def test_what_devices_say_stays_text(page: Page, tmp_path: Path) -> None:
         page.goto(served_page.url)
         expect(page.locator("#devices")).to_contain_text(script)
         expect(page.locator("#reasons")).to_contain_text("onerror")
-        page.goto(f"{served_page.url}/#device/evil")
+        page.goto(f"{served_page.url}/#har/device/evil")
         expect(page.locator("#d-story")).to_contain_text(script)
-        page.goto(f"{served_page.url}/#device/<img src=x onerror=document.title='owned'>")
+        page.goto(f"{served_page.url}/#har/device/<img src=x onerror=document.title='owned'>")
         expect(page.locator("#d-state")).to_contain_text("Nothing is known of it")
         assert page.title() == "edgebroker"
         assert page.locator("main img, main script").count() == 0

@@ -3,21 +3,30 @@ import * as charts from "./charts.js";
 import * as device from "./device.js";
 import * as fleet from "./fleet.js";
 import * as rounds from "./rounds.js";
-import { ask, byId, count, make, say, short, size, time } from "./text.js";
+import { address, ask, byId, count, make, say, short, size, time } from "./text.js";
 
 const EVERY_MS = 1000;
 let task = "";
 let stream = null;
 let stale = false; // the fleet has changed since its page was asked for
+let live = false; // changes arrive
+let asked = 0;
 let now = {};
 
-async function begin(wanted) {
+// Of the task that the address names, or else of the one that is alive, which it names from then on.
+async function begin() {
+  const mine = ++asked;
   stream?.close();
-  const first = await ask("/api/first", { task: wanted });
+  live = false;
+  link("connecting …", false);
+  const first = await ask("/api/first", { task: address().task });
+  if (mine !== asked) return;
   task = first.task;
   byId("task").replaceChildren(...first.tasks.map((name) => make("option", { value: name }, name)));
   byId("task").value = task;
   if (!task) return link("no task yet: edgebroker task add", true);
+  if (address().task !== task) history.replaceState(null, "", `#${task}`);
+  for (const each of document.querySelectorAll("a.overview")) each.href = `#${task}`;
   charts.forget();
   fleet.begin(task);
   rounds.begin(task);
@@ -63,7 +72,12 @@ function tiles() {
   say("t-up", `${size(now.upload_bytes)} came since the start, all included`);
   say("t-saved", size(Math.max(0, now.dense_bytes - now.frame_bytes)));
   say("t-times", now.frame_bytes ? `${count(Math.round(now.dense_bytes / now.frame_bytes))} times fewer than dense float32` : "");
-  link(now.wrong ? now.wrong : "live", Boolean(now.wrong));
+  standing();
+}
+
+// What is shown may be old until the stream runs.
+function standing() {
+  if (live) link(now.wrong || "live", Boolean(now.wrong));
 }
 
 function worth() {
@@ -72,6 +86,8 @@ function worth() {
   say("t-metric-name", charts.metric() || "Metric");
   say("t-metric", shown.length ? short(value(shown[shown.length - 1])) : "–");
   const best = charts.best() == null ? "" : `, best is version ${charts.best()}`;
+  const version = `--version ${charts.best() == null ? "latest" : "best"}`;
+  say("result", `edgebroker export ${task} ${version} --onnx ${task}.onnx\nedgebroker predict ${task} FILE ${version}`);
   say("t-gain", shown.length ? `${short(value(shown[0]))} in version ${shown[0].number}${best}` : "not evaluated");
 }
 
@@ -83,30 +99,35 @@ function link(text, wrong) {
 function listen(after) {
   stream = new EventSource(`/api/stream?${new URLSearchParams({ task, after })}`);
   stream.onmessage = (event) => take(JSON.parse(event.data));
-  stream.onopen = () => link(now.wrong || "live", Boolean(now.wrong));
+  stream.onopen = () => {
+    live = true;
+    standing();
+  };
   stream.onerror = () => {
+    live = false;
     link("connection lost, trying again …", true);
-    if (stream.readyState === EventSource.CLOSED) setTimeout(() => begin(task).catch(lost), 3 * EVERY_MS);
+    if (stream.readyState === EventSource.CLOSED) setTimeout(() => begin().catch(lost), 3 * EVERY_MS);
   };
 }
 
 function lost(error) {
   link(`connection lost: ${error.message}`, true);
-  setTimeout(() => begin(task).catch(lost), 3 * EVERY_MS);
+  setTimeout(() => begin().catch(lost), 3 * EVERY_MS);
 }
 
 async function route() {
-  const [kind, name] = location.hash.slice(1).split("/");
-  if (kind === "device" && name) await device.open(task, name);
+  const wanted = address();
+  if (wanted.task !== task) return begin();
+  if (wanted.name) await device.open(task, wanted.name);
   else device.close();
 }
 
-addEventListener("hashchange", () => route().catch(() => {}));
+addEventListener("hashchange", () => route().catch(lost));
 addEventListener("metric", worth);
-byId("task").addEventListener("change", (event) => begin(event.target.value).catch(lost));
+byId("task").addEventListener("change", (event) => (location.hash = event.target.value));
 setInterval(() => {
   if (!stale || document.hidden || !task) return;
   stale = false;
   (device.current() ? device.refresh(task) : fleet.refresh()).catch(() => (stale = true));
 }, EVERY_MS);
-begin("").catch(lost);
+begin().catch(lost);

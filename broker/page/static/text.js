@@ -30,7 +30,13 @@ export function say(id, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-export const deviceLink = (name) => make("a", { href: `#device/${name}` }, name);
+// The address names the task and the device: #TASK or #TASK/device/NAME.
+export function address() {
+  const [task, kind, name] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  return { task, name: kind === "device" ? (name ?? "") : "" };
+}
+
+export const deviceLink = (name) => make("a", { href: `#${address().task}/device/${name}` }, name);
 
 export const SYMBOLS = { training: "▲", sending: "●", waiting: "■", offline: "✕" };
 
