@@ -12,7 +12,7 @@ from typing import Final
 
 from broker.intake.decode import HelloIn, Rejected
 from broker.intake.door import Door
-from broker.ledger.opening import AggregatorLock, open_ledger
+from broker.ledger.opening import AggregatorLock, open_ledger, place
 from broker.ledger.protocol import LedgerUnavailable
 from broker.ledger.rows import receipts_due
 from broker.monitor.watch import Watch
@@ -50,7 +50,8 @@ class Service:
         health: topics on which the MQTT broker tells the watch about itself.
 
     Raises:
-        LedgerError, RegistryError: the store cannot be used; the text says what to do.
+        LedgerError, RegistryError: the store cannot be used; the text says what to do. `run` raises it where others
+            serve the tasks.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Service:
         self._waiting: list[Message] = []
         self._crowd = 0  # messages of any kind that were there at once
         self._stop = threading.Event()
-        self._tasks = Roster(self._ledger, self._blobs, self._publisher, link, self._journal, spawn)
+        where = place(settings.ledger)
+        self._tasks = Roster(self._ledger, self._blobs, self._publisher, link, self._journal, spawn, where)
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from a signal handler."""
@@ -108,10 +110,9 @@ class Service:
             self._count()
             self._waiting = []
         for task in self._tasks:
-            was = task.version.number
-            if task.catch_up(self._ledger):
+            if (was := task.catch_up(self._ledger)) is not None:
                 self._journal.caught_up(task, was)
-                task.publish(self._ledger, self._blobs, self._publisher)
+                self._tasks.publish(task)
             self._close(task)
             for found in task.evaluated(self._ledger):
                 self._journal.evaluated(task, found, self._ledger.points(task.name))
@@ -125,7 +126,7 @@ class Service:
         self._crowd = len(events)
         for event in events:
             match event:
-                case Message() if self._watch.heard(event.topic, event.payload):
+                case Message() if self._watch.heard(event.topic, event.payload) or self._tasks.hear(event):
                     continue
                 case Message():
                     self._watch.uploaded(len(event.payload))
@@ -187,6 +188,6 @@ class Service:
         self._journal.closed(task)
         task.submit(self._blobs)
         failpoint.hit("service.before-publish")
-        task.publish(self._ledger, self._blobs, self._publisher)
+        self._tasks.publish(task)
         failpoint.hit("service.after-publish")
         task.tidy(self._ledger, self._blobs)

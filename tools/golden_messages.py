@@ -57,12 +57,15 @@ def said() -> dict[str, Vector]:
         task="har",
         version=41,
         service="0123456789abcdef",
+        ledger="fedcba9876543210",
+        term=7,
         parameters=Blob("ab" * 32, 20_000, 65_536),
         bundle=Blob("cd" * 32, 200_000, 65_536),
         layout="ef" * 32,
         size=5000,
         scale_bits=20,
         value_limit=8.0,
+        succeeds=("0011223344556677",),
         policy=Policy(density=0.05, learning_rate=0.1, local_epochs=2, batch_size=32, max_staleness=7, steady=True),
     )
     health = Status(

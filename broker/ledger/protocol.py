@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from broker.ledger.rows import Admission, Contribution, Entry, Pending, TaskRow, Version, Withdrawal
+from broker.ledger.rows import Admission, Contribution, Entry, Pending, Rival, Start, TaskRow, Version, Withdrawal
 from broker.views import Breach, Epoch, Mark, NewMark, NewVersion, Past, Point, Recent, Round
 from edgeclient.wire.messages import Hello, Receipt, Refusal
 
@@ -41,6 +41,26 @@ class Ledger(Protocol):
 
     def moment(self) -> AbstractContextManager[object]:
         """Everything read inside the block is of one state, however others write; nothing is written inside."""
+
+    # Who serves
+
+    def identity(self) -> Start:
+        """Of the ledger, drawn when it was made, and the term of the last start."""
+
+    def begin(self, above: int = 0) -> Start:
+        """A start of an aggregator: the next term, above that of every earlier start, and above another one."""
+
+    def lineage(self, task: str) -> dict[str, Start]:
+        """Who has served a task or was succeeded, by ledger: the last start of each that is known of."""
+
+    def inherit(self, task: str, start: Start, now: float) -> None:
+        """A start serves the task from now on; or, of another ledger: up to that term this one has taken it over."""
+
+    def meet(self, rival: Rival) -> None:
+        """Remember another aggregator, as it was met last; of each task the newest 16."""
+
+    def rivals(self, task: str) -> list[Rival]:
+        """Newest first."""
 
     # Tasks
 

@@ -65,5 +65,11 @@ class Watch:
     def evaluated(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
         """What a version is worth."""
 
+    def served(self, task: str, *, yes: bool) -> None:
+        """Whether this aggregator serves a task, or another one does."""
+
+    def met(self, task: str, contact: str) -> None:
+        """Another aggregator has to do with a task; see `broker.ledger.rows.Contact`."""
+
     def lost(self, frames: int) -> None:
         """Frames that a restored ledger does not know."""

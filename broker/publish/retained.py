@@ -1,7 +1,6 @@
 """The retained messages of a task, as (topic, payload) pairs; an empty payload clears a topic; and who publishes."""
 
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,13 +75,11 @@ class Publisher:
     What a broken connection loses is published again after the next.
 
     Attributes:
-        service: names this start of the aggregator.
         listens: whether the service is subscribed.
     """
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self.service = secrets.token_hex(8)
         self._cleared: dict[str, set[str]] = {}
         self.listens = False
 
@@ -119,6 +116,10 @@ class Publisher:
             return False
         self._cleared.pop(task, None)
         return True
+
+    def head(self, announced: Announcement) -> None:
+        """The announcement alone, once more."""
+        self._publish([head(self._served(announced))])
 
     def receipt(self, task: str, device: str, receipt: Receipt) -> None:
         """The ledger's answer; LinkDown when the connection has broken."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from broker.intake.decode import FrameIn, Incoming, Rejected
 from broker.intake.door import SHARE
-from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
+from broker.ledger.rows import Admission, Contact, Entry, Start, Verdict, Withdrawal
 from broker.monitor import namesakes
 from broker.monitor.learning import finding
 from broker.monitor.watch import Watch
@@ -48,9 +48,27 @@ class Journal:
 
     def begins(self, task: LiveTask) -> None:
         """A task is served."""
+        self.watch.served(task.name, yes=True)
         self.watch.task(task.name, 4 * task.layout.size)
         self.watch.version(task.name, task.version.number, task.version.created_s)
         self.watch.evaluated(task.name, task.version.number, task.version.metrics)
+
+    def refused(self, task: str, why: str, contact: Contact, *, alone: bool) -> None:
+        """A task is not served, since another aggregator serves it; `alone`: the command ends with that line."""
+        self.watch.served(task, yes=False)
+        self.watch.met(task, contact)
+        if not alone:
+            _LOG.error("%s", why, extra={"task": task, "reason": contact})
+
+    def met(self, task: str, other: Start, contact: Contact, *, copy: bool) -> bool:
+        """Another aggregator has to do with a task that is served here; whether a line was due for it."""
+        self.watch.met(task, contact)
+        who = "on a copy of this ledger" if copy else f"with another ledger, {other.ledger},"
+        did = {
+            Contact.ASKED: "asked to serve it: it was told that this one does",
+            Contact.ANNOUNCED: "announces it: this one goes on and announces its own again; stop the other",
+        }[contact]
+        return self.complain(f"task {task}", contact, f"an aggregator {who} {did}", level=logging.ERROR)
 
     def changed(self, task: LiveTask, before: Task) -> None:
         """A task goes on with other settings."""

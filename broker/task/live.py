@@ -10,7 +10,7 @@ from broker.aggregate.version import Sgd, Strategy
 from broker.aggregate.weight import weight
 from broker.intake.decode import FrameIn, Incoming, WithdrawIn, refusal
 from broker.ledger.protocol import Ledger
-from broker.ledger.rows import Admission, Entry, TaskRow, Version, Withdrawal
+from broker.ledger.rows import Admission, Entry, Start, TaskRow, Version, Withdrawal
 from broker.monitor.watch import Watch
 from broker.publish import retained
 from broker.publish.retained import CLEARED, Publisher
@@ -24,7 +24,7 @@ from broker.task.open_batch import OpenBatch, state_of
 from broker.task.trigger import resting, trigger
 from edgeclient.bundle import archive
 from edgeclient.wire import frame
-from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.announcement import MAX_SUCCEEDED, Announcement
 from edgeclient.wire.messages import Refusal
 
 # An update may be completed by late parts; its first one is remembered for so many versions at most.
@@ -179,17 +179,21 @@ class LiveTask:
         if self._behind is False:
             self._behind = 0 < more <= 1000 + max(0.0, time.time() - self.version.created_s)
 
-    def catch_up(self, ledger: Ledger) -> bool:
+    def catch_up(self, ledger: Ledger) -> int | None:
         """A ledger that was put back by hand continues like a restored one, once a start (LEDGER.md, 5).
 
         Otherwise the fleet would wait for ever: devices take no version that is older than what they have.
+
+        Returns:
+            The version that it was at; None when nothing has changed.
         """
         if not self._behind:
-            return False
+            return None
+        was = self.version.number
         ledger.jump(time.time(), self.name)
         (self.version,) = ledger.versions(self.name, last=1)
         self._behind = self._trigger = self._rest = None
-        return True
+        return was
 
     def change(self, row: TaskRow) -> None:
         """Go on with other settings; what has been admitted is weighed already, and closes by the new ones."""
@@ -249,12 +253,12 @@ class LiveTask:
         before_base = number - min(settings.policy.max_staleness, _REMEMBERED)
         ledger.compact(self.name, before_batch=before_batch, before_base=before_base)
 
-    def publish(self, ledger: Ledger, blobs: Blobs, publisher: Publisher) -> None:
-        """The current version, and away with those that are served no longer."""
+    def publish(self, ledger: Ledger, blobs: Blobs, publisher: Publisher, me: Start) -> None:
+        """The current version, by this start, and away with those that are served no longer."""
         _, go = self.served(ledger, CLEARED + retained.KEEP_VERSIONS)
-        publisher.version(self.announcement(publisher.service), blobs.get(self.version.digest), go)
+        publisher.version(self.announcement(ledger, me), blobs.get(self.version.digest), go)
 
-    def publish_all(self, ledger: Ledger, blobs: Blobs, publisher: Publisher) -> Iterator[RegistryError]:
+    def publish_all(self, ledger: Ledger, blobs: Blobs, publisher: Publisher, me: Start) -> Iterator[RegistryError]:
         """Everything that is served; contents that cannot be are told, and who needs one of them waits."""
         stay, go = self.served(ledger)
         publisher.begin(self.name, go)
@@ -263,14 +267,17 @@ class LiveTask:
                 publisher.blob(self.name, digest, blobs.get(digest))
             except RegistryError as error:
                 yield error
-        self.publish(ledger, blobs, publisher)
+        self.publish(ledger, blobs, publisher, me)
 
-    def announcement(self, service: str) -> Announcement:
+    def announcement(self, ledger: Ledger, me: Start) -> Announcement:
         """Of the current version, by this start of the aggregator."""
         return Announcement(
             task=self.name,
             version=self.version.number,
-            service=service,
+            service=me.service,
+            ledger=me.ledger,
+            term=me.term,
+            succeeds=tuple(each for each in ledger.lineage(self.name) if each != me.ledger)[-MAX_SUCCEEDED:],
             parameters=retained.blob_of(self.version.digest, 4 * self.layout.size),
             bundle=self.bundle,
             layout=self.layout.digest,

@@ -9,10 +9,11 @@ from broker.ledger.protocol import Ledger
 from broker.ledger.rows import TaskRow
 from broker.publish.retained import Publisher
 from broker.registry.blobs import Blobs, RegistryError
+from broker.task.incumbency import Incumbency
 from broker.task.journal import Journal
 from broker.task.live import LiveTask
 from edgeclient.bundle.layout import Layout
-from edgeclient.link.mqtt import Link, LinkDown
+from edgeclient.link.mqtt import Link, LinkDown, Message
 from edgeclient.settings import ConfigError
 from edgeclient.wire import topics
 from edgeclient.wire.errors import WireError
@@ -28,6 +29,7 @@ class Roster:
         publisher, link: the MQTT broker.
         journal: is told what is taken up.
         spawn: starts the evaluators' child processes.
+        place: of the ledger.
 
     Raises:
         ConfigError, RegistryError: a task cannot be served; one that is added later and cannot is told instead.
@@ -35,15 +37,17 @@ class Roster:
 
     def __init__(
         self, ledger: Ledger, blobs: Blobs, publisher: Publisher, link: Link, journal: Journal,
-        spawn: Callable[[list[str]], "Popen[bytes]"],
+        spawn: Callable[[list[str]], "Popen[bytes]"], place: str,
     ) -> None:  # fmt: skip
         self._ledger, self._blobs, self._publisher, self._link = ledger, blobs, publisher, link
         self._journal, self._spawn = journal, spawn
         self._rows: dict[str, TaskRow] = {}
         self._tasks: dict[str, LiveTask] = {}
+        self._candidates: dict[str, LiveTask] = {}  # until it is known that nobody else serves them
+        self._incumbency = Incumbency(ledger, link, journal, place)
         self._looked_s = 0.0
         for row in ledger.tasks():
-            self._begin(row)
+            self._stand(row)
 
     def __iter__(self) -> Iterator[LiveTask]:
         return iter(self._tasks.values())
@@ -58,20 +62,37 @@ class Roster:
 
     def welcome(self) -> None:
         """A new connection has no subscriptions, and a killed broker may have forgotten everything."""
+        self._incumbency.connected()
         for task in self:
             self._serve(task)
 
+    def hear(self, message: Message) -> bool:
+        """Whether a message was of other aggregators, and needs nothing more."""
+        return self._incumbency.hear(message)
+
+    def publish(self, task: LiveTask) -> None:
+        """Its current version."""
+        task.publish(self._ledger, self._blobs, self._publisher, self._incumbency.me)
+
     def look(self) -> None:
-        """Take up what the ledger names newly, or otherwise than before; once a second."""
+        """Begin with tasks that nobody else serves; take up what the ledger names newly, or otherwise than before.
+
+        Raises:
+            LedgerError: others serve all of them.
+        """
+        for name in self._incumbency.elected():
+            self._begin(self._candidates.pop(name))
+        for name in self._incumbency.contested():
+            self._publisher.head(self._tasks[name].announcement(self._ledger, self._incumbency.me))
         if time.monotonic() - self._looked_s < _LOOK_S:
             return
         rows = {row.name: row for row in self._ledger.tasks()}
-        for name in self._tasks.keys() - rows.keys():
+        for name in self._rows.keys() - rows.keys():
             self._end(name)
         for name, row in rows.items():
             try:
-                if name not in self._tasks:
-                    self._serve(self._begin(row))
+                if name not in self._rows:
+                    self._stand(row)
                 elif row != self._rows[name]:
                     self._change(row)
             except (ConfigError, RegistryError, WireError) as error:
@@ -82,25 +103,36 @@ class Roster:
             self._journal.rests(task)
         self._looked_s = time.monotonic()
 
-    def _begin(self, row: TaskRow) -> LiveTask:
-        task = self._tasks[row.name] = LiveTask(self._ledger, self._blobs, row)
+    def _stand(self, row: TaskRow) -> None:
+        self._candidates[row.name] = LiveTask(self._ledger, self._blobs, row)
         self._rows[row.name] = row
+        self._incumbency.stand(row.name)
+
+    def _begin(self, task: LiveTask) -> None:
+        self._tasks[task.name] = task
         self._journal.begins(task)
         task.evaluate(self._ledger, self._blobs, self._spawn, self._link.wake)
-        return task
+        self._serve(task)
 
     def _change(self, row: TaskRow) -> None:
         """What waits stays; the next version is made by the new settings, and devices hear of those that are theirs."""
-        task, before = self._tasks[row.name], self._tasks[row.name].settings
+        task = self._tasks.get(row.name) or self._candidates[row.name]
+        before = task.settings
         task.change(row)
         self._rows[row.name] = row
+        if row.name in self._candidates:
+            return
         self._journal.changed(task, before)
         if task.settings.evaluation != before.evaluation:
             task.evaluate(self._ledger, self._blobs, self._spawn, self._link.wake)
-        task.publish(self._ledger, self._blobs, self._publisher)
+        self.publish(task)
 
     def _end(self, name: str) -> None:
-        task = self._tasks.pop(name)
+        del self._rows[name]
+        self._incumbency.retire(name)
+        self._candidates.pop(name, None)
+        if (task := self._tasks.pop(name, None)) is None:
+            return
         task.close()
         self._journal.ends(task)
         try:
@@ -110,8 +142,11 @@ class Roster:
 
     def _clear(self, row: TaskRow) -> None:
         """A removed task leaves the broker, then the ledger, then the registry."""
-        versions = self._ledger.versions(row.name)
-        if not self._publisher.withdraw(row.name, [row.bundle, *(each.digest for each in versions)], self._blobs.path):
+        versions, me = self._ledger.versions(row.name), self._incumbency.me
+        mine = me.ledger in self._ledger.lineage(row.name)  # or what the broker has of it is another one's
+        if mine and not self._publisher.withdraw(
+            row.name, [row.bundle, *(each.digest for each in versions)], self._blobs.path
+        ):
             return  # not connected: at a later look
         for digest in self._ledger.forget_task(row.name):
             self._blobs.remove(digest)
@@ -127,5 +162,5 @@ class Roster:
                 self._link.subscribe(topics.everyone(task.name, "status"), qos=0)
         except LinkDown:
             return  # it broke again, and the next Connected follows
-        for error in task.publish_all(self._ledger, self._blobs, self._publisher):
+        for error in task.publish_all(self._ledger, self._blobs, self._publisher, self._incumbency.me):
             self._journal.complain(task.name, "registry", f"{error}: until then it is not served")

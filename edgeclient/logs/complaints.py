@@ -56,8 +56,9 @@ class Complaints:
         told.since, told.last_s = 0, now
         return f"{device or 'somebody'}: {detail}{often}"
 
-    def tell(self, device: str, reason: str, detail: str) -> None:
-        """Log the line that is due, if one is; see `note`."""
+    def tell(self, device: str, reason: str, detail: str, *, level: int = logging.WARNING) -> bool:
+        """Log the line that is due, if one is: see `note`; whether one was."""
         line = self.note(device, reason, detail, now=time.monotonic())
         if line is not None:
-            _LOG.warning("%s", line, extra={"device": device, "reason": reason})
+            _LOG.log(level, "%s", line, extra={"device": device, "reason": reason})
+        return line is not None

@@ -18,6 +18,8 @@ FORMAT: Final = 1
 SCALE_BITS: Final = 26
 VALUE_LIMIT: Final = 16.0
 MAX_BLOB_BYTES: Final = 1 << 42
+MAX_TERM: Final = 2**32 - 1
+MAX_SUCCEEDED: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Announcement:
     task: Annotated[str, fields.checked(checked), "task id"]
     version: Annotated[int, integer(0, 2**32 - 1), "current model version, only ever rising"]
     service: Annotated[str, hexadecimal(16), "random per start of the aggregator: a new one asks for HELLO"]
+    ledger: Annotated[str, hexadecimal(16), "random per ledger: a device follows one (PROTOCOL.md, 8)"]
+    term: Annotated[int, integer(1, MAX_TERM), "rises with each start on the ledger"]
     parameters: Annotated[Blob, fields.record(Blob), "float32 parameters of the version; `size` is 4·n"]
     bundle: Annotated[Blob, fields.record(Blob), "training bundle of the task (8)"]
     layout: Annotated[str, hexadecimal(64), "SHA-256 of the parameter layout"]
@@ -108,6 +112,11 @@ class Announcement:
         fields.array(integer(0, MAX_EXACT)),
         "frame versions, integers; a device that writes none of them refuses the announcement",
     ] = (FRAME_VERSION,)
+    succeeds: Annotated[
+        tuple[str, ...],
+        fields.array(hexadecimal(16), MAX_SUCCEEDED),
+        "ledgers that this one has taken the task over from, by an operator's command; at most 16",
+    ] = ()
     policy: Annotated[Policy, fields.record(Policy), "how devices are asked to train"] = field(default_factory=Policy)
 
 

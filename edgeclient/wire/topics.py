@@ -41,6 +41,11 @@ def head(task: str) -> str:
     return f"{PREFIX}/{checked(task)}/head"
 
 
+def claim(task: str) -> str:
+    """What aggregators ask each other: who serves the task."""
+    return f"{PREFIX}/{checked(task)}/claim"
+
+
 def blob(task: str, digest: str, chunk: int) -> str:
     """Retained chunk of a bundle or snapshot."""
     return f"{PREFIX}/{checked(task)}/blob/{digest}/{chunk}"
@@ -104,8 +109,8 @@ def parse(topic: str) -> Topic:
     """
     parts = topic.split("/")
     match parts:
-        case ["edge", "v1", task, "head"]:
-            return Topic(checked(task), "head", ())
+        case ["edge", "v1", task, ("head" | "claim") as kind]:
+            return Topic(checked(task), kind, ())
         case ["edge", "v1", task, "blob", digest, chunk] if (
             _DIGEST.fullmatch(digest) and chunk.isascii() and chunk.isdigit() and len(chunk) <= 9
         ):

@@ -50,6 +50,18 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no database" * 200)
     with pytest.raises(LedgerError, match="is not a ledger"):
         open_ledger(path)
+    path.write_bytes(b"")
+    for read_only in (False, True):
+        with pytest.raises(LedgerError, match=r"ledger\.db is empty: restore a backup"):
+            open_ledger(path, read_only=read_only)
+    assert path.read_bytes() == b""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE task (name TEXT)")
+        db.execute("PRAGMA user_version = 1")
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=r"ledger\.db is no ledger but the database of another program"):
+        open_ledger(path)
+    assert path.read_bytes() == before
 
 
 def test_a_newer_ledger_is_left_alone(path: Path) -> None:

@@ -51,7 +51,9 @@ def test_chunks_are_the_content() -> None:
 
 
 def test_the_head_is_the_announcement() -> None:
-    announced = Announcement("t", 0, "00" * 8, blob_of("ab" * 32, 40), blob_of("cd" * 32, 9), "ef" * 32, 10)
+    announced = Announcement(
+        "t", 0, "00" * 8, "1e" * 8, 1, blob_of("ab" * 32, 40), blob_of("cd" * 32, 9), "ef" * 32, 10
+    )
     topic, payload = head(announced)
     assert topic == "edge/v1/t/head"
     assert announcement.decode(payload) == announced

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,8 @@ Accept: TypeAlias = Callable[[Message], bool]
 
 # Tests serve no page on the port that all aggregators have by default.
 NO_PAGE = "[monitor]\nenabled = false\n"
+# Of the ledgers that tests make: what strangers on the wire say they follow.
+LEDGER = "0123456789abcdef"
 BUNDLE = data.bundle_bytes()
 LAYOUT = archive.decode(BUNDLE).manifest.layout
 START = archive.decode(BUNDLE).parameters
@@ -139,7 +141,7 @@ def publish(link: Link, task: str, content: bytes) -> None:
         link.publish(topic, payload, retain=True)
 
 
-def announcement(task: str, version: int, parameters: F32, service: str = "0" * 16) -> Announcement:
+def announcement(task: str, version: int, parameters: F32, service: str = "0" * 16, **more: Any) -> Announcement:
     """A truthful announcement."""
     content = parameters.astype("<f4").tobytes()
     return Announcement(
@@ -150,6 +152,7 @@ def announcement(task: str, version: int, parameters: F32, service: str = "0" * 
         bundle=retained.blob_of(sha256(BUNDLE).hexdigest(), len(BUNDLE)),
         layout=LAYOUT.digest,
         size=LAYOUT.size,
+        **{"ledger": LEDGER, "term": 1, **more},
     )
 
 

@@ -48,6 +48,8 @@ def announced(version: int, *, content: bytes | None = None, bundle_: bytes = BU
         "task": "t",
         "version": version,
         "service": "00" * 8,
+        "ledger": "1e" * 8,
+        "term": 1,
         "parameters": blob_of(content or parameters(version), 16),
         "bundle": blob_of(bundle_),
         "layout": LAYOUT.digest,

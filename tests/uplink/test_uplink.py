@@ -270,7 +270,9 @@ def test_a_ledger_that_has_seen_more_ends_the_epoch(seen: int, renew: bool) -> N
 
 def terms(**upload: int) -> Terms:
     layout = Layout((Parameter("w", (10, 100)),))
-    announced = Announcement("har", 0, "5e", BLOB, BLOB, layout.digest, layout.size, policy=Policy(update_bytes=900))
+    announced = Announcement(
+        "har", 0, "5e", "1e", 1, BLOB, BLOB, layout.digest, layout.size, policy=Policy(update_bytes=900)
+    )
     values = {"device": "pi", "task": "har", "directory": "x", "data": {"source": "x.npz"}, "upload": upload}
     return Terms(announced, structure(values, Device, where="test"), layout, 1000)
 

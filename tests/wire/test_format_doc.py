@@ -15,7 +15,7 @@ from edgeclient.bundle import archive, manifest, safetensors
 from edgeclient.bundle.archive import EVAL, FORWARD, FROZEN, MAX_FILES, MAX_NAME, PARAMETERS, TRAINING
 from edgeclient.bundle.manifest import MANIFEST
 from edgeclient.compress.update import StepValues
-from edgeclient.wire import announcement, fields, frame, limits, messages, reader, status
+from edgeclient.wire import announcement, claim, fields, frame, limits, messages, reader, status
 from edgeclient.wire.errors import REASONS
 from edgeclient.wire.frame import body, codes, header, positions, write_values
 
@@ -169,6 +169,7 @@ def stated(kind: type, *, whole: bool) -> list[list[str]]:
         ("6. Announcement", "key", announcement.Announcement, True),
         ("6. Announcement", "blob key", announcement.Blob, True),
         ("6. Announcement", "policy key", announcement.Policy, False),
+        ("6.1 Claim", "key", claim.Claim, True),
         ("7. Status", "key", status.Status, False),
         ("8. Bundle", "key", manifest.Manifest, True),
         ("8. Bundle", "tensor key", manifest.Tensor, True),

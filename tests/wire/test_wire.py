@@ -64,7 +64,7 @@ def small_frame(*, floats: bool = False) -> bytes:
 
 RECEIPT = Receipt(7, 4, 20, (9, b"12345678"), (6, 7, 11), ((2, Refusal.STALE), (9, Refusal.CONFLICT)))
 ANNOUNCED = Announcement(
-    "har", 3, "0123456789abcdef", Blob("ab" * 32, 400, 65536), Blob("cd" * 32, 999, 65536), "ef" * 32, 100
+    "har", 3, "0123456789abcdef", "1e" * 8, 2, Blob("ab" * 32, 400, 65536), Blob("cd" * 32, 999, 65536), "ef" * 32, 100
 )
 HEALTH = Status("online", "s-1", note="training", version=3, rounds=2)
 MESSAGES: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
@@ -250,6 +250,8 @@ def test_announcement_round_trips(data: st.DataObject, size: int, exponent: int,
         task="t-1",
         version=version,
         service="00" * 8,
+        ledger="1e" * 8,
+        term=data.draw(st.integers(1, 2**32 - 1)),
         parameters=Blob("ab" * 32, 4 * size, 65536),
         bundle=bundle,
         layout="ef" * 32,

@@ -18,6 +18,7 @@ from broker.ledger.protocol import Ledger
 from broker.ledger.rows import TaskRow
 from broker.service import Service
 from broker.settings import Aggregator, Embedded, task_settings, task_values
+from broker.task import incumbency
 from broker.task import live as live_module
 from broker.task import roster as roster_module
 from broker.task.live import LiveTask
@@ -46,7 +47,8 @@ BUNDLE: Final = plan.BUNDLE.read_bytes()
 DEATH: Final = "/died"
 _TURNS: Final = 8
 _EXAMPLES: Final = 5
-_BROKER: Final = (service_module, door_module, live_module, roster_module)  # where the aggregator looks at the clock
+# Where the aggregator looks at the clock.
+_BROKER: Final = (service_module, door_module, live_module, roster_module, incumbency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class Scripted(Link):
         self._clock = clock
         self._tell = tell
         self._ready: deque[Event] = deque()
-        self._rested = False
+        self._rested = self._listens = False
 
     def start(self) -> None:
         """Connected at once."""
@@ -103,7 +105,7 @@ class Scripted(Link):
 
     def poll(self, timeout_s: float, *, limit: int = 64) -> list[Event]:
         """What is ready; then time passes, and a few messages of the script come."""
-        if not self._ready and self._rested:
+        if not self._ready and self._rested and self._listens:
             for _ in range(min(4, len(self._script))):
                 self._ready.append(_message(self._script.popleft(), retained=False))
         self._rested = not self._ready
@@ -114,11 +116,14 @@ class Scripted(Link):
     def subscribe(self, *topics: str, qos: int = 1) -> None:  # noqa: ARG002 (as in Link)
         """Retained messages are there at once."""
         for topic in topics:
+            self._listens |= "/up/" in topic or "/down/" in topic
             if self._retained.get(topic):
                 self._ready.append(_message(Said(topic, self._retained[topic]), retained=True))
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:  # noqa: ARG002 (as in Link)
-        """Out into the network; a kill later does not take it back."""
+        """Out into the network; a kill later does not take it back. Who asks on a claim topic hears itself."""
+        if topic.endswith("/claim"):
+            self._ready.append(_message(Said(topic, payload), retained=False))
         self._tell(retain, Said(topic, payload))
 
     def ignore(self, *_: Any) -> None:
@@ -207,7 +212,7 @@ def aggregate(settings: Aggregator, link: Scripted, clock: Clock, *, calm: bool)
     with _timed(clock, *_BROKER):
         service = Service(settings, link, mock.Mock(side_effect=NotImplementedError))
         if calm:
-            for running in service._tasks:  # noqa: SLF001 (the ledger keeps its settings for the next life)
+            for running in service._tasks._candidates.values():  # noqa: SLF001 (the ledger keeps its settings)
                 _change(running, goal=4096, deadline_s=1e7)
         link.start()
         _live(link, service._turn)  # noqa: SLF001 (one step of `run`)
@@ -222,7 +227,10 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
     with _timed(clock, *_BROKER):
         link = Scripted([], {}, clock, lambda *_: None)
         service = Service(settings, link, mock.Mock(side_effect=NotImplementedError))
-        (running,) = service._tasks  # noqa: SLF001 (as above)
+        (running,) = service._tasks._candidates.values()  # noqa: SLF001 (as above)
+        link.start()
+        while running not in service._tasks:  # noqa: SLF001 (as above)
+            service._turn()  # noqa: SLF001 (as above)
         jumped = 0
         for version in ledger.versions(TASK):
             if version.batch is None:

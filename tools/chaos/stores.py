@@ -33,6 +33,8 @@ def announcement(version: int, content: bytes) -> Announcement:
         task=TASK,
         version=version,
         service="0" * 16,
+        ledger="0" * 16,
+        term=1,
         parameters=blob_of(sha256(content).hexdigest(), len(content)),
         bundle=blob_of(sha256(BUNDLE).hexdigest(), len(BUNDLE)),
         layout=layout.digest,

@@ -4,13 +4,13 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 from broker.ledger.protocol import LedgerError, LedgerUnavailable
 from broker.ledger.sqlite import schema
-from edgeclient import failpoint
+from edgeclient import failpoint, files
 
 _PRIMARY: Final = 0xFF  # of an extended result code
 # A full disk, a failing one, or a neighbour that holds the file: the same write may succeed later.
@@ -22,6 +22,8 @@ class Database:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
+        if not read_only and not path.exists() and path.parent.is_dir():
+            _make(path)
         try:
             where = f"{path.resolve().as_uri()}?mode=ro" if read_only else path
             self.db = sqlite3.connect(where, uri=read_only, isolation_level=None)
@@ -88,6 +90,7 @@ class Database:
     def _prepare(self, *, read_only: bool) -> None:
         try:
             self.db.execute("PRAGMA busy_timeout = 10000")
+            self._recognise()
             if not read_only:
                 self.db.execute("PRAGMA journal_mode = WAL")
                 self.db.execute("PRAGMA synchronous = FULL")
@@ -113,6 +116,14 @@ class Database:
                 failpoint.hit("ledger.before-migration")
             failpoint.hit("ledger.after-migration")
 
+    def _recognise(self) -> None:
+        """Before anything is written: a file that was emptied, or another program's, is no new ledger."""
+        (application,) = self.db.execute("PRAGMA application_id").fetchone()
+        if application != schema.APPLICATION:
+            empty = not self.path.stat().st_size
+            what = "is empty" if empty else "is no ledger but the database of another program"
+            raise LedgerError(f"{self.path} {what}: restore a backup, see edgebroker restore --help, or move it away")
+
     def copy_to(self, path: Path) -> None:
         copy = sqlite3.connect(path, isolation_level=None)
         try:
@@ -137,3 +148,14 @@ class Database:
             "free_bytes": page * free,
             **rows,
         }
+
+
+def _make(path: Path) -> None:
+    """A file that is known as a ledger and holds nothing, whole or not at all."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION}")
+        content = db.serialize()
+    try:
+        files.replace(path, content)
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be made: {error}") from None

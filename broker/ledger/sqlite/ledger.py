@@ -8,6 +8,7 @@ from broker.ledger.sqlite.check import Check
 from broker.ledger.sqlite.compaction import Compaction
 from broker.ledger.sqlite.curve import Curve
 from broker.ledger.sqlite.history import History
+from broker.ledger.sqlite.succession import Succession
 
 # Every crash point of this folder; see LEDGER.md.
 POINTS: Final = (
@@ -19,5 +20,5 @@ POINTS: Final = (
 )  # fmt: skip
 
 
-class SqliteLedger(Admissions, Compaction, History, Curve, Check, Ledger):
+class SqliteLedger(Admissions, Succession, Compaction, History, Curve, Check, Ledger):
     """See the protocol; one connection, used by the thread that has opened it."""

@@ -3,11 +3,45 @@
 A published migration never changes; a new schema is a new function at the end.
 """
 
+import secrets
 import sqlite3
 from collections.abc import Callable
 from typing import Final
 
+# In the header of the file: "ECLB".
+APPLICATION: Final = 0x45434C42
+
 _TABLES: Final = (
+    """
+    CREATE TABLE identity (
+        only   INTEGER PRIMARY KEY CHECK (only = 0),
+        ledger TEXT NOT NULL,            -- 16 hexadecimal digits, drawn when it was made
+        term   INTEGER NOT NULL          -- of the last start on it
+    ) STRICT
+    """,
+    """
+    CREATE TABLE lineage (
+        task    TEXT NOT NULL,
+        ledger  TEXT NOT NULL,           -- this one, which has served the task; or one that it was taken over from
+        term    INTEGER NOT NULL,        -- of the last start that is known of
+        service TEXT NOT NULL,           -- of that start; of this ledger
+        place   TEXT NOT NULL,           -- where that was; of this ledger
+        since   REAL NOT NULL,
+        PRIMARY KEY (task, ledger)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # Other aggregators that were met.
+    """
+    CREATE TABLE rival (
+        task    TEXT NOT NULL,
+        ledger  TEXT NOT NULL,
+        term    INTEGER NOT NULL,
+        service TEXT NOT NULL,
+        contact TEXT NOT NULL,           -- what came of it
+        met     REAL NOT NULL,
+        PRIMARY KEY (task, ledger, service, contact)
+    ) STRICT, WITHOUT ROWID
+    """,
     """
     CREATE TABLE task (
         name     TEXT PRIMARY KEY,
@@ -115,6 +149,7 @@ _TABLES: Final = (
 def _create(db: sqlite3.Connection) -> None:
     for statement in _TABLES:
         db.execute(statement)
+    db.execute("INSERT INTO identity VALUES (0, ?, 0)", (secrets.token_hex(8),))
 
 
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)

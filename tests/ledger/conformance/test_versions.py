@@ -12,6 +12,7 @@ import pytest
 from ledgers import EPOCH, INTERRUPTED, admitted, close, entry, version
 
 from broker.ledger.protocol import Ledger, LedgerError
+from broker.ledger.rows import Contact, Rival, Start
 from edgeclient.failpoint import VARIABLE
 from edgeclient.wire.messages import Refusal
 
@@ -134,3 +135,31 @@ def test_killed_anywhere_the_ledger_is_before_or_after(
         assert ledger.frame_counts("t") == {"d": (6, 0, 0)}
         assert ledger.lost_to_restore("t") == {}
         assert ledger.check() == []
+
+
+def test_whose_ledger_it_is_stays_and_its_terms_rise(
+    ledger: Ledger, opened: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    me = ledger.identity()
+    assert (len(bytes.fromhex(me.ledger)), me.term) == (8, 0)
+    assert [ledger.begin().term, ledger.begin(above=1).term, ledger.begin(above=9).term] == [1, 2, 10]
+    with opened(tmp_path) as again, opened(tmp_path, read_only=True) as beside:
+        assert again.identity() == beside.identity() == Start(me.ledger, 10)
+    (tmp_path / "another").mkdir()
+    with opened(tmp_path / "another") as another:
+        assert another.identity().ledger != me.ledger
+
+
+def test_who_has_served_a_task_and_who_was_met(ledger: Ledger) -> None:
+    mine, other = Start(ledger.identity().ledger, 3, "5e" * 8, "here"), Start("ab" * 8, 7)
+    ledger.inherit("t", mine, 1.0)
+    ledger.inherit("t", other, 2.0)
+    ledger.inherit("t", mine._replace(term=4), 3.0)
+    assert ledger.lineage("t") == {other.ledger: other, mine.ledger: mine._replace(term=4)}
+    assert ledger.lineage("u") == {}
+    for met_s in range(40):  # whoever publishes may invent them
+        ledger.meet(Rival("t", f"{met_s:016x}", 1, "5e" * 8, Contact.ASKED, float(met_s)))
+    ledger.meet(Rival("t", f"{30:016x}", 2, "5e" * 8, Contact.ASKED, 50.0))
+    rivals = ledger.rivals("t")
+    assert (len(rivals), rivals[0]) == (16, Rival("t", f"{30:016x}", 2, "5e" * 8, Contact.ASKED, 50.0))
+    assert ledger.rivals("u") == []
