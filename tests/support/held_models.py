@@ -29,7 +29,9 @@ def holding(
     digest = sha256(bundle).hexdigest()
     models.install_bundle(digest, bundle)
     blobs = Blob(sha256(content).hexdigest(), len(content), 1 << 14), Blob(digest, len(bundle), 1 << 14)
-    announced = Announcement("mine", 7, "0" * 16, *blobs, layout.digest, layout.size, policy=policy or Policy())
+    announced = Announcement(
+        "mine", 7, "0" * 16, "0" * 16, 1, *blobs, layout.digest, layout.size, policy=policy or Policy()
+    )
     models.activate(announced, content)
     return settings
 

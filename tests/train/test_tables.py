@@ -64,9 +64,7 @@ def device(tmp_path_factory: pytest.TempPathFactory, opened: Bundle) -> Device:
     numbers = opened.parameters.astype("<f4").tobytes()
     parameters, bundle = (Blob(sha256(each).hexdigest(), len(each), 1 << 14) for each in (numbers, content))
     layout = opened.manifest.layout
-    announced = Announcement(
-        "t", 0, "00" * 8, parameters=parameters, bundle=bundle, layout=layout.digest, size=layout.size
-    )
+    announced = Announcement("t", 0, "00" * 8, "00" * 8, 1, parameters, bundle, layout.digest, layout.size)
     models.activate(announced, numbers)
     return Device("d", "t", folder / "state", Data(Source("x.npz")))
 

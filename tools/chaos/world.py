@@ -119,5 +119,6 @@ def begun(folder: Path, seed: int, sabotage: str | None) -> World:
     for name in NAMES:
         world.config(name).write_text(_DEVICE.format(name=name, task=TASK))
         world.devices[name] = load(world.config(name), Device)
+        world.devices[name].directory.mkdir()
     lives.warm_up()
     return world
