@@ -47,8 +47,14 @@ class Monitor:
         Path | None, "the operator's token, 16 characters or more on one line; only its owner may read it (mode 600)"
     ] = None
     names: Annotated[
-        tuple[str, ...], "by these names browsers may call it, as in http://NAME:9464, beside localhost and addresses"
+        tuple[str, ...],
+        "by these browsers may call it, as in http://NAME:9464 or https://NAME of a proxy, beside addresses",
     ] = ()
+    base_path: Annotated[
+        str,
+        pattern(r"(/[\w.~-]+)*", "/fleet"),
+        "what a proxy passes on: /fleet for https://NAME/fleet/; one that takes the path away needs nothing here",
+    ] = ""
     enabled: Annotated[bool, "false: neither page nor metrics"] = True
 
 

@@ -1,14 +1,16 @@
 """Who may read the page: a pure judgement of a request's headers, with the sessions of those who logged in.
 
 Against other web sites in the operator's browser: the Host must be an address or a name that is known (a name could be
-made to point here, DNS rebinding), and requests that another site caused are refused.
+made to point here, DNS rebinding), and requests that another site caused are refused. Behind a proxy the same holds for
+X-Forwarded-Host, where it tells one; where it does not, and puts the aggregator's own address in the place of the Host,
+the browser's Origin is known by [monitor] names.
 """
 
 import hmac
 import ipaddress
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -80,17 +82,19 @@ class Gate:
         self, token: str | None = None, names: tuple[str, ...] = (), clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._token = None if token is None else token.encode()
-        self._names = frozenset({"localhost", *(name.lower() for name in names)})
+        self._given = frozenset(name.lower() for name in names)
+        self._names = self._given | {"localhost"}
         self._clock = clock
         self._sessions: dict[str, float] = {}
 
     def foreign(self, method: str, headers: Mapping[str, str]) -> str:
         """Empty when the request may be ours, else why not."""
-        host = headers.get("Host", "")
-        if not self._is_ours(host):
+        forwarded = headers.get("X-Forwarded-Host", "")  # by several proxies: several
+        hosts = [headers.get("Host", ""), *(each.strip() for each in forwarded.split(",") if forwarded)]
+        if not all(map(self._is_ours, hosts)):
             return "this name is not known here: use the address, or add the name to [monitor] names"
         origin = headers.get("Origin")
-        if origin is not None and origin.partition("://")[2] != host:
+        if origin is not None and not self._is_own(origin.partition("://")[2], hosts):
             return "another site may not ask here"
         follows_link = method == "GET" and headers.get("Sec-Fetch-Dest") == "document"
         if headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"} and not follows_link:
@@ -120,11 +124,33 @@ class Gate:
         assert self._token is not None
         return hmac.compare_digest(shown.encode(errors="replace"), self._token)
 
+    def _is_own(self, site: str, hosts: Collection[str]) -> bool:
+        """The page's own, to the browser; proxies may drop the port. Sec-Fetch-Site tells other ports apart."""
+        name = _name(site)
+        return site in hosts or name in self._given or (name != "" and name in hosts)
+
     def _is_ours(self, host: str) -> bool:
+        name = _name(host)
         try:
-            name = urlsplit(f"//{host}").hostname or ""
-            if name not in self._names:
-                ipaddress.ip_address(name)
+            return name in self._names or bool(ipaddress.ip_address(name))
         except ValueError:
             return False
-        return True
+
+
+def over_tls(headers: Mapping[str, str]) -> bool:
+    """Whether the browser's connection ends in TLS at a proxy, by what the proxy or the browser says of it.
+
+    Example:
+        >>> over_tls({"X-Forwarded-Proto": "https"}), over_tls({"Origin": "https://fleet.example"}), over_tls({})
+        (True, True, False)
+    """
+    schemes = (headers.get("X-Forwarded-Proto", ""), headers.get("Origin", ""))
+    return any(each.lower().startswith("https") for each in schemes)
+
+
+def _name(host: str) -> str:
+    """Without a port; "" for what is no host."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

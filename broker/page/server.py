@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import hdrs, web
 
-from broker.page.gate import COOKIE, SESSION_S, Gate
+from broker.page.gate import COOKIE, SESSION_S, Gate, over_tls
 from broker.page.site import Answer, Query, Route, Site, told
 from edgeclient.settings import ConfigError
 from edgeclient.wire.errors import WireError
@@ -118,7 +118,8 @@ def _application(site: Site, gate: Gate) -> web.Application:
         foreign = gate.foreign(request.method, request.headers)
         if foreign:
             return _response(told(403, foreign), request)
-        public = request.path in site.public or request.path == "/login"
+        path = site.local(request.path)
+        public = path in site.public or path in {"/login", site.base}
         if not public and not gate.knows(request.headers, request.cookies.get(COOKIE, "")):
             return _response(_asks_for_token(site, request), request)
         try:
@@ -136,13 +137,27 @@ def _application(site: Site, gate: Gate) -> web.Application:
 
     application = web.Application(middlewares=[guard], client_max_size=_MAX_BODY)
     application.on_response_prepare.append(_secure)
-    for path, route in site.routes.items():
-        application.router.add_get(path, _getting(route))
-    if site.stream is not None:
-        application.router.add_get("/api/stream", _Streaming(site.stream).answer, allow_head=False)
-    if site.login is not None:
-        application.router.add_post("/login", _logging_in(site.login, gate))
+    streaming = None if site.stream is None else _Streaming(site.stream).answer
+    logging_in = None if site.login is None else _logging_in(site.login, gate)
+    for base in {"", site.base}:
+        for path, route in site.routes.items():
+            application.router.add_get(base + path, _getting(route))
+        if streaming is not None:
+            application.router.add_get(f"{base}/api/stream", streaming, allow_head=False)
+        if logging_in is not None:
+            application.router.add_post(f"{base}/login", logging_in)
+    if site.base:
+        application.router.add_get(site.base, _entering(site.base))
     return application
+
+
+def _entering(base: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """To the page from its path without the last slash, below which its addresses would not be."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=308, headers={hdrs.LOCATION: f"{base.rpartition('/')[2]}/"})
+
+    return answer
 
 
 async def _secure(_: web.Request, response: web.StreamResponse) -> None:
@@ -167,15 +182,19 @@ def _logging_in(form: Callable[[str], Answer], gate: Gate) -> Callable[[web.Requ
         session = gate.login(parse_qs(body.decode(errors="replace"), max_num_fields=8).get("token", [""])[0])
         if session is None:
             return _response(form("That is not the operator's token."), request)
-        response = web.Response(status=303, headers={hdrs.LOCATION: "/"})
-        response.set_cookie(COOKIE, session, max_age=SESSION_S, httponly=True, samesite="Strict", secure=request.secure)
+        # Relative, and a cookie without a path: below whatever path a proxy has put this.
+        response = web.Response(status=303, headers={hdrs.LOCATION: "./"})
+        secure = request.secure or over_tls(request.headers)
+        response.set_cookie(
+            COOKIE, session, path="", max_age=SESSION_S, httponly=True, samesite="Strict", secure=secure
+        )
         return response
 
     return login
 
 
 def _asks_for_token(site: Site, request: web.Request) -> Answer:
-    if site.login is not None and request.path == "/":
+    if site.login is not None and site.local(request.path) == "/":
         return site.login("")
     return told(401, "the operator's token is missing or wrong: send it as Authorization: Bearer, or log in at /")
 
@@ -205,7 +224,7 @@ class _Streaming:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if self._open >= _MAX_STREAMS:
             return _response(told(503, f"{_MAX_STREAMS} pages are open already: close one"), request)
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
         loop = asyncio.get_running_loop()
         written_s = -math.inf  # something is said at once, so that the reader knows that it is heard
         self._open += 1

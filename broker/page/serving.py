@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from broker.monitor.watch import Watch
 from broker.page.gate import Gate, read_token
@@ -46,7 +47,7 @@ def _served(settings: Aggregator, monitor: Monitor) -> Iterator[Watch]:
     gate = Gate(read_token(monitor.host, monitor.token_file), monitor.names)
     with (
         reading(settings.ledger, settings.registry) as (metrics, site),
-        serving(monitor.host, monitor.port, site, gate) as url,
+        serving(monitor.host, monitor.port, replace(site, base=monitor.base_path), gate) as url,
     ):
-        _LOG.info("web page on %s, metrics on %s/metrics", url, url)
+        _LOG.info("web page on %s, metrics on %s/metrics", url + monitor.base_path, url)
         yield metrics

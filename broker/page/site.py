@@ -33,12 +33,23 @@ class Site:
         stream: server-sent events, as dictionaries, for the query of `/api/stream`.
         login: the form, with what was wrong.
         public: paths that need no token.
+        base: path below which all of it is found as well, for a proxy that passes it on; "" or "/…".
     """
 
     routes: Mapping[str, Route]
     stream: Callable[[Query], AsyncIterator[dict[str, Any]]] | None = None
     login: Callable[[str], Answer] | None = None
     public: frozenset[str] = frozenset({"/healthz", "/readyz"})
+    base: str = ""
+
+    def local(self, path: str) -> str:
+        """A path without the base.
+
+        Example:
+            >>> Site({}, base="/fleet").local("/fleet/metrics"), Site({}, base="/fleet").local("/fleeting")
+            ('/metrics', '/fleeting')
+        """
+        return path.removeprefix(self.base) if path.startswith(f"{self.base}/") else path
 
 
 def verdict(wrong: str) -> Answer:

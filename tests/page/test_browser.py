@@ -18,6 +18,7 @@ import fleet
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from proxies import NEEDS_NGINX, nginx
 from served import TASK, TOKEN, served
 from served import Page as Served
 
@@ -275,6 +276,23 @@ def test_the_token_lets_in(page: Page, tmp_path: Path) -> None:
         expect(page.locator("#link")).to_have_text("live")
         assert page.evaluate("document.cookie") == ""
         assert TOKEN not in page.url
+
+
+@pytest.mark.case("fleet 30")
+@NEEDS_NGINX
+@pytest.mark.parametrize("path", ["fleet", "kept"])
+def test_it_lives_below_a_path_of_a_proxy(page: Page, tmp_path: Path, path: str) -> None:
+    with served(tmp_path, Gate(TOKEN), base="/kept") as served_page, nginx(tmp_path, served_page.port) as port:
+        filled(served_page, 3)
+        page.goto(f"http://127.0.0.1:{port}/{path}/")
+        page.fill("#token", TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#link")).to_have_text("live")
+        assert page.url == f"http://127.0.0.1:{port}/{path}/#{TASK}"
+        served_page.hear("newcomer", version=3)
+        expect(page.locator("#t-online")).to_have_text("4 of 4", timeout=10_000)
+        page.locator("#devices a").first.click()
+        expect(page.locator("#d-name")).to_have_text("device-00000")
 
 
 def test_ten_thousand_devices_are_light(page: Page, tmp_path: Path) -> None:

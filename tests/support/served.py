@@ -2,9 +2,10 @@
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,10 +42,14 @@ class Page:
     port: int
     settings: Aggregator
     metrics: Metrics
+    trusts: Path | None = None  # whose certificates a proxy before it has
 
     def ask(self, path: str, *, method: str = "GET", body: str | bytes | None = None, **headers: str) -> Answer:
         """Header names may be written with underscores."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        if self.trusts is not None:
+            context = ssl.create_default_context(cafile=str(self.trusts))
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=20, context=context)
         try:
             connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
             answer = connection.getresponse()
@@ -66,13 +71,13 @@ class Page:
 
 
 @contextmanager
-def served(folder: Path, gate: Gate | None = None, port: int = 0) -> Iterator[Page]:
+def served(folder: Path, gate: Gate | None = None, port: int = 0, base: str = "") -> Iterator[Page]:
     settings = Aggregator(folder / "data", mqtt=Mqtt())
     if not settings.ledger.exists():
         add_task(settings, TASK, fleet.BUNDLE, Task(goal=2))
     with (
         routes.reading(settings.ledger, settings.registry) as (metrics, site),
-        serving("127.0.0.1", port, site, gate) as url,
+        serving("127.0.0.1", port, replace(site, base=base), gate) as url,
     ):
         metrics.task(TASK, 4 * fleet.LAYOUT.size)
         metrics.version(TASK, 0, 0.0)

@@ -27,7 +27,7 @@ export async function refresh(task) {
   const name = shown;
   let found;
   try {
-    found = await ask("/api/device", { task, device: name });
+    found = await ask("api/device", { task, device: name });
   } catch (error) {
     return say("d-state", `Nothing is known of it: ${error.message}.`);
   }

@@ -63,7 +63,7 @@ const cells = (row) => [
 
 export async function refresh() {
   const mine = ++asked;
-  const found = await ask("/api/devices", { task, ...wanted });
+  const found = await ask("api/devices", { task, ...wanted });
   if (mine === asked) page(found);
 }
 

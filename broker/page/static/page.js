@@ -19,7 +19,7 @@ async function begin() {
   stream?.close();
   live = false;
   link("connecting …", false);
-  const first = await ask("/api/first", { task: address().task });
+  const first = await ask("api/first", { task: address().task });
   if (mine !== asked) return;
   task = first.task;
   byId("task").replaceChildren(...first.tasks.map((name) => make("option", { value: name }, name)));
@@ -97,7 +97,7 @@ function link(text, wrong) {
 }
 
 function listen(after) {
-  stream = new EventSource(`/api/stream?${new URLSearchParams({ task, after })}`);
+  stream = new EventSource(`api/stream?${new URLSearchParams({ task, after })}`);
   stream.onmessage = (event) => take(JSON.parse(event.data));
   stream.onopen = () => {
     live = true;

@@ -33,7 +33,7 @@ function who(round) {
   const left = round.contributors - round.devices.length;
   if (left > 0) {
     const more = make("button", { type: "button" }, `and ${count(left)} more`);
-    more.addEventListener("click", async () => list.replaceChildren(...names(await ask("/api/contributors", { task, version: round.number }))));
+    more.addEventListener("click", async () => list.replaceChildren(...names(await ask("api/contributors", { task, version: round.number }))));
     list.append(" ", more);
   }
   return list;
@@ -41,7 +41,7 @@ function who(round) {
 
 const names = (devices) => devices.flatMap((name, index) => (index ? [", ", deviceLink(name)] : [deviceLink(name)]));
 
-export const refresh = async () => rounds(await ask("/api/rounds", before ? { task, before } : { task }));
+export const refresh = async () => rounds(await ask("api/rounds", before ? { task, before } : { task }));
 
 export const atNewest = () => !before;
 
