@@ -63,15 +63,17 @@ class Source(ABC):
     def __init__(self, name: str) -> None:
         self.name = name
         self.notes: dict[str, str] = {}
+        self._logged: set[str] = set()
 
     def note(self, about: str, line: str) -> None:
         """Tell the owner, in the log the first time; an empty line takes it back."""
+        self.notes.pop(about, None)
         if not line:
-            self.notes.pop(about, None)
             return
-        if about not in self.notes:
-            _LOG.warning("%s: %s", self.name, line)
         self.notes[about] = line
+        if about not in self._logged:
+            self._logged.add(about)
+            _LOG.warning("%s: %s", self.name, line)
 
     @abstractmethod
     def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:
@@ -89,7 +91,7 @@ class Source(ABC):
 def fitting(arrays: Any, manifest: Manifest, source: str, words: Sequence[str] = ()) -> Batch:
     """The arrays as the model wants them.
 
-    Labels may also come as `words` (their places in it count), as one-hot rows, as whole floats, or as a column.
+    Labels may also come as `words` (their places in it count), as one-hot rows or as a column; integers as floats.
 
     Raises:
         DataError: number, type, shape, length or values do not fit.
@@ -163,16 +165,16 @@ def _labels(array: Array, manifest: Manifest, source: str, words: Sequence[str])
         array = array.argmax(axis=1)
     elif array.ndim and [size for size in rest if size != 1] == [size for size in wanted if size != 1]:
         array = array.reshape(len(array), *wanted)
-    if array.dtype.kind == "f" and tensor.dtype.startswith("int") and np.isfinite(array).all():
-        whole = array.astype(np.int64)
-        if (different := whole != array).any():
-            raise DataError(f"{source}: {tensor.name} has {array[different][0]:g}, the model wants whole numbers")
-        array = whole
     return array
 
 
 def _fit(array: Array, tensor: Tensor, source: str) -> Array:
     wanted = np.dtype(tensor.dtype)
+    if wanted.kind == "i" and array.dtype.kind == "f" and np.isfinite(array).all():
+        whole = array.astype(np.int64)
+        if (different := whole != array).any():
+            raise DataError(f"{source}: {tensor.name} has {array[different][0]:g}, the model wants whole numbers")
+        array = whole
     if array.dtype.kind not in ("iub" if wanted.kind == "i" else "fiub"):
         raise DataError(f"{source}: {tensor.name} is {array.dtype}, the model wants {tensor.dtype}")
     if array.shape[1:] != tensor.shape[1:] or array.ndim != len(tensor.shape):

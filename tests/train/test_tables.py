@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import resource
 import shutil
 import sqlite3
@@ -184,9 +185,9 @@ def test_what_cannot_be_read_is_one_line(name: str, options: dict[str, Any], sai
     ("name", "options", "rows", "said"),
     [
         case("D03", "truncated.csv", {}, 89, "the last line of truncated.csv is not finished: it waits"),
-        case("D14", "missing_empty.csv", {"missing": "skip"}, 89, "1 rows without a value skipped; the first: "),
+        case("D14", "missing_empty.csv", {"missing": "skip"}, 89, "1 rows without a value skipped, such as "),
         case("D14", "missing_nan.csv", {"missing": "skip"}, 89, "missing_nan.csv, line 42"),
-        case("D18", "hass.db", HASS | {"missing": "skip"}, 529, "11 rows without a value skipped; the first: "),
+        case("D18", "hass.db", HASS | {"missing": "skip"}, 529, "11 rows without a value skipped, such as "),
         case("D19", "nulls.db", NUMBERS | {"missing": "skip"}, 89, "nulls.db, row 41 of the query"),
         ("missing_empty.csv", {"skip_bad": True}, 89, "missing_empty.csv, line 42, column 'ax': is ''"),
     ],
@@ -236,12 +237,15 @@ def test_encodings_and_packed_files(device: Device, tmp_path: Path) -> None:
 def test_bad_rows_are_skipped_when_asked_to(device: Device, tmp_path: Path) -> None:
     rows = (CASES / "plain.csv").read_text().splitlines()
     bad = ["1,2,3", 'boom,"x', "1,2,3,4,5,6,seven", "1,2,inf,4,5,6,0", ",,,,,,", "1,2,3,4,5,6,7,8"]
-    (tmp_path / "d.csv").write_text("\n".join([*rows[:50], *bad, *rows[50:]]) + "\n")
+    text = "\n".join([*rows[:50], *bad, "GARBAGE", *rows[50:]]) + "\n"
+    # What a power cut leaves on a card: zeros where a block was not written, and what stood there before.
+    garbage = bytes(3 << 20) + b"\n\xff\xfe\x80,1,2"
+    (tmp_path / "d.csv").write_text(text)
     assert "d.csv, line 51: 3 cells, the header has 7" in refused(device, tmp_path / "d.csv")
+    (tmp_path / "d.csv").write_bytes(text.encode().replace(b"GARBAGE", garbage))
     found, (note,) = read(device, tmp_path / "d.csv", {"skip_bad": True})
     assert counts(found) == COUNTS
-    assert note.startswith("5 bad rows skipped; the first: ")
-    assert note.endswith("d.csv, line 51: 3 cells, the header has 7")
+    assert re.match(r"\d+ bad rows skipped, such as .*d.csv, line \d+", note)
 
 
 @pytest.mark.case("onnx D03")
@@ -262,6 +266,9 @@ def test_an_empty_file_is_one_line_and_an_empty_recording_of_a_folder_waits(devi
         (tmp_path / name).touch()
         assert name in refused(device, tmp_path / name, NUMBERS if name == "d.db" else {})
         (tmp_path / name).unlink()
+    shutil.copytree(CASES / "recordings_by_class", tmp_path / "npz")
+    (tmp_path / "npz" / "recording-9.npz").write_bytes((CASES / "onehot.npz").read_bytes()[:999])
+    assert read(device, tmp_path / "npz")[1] == ["recording-9.npz is not finished: it waits"]
     shutil.copytree(CASES / "csvs", tmp_path / "csvs")
     (tmp_path / "csvs" / "rec9.csv").touch()
     assert counts(read(device, tmp_path / "csvs")[0]) == COUNTS

@@ -66,7 +66,11 @@ class Folder(Source):
 
     def _files(self, rng: np.random.Generator | None) -> Iterator[Batch]:
         files = sorted(self._path.glob("*.npz"))
+        self.note("waiting", "")
         for at in _order(len(files), rng):
+            if not zipfile.is_zipfile(files[at]):  # its directory is written last
+                self.note("waiting", f"{files[at].name} is not finished: it waits")
+                continue
             yield fitting(read_npz(files[at], self._names), self._manifest, str(files[at]), self._words)
 
     def _slices(self, rng: np.random.Generator | None) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,7 @@ _DELIMITERS: Final = ("\t", ";", "|", ",", " ")
 # Parts of a file come in any order; the more, the better they mix.
 _PARTS: Final = 16
 _MOST_LINE_BYTES: Final = 1 << 20
+_MARK: Final = "\ufeff"  # spreadsheets begin a file with it
 _UNREAD: Final = Columns((), (), ())
 
 
@@ -100,6 +102,7 @@ class _Head:
     Attributes:
         path: of the file.
         encoding: of its text.
+        lenient: what is no text stands for itself, and makes a bad row.
         delimiter: between cells.
         start: where the rows begin, in bytes.
         columns: of the rows.
@@ -107,7 +110,8 @@ class _Head:
 
     path: Path
     encoding: str
-    delimiter: str
+    lenient: bool
+    delimiter: str = "\t"
     start: int = 0
     columns: Columns = _UNREAD
 
@@ -122,7 +126,8 @@ class _Head:
         Raises:
             DataError: it is no text, or not in this encoding.
         """
-        encoding = "utf-8-sig" if _is_wide(self.encoding) else self.encoding
+        encoding = "utf-8" if _is_wide(self.encoding) else self.encoding
+        errors = "replace" if self.lenient else "strict"
         try:
             with self._opened() as file:
                 at = 0
@@ -130,10 +135,11 @@ class _Head:
                     file.seek(first - 1)
                     at = first - 1 + len(file.readline(_MOST_LINE_BYTES))
                 while (end is None or at < end) and (line := file.readline(_MOST_LINE_BYTES)):
-                    if len(line) == _MOST_LINE_BYTES:
+                    if (endless := len(line) == _MOST_LINE_BYTES) and not self.lenient:
                         raise DataError(f"{self.path} has a line of more than {_MOST_LINE_BYTES >> 20} MB: no table")
                     if at >= first:
-                        yield at, line.decode(encoding)
+                        text = line.decode(encoding, errors) + "\n" * endless  # a bad row is no unfinished one
+                        yield at, text if at else text.removeprefix(_MARK)
                     at += len(line)
         except (UnicodeError, LookupError) as error:
             raise DataError(
@@ -141,7 +147,7 @@ class _Head:
             ) from None
         except FileNotFoundError:
             raise missing(self.path) from None
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise DataError(f"{self.path} cannot be read: {error}") from None
 
     def cells(self, line: str) -> list[str] | None:
@@ -167,7 +173,7 @@ class _Head:
 
 def _head(path: Path, options: Mapping[str, Any]) -> _Head:
     """The beginning of a file; a DataError if it has none."""
-    head = _Head(path, _encoding(path, options), "\t")
+    head = _Head(path, _encoding(path, options), one_of(options, "skip_bad", (False, True)))
     lines = ((at, line) for at, line in head.lines() if head.cells(line))
     if (first := next(lines, None)) is None:
         raise DataError(f"{path} is empty: a header line with the names of the columns is wanted")
@@ -199,12 +205,12 @@ def _encoding(path: Path, options: Mapping[str, Any]) -> str:
             return str(name)
     except (LookupError, TypeError, ValueError):
         raise DataError(f'[data.options] encoding is {name!r}: "utf-8", "latin-1" or "utf-16" is usual') from None
-    line = next(_Head(path, "latin-1", "").lines(), (0, ""))[1]
+    line = next(_Head(path, "latin-1", lenient=True).lines(), (0, ""))[1]
     if line[:2].encode("latin-1") in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
         return "utf-16"
     if "\0" in line:
         raise DataError(f'{path} cannot be read as CSV: it has zero bytes; encoding = "utf-16-le" in [data.options]?')
-    return "utf-8-sig"  # spreadsheets begin a file with a byte order mark
+    return "utf-8"
 
 
 def _is_wide(encoding: str) -> bool:
@@ -232,4 +238,4 @@ def _readable(columns: Columns, cells: Sequence[str]) -> bool:
 
 
 def _place(head: _Head, at: int) -> str:
-    return f"{head.path}, line {sum(1 for _ in head.lines(0, at)) + 1}"
+    return f"{head.path}, line {sum(1 for _ in replace(head, lenient=True).lines(0, at)) + 1}"

@@ -80,7 +80,7 @@ class Table(Source):
             self.note("windows", f"no window of {self.window[0]} rows: {why}" if self.window and short else "")
             for about, what in (("bad", "bad rows"), ("missing", "rows without a value")):
                 count, first = self._skipped.get(about, (0, ""))
-                self.note(about, f"{count} {what} skipped; the first: {first}" if count else "")
+                self.note(about, f"{count} {what} skipped, such as {first}" if count else "")
 
     def _cut(self, part: Part) -> Iterator[tuple[Batch, Any]]:
         """Examples, and the mark up to which rows are in them."""
@@ -97,7 +97,8 @@ class Table(Source):
                 held = marks[len(marks) - windows.held :]
             done = len(marks) - len(held)
             if done:
-                yield (self._shaped(inputs), self._labelled(targets)), marks[done - 1]
+                x = self._shaped(inputs, self._manifest.inputs[0], "columns")
+                yield (x, self._shaped(targets, self._manifest.labels, "labels")), marks[done - 1]
 
     def _read(self, part: Part) -> Iterator[tuple[list[Any], I64, F64]]:
         """Marks, groups and numbers, block by block."""
@@ -138,43 +139,20 @@ class Table(Source):
         count, first = self._skipped.get(about, (0, ""))
         self._skipped[about] = count + 1, first or f"{part.place(mark)}{why}"
 
-    def _shaped(self, numbers: F64) -> Array:
-        """Inputs (n, columns), or windows (n, rows, columns), in the model's shape."""
-        tensor = self._manifest.inputs[0]
+    def _shaped(self, numbers: F64, tensor: Tensor, option: str) -> Array:
+        """What rows (n, columns), or windows (n, rows, columns), give to an array of the model, in its shape."""
         shape, given = tensor.shape[1:], numbers.shape[1:]
         sizes = tuple(size for size in shape if size != 1)
-        if self.window and sizes == given[::-1] != given:
+        windows = len(given) > 1
+        if windows and sizes == given[::-1] != given:
             numbers = numbers.swapaxes(1, 2)
-        elif math.prod(shape) != math.prod(given) or (self.window and len(sizes) > 1 and sizes != given):
-            gives = f"{_size(given)} numbers" if len(given) > 1 else f"{given[0]} numbers"
-            rows = [size for size in sizes if len(given) == 1 and size * given[0] == math.prod(shape)]
-            way = f"window = {rows[0]} there takes so many rows" if rows else "see [data.options] columns"
-            who = "a window" if self.window else "a row"
-            raise DataError(
-                f"{self.name}: {who} gives {gives} for {tensor.name}, the model wants {_size(shape)}: {way}"
-            )
-        return _whole(numbers.reshape(len(numbers), *shape), tensor, self.name)
-
-    def _labelled(self, numbers: F64) -> Array:
-        tensor = self._manifest.labels
-        shape = tensor.shape[1:]
-        if numbers.shape[1] != math.prod(shape):
-            raise DataError(
-                f"{self.name}: a row gives {numbers.shape[1]} numbers for {tensor.name}, the model wants"
-                f" {_size(shape)}: see [data.options] labels"
-            )
-        return _whole(numbers.reshape(len(numbers), *shape), tensor, self.name)
+        elif math.prod(shape) != math.prod(given) or (windows and len(sizes) > 1 and sizes != given):
+            rows = [size for size in sizes if option == "columns" and size * math.prod(given) == math.prod(shape)]
+            way = f"window = {rows[0]} in [data.options] takes so many rows" if rows else f"see [data.options] {option}"
+            gives = f"{'a window' if windows else 'a row'} gives {_size(given)} numbers for {tensor.name}"
+            raise DataError(f"{self.name}: {gives}, the model wants {_size(shape)}: {way}")
+        return numbers.reshape(len(numbers), *shape)
 
 
 def _size(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "1"
-
-
-def _whole(numbers: F64, tensor: Tensor, where: str) -> Array:
-    """Numbers as whole ones, if the model wants such."""
-    if not tensor.dtype.startswith("int"):
-        return numbers
-    whole = numbers.astype(np.int64)
-    if (different := whole != numbers).any():
-        raise DataError(f"{where}: {tensor.name} has {numbers[different][0]:g}, the model wants whole numbers")
-    return whole
