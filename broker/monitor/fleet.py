@@ -106,6 +106,11 @@ class Fleet:
         found = self._devices.get(task, {}).get(device)
         return None if found is None else _judged(found, self.clock())
 
+    def end(self, task: str) -> None:
+        """Nobody listens to its devices any more."""
+        self._devices.pop(task, None)
+        self.changes += 1
+
     def connected(self) -> None:
         """The statuses that the MQTT broker has kept follow; a device of which none follows has left."""
         self._before, self._devices, self._connected_s = self._devices, {}, self.clock()

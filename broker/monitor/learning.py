@@ -1,7 +1,7 @@
 """Whether a task learns, from what its versions are worth: a pure rule, one sentence with what to do."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 _ENOUGH: Final = 10  # evaluated versions after the first, before nothing learnt is a finding
@@ -9,6 +9,9 @@ _SAME: Final = 0.98  # a loss that has fallen by less has not fallen
 _CLIFF: Final = 1.5  # times the loss before training: worse than knowing nothing
 _LATER: Final = 10  # evaluated versions since the lowest loss
 _RISEN: Final = 1.1  # times the lowest loss
+
+
+WORSE: Final = 0.05  # a round made the loss on a device's held-out examples worse by more than this fraction
 
 
 class Finding(NamedTuple):
@@ -63,6 +66,31 @@ def finding(task: str, versions: Sequence[tuple[int, Mapping[str, float]]], lear
         told = f"the loss was lowest in version {best.version} ({best.loss:.3g}) and has risen to {last.loss:.3g} since"
         return Finding("overfits", f"{told}: it learns examples by heart; version {best.version} is kept")
     return None
+
+
+def overfitting(task: str, changes: Iterable[float | None], local_epochs: int) -> str:
+    """A line when rounds make the model worse on held-out examples of most devices that have such; "" otherwise.
+
+    Args:
+        task: its name.
+        changes: of the loss by the last round of each device, as fractions; None where nothing is held out.
+        local_epochs: passes over the local data.
+
+    Example:
+        >>> overfitting("har", [0.2, None, 0.3, -0.1], 8)[:62]
+        'the last rounds of 2 of 3 devices made the model worse on held'
+        >>> overfitting("har", [0.2, -0.1, -0.1], 8), overfitting("har", [], 8)
+        ('', '')
+    """
+    told = [change for change in changes if change is not None]
+    worse = sum(change > WORSE for change in told)
+    if 2 * worse <= len(told):
+        return ""
+    fewer = f"policy.local_epochs={local_epochs // 2}" if local_epochs > 1 else "a lower policy.learning_rate"
+    return (
+        f"the last rounds of {worse} of {len(told)} devices made the model worse on held-out examples: they learn their"
+        f" own by heart; try edgebroker task set {task} {fewer}"
+    )
 
 
 def _worth(number: int, metrics: Mapping[str, float]) -> _Worth:

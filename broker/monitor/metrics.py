@@ -95,6 +95,15 @@ class Metrics(Watch):
         for verdict, reason in _ANSWERS:
             counts.admissions.labels(task, verdict, reason)
 
+    def ended(self, task: str) -> None:
+        """What was counted stays; what is no longer so goes."""
+        now = self.series
+        for gauge in (now.version, now.created, now.evaluated, now.waiting, now.metric):
+            for sample in [each for family in gauge.collect() for each in family.samples]:
+                if sample.labels["task"] == task:
+                    gauge.remove(*sample.labels.values())
+        self.fleet.end(task)
+
     def asks(self, url: Callable[[], str]) -> None:
         self._mqtt.url = url
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from broker.monitor import namesakes
+from broker.monitor.learning import WORSE
 from broker.monitor.silence import SILENT_S, WORDS, Contact, age_s, guess
 from broker.monitor.text import age, printable
 from broker.settings import Task, task_settings
@@ -124,6 +125,11 @@ def _health(facts: Facts) -> Iterator[str]:
         f"its oldest frame waits {age(said.oldest_s)}" if said.oldest_s else "",
         "" if said.residual_norm is None else f"residual norm {said.residual_norm:.3g}",
     ]
+    if (change := said.holdout_change or 0.0) > WORSE:
+        yield (
+            f"Its last round made the model {change:.0%} worse on its held-out examples: it learns its own by heart"
+            " (fewer policy.local_epochs, a lower policy.learning_rate, or more data would help)."
+        )
     if any(told):
         when = f" {age(facts.now_s - said.time_s)} ago, by its own clock" if said.time_s > 0 else ""
         yield f"It said{when}: {', '.join(filter(None, told))}."

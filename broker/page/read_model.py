@@ -16,7 +16,7 @@ from broker.ledger.protocol import Ledger
 from broker.monitor import story
 from broker.monitor.events import Bookmark, Notice
 from broker.monitor.fleet import Sighting
-from broker.monitor.learning import finding
+from broker.monitor.learning import finding, overfitting
 from broker.monitor.metrics import Metrics
 from broker.registry.best import best
 from broker.settings import Task, task_settings
@@ -142,10 +142,13 @@ class ReadModel:
         """Which version is best, what is wrong with how the task learns, and whether it rests."""
         known = [(each.number, each.metrics) for each in curve]
         wrong = finding(task, known, settings.policy.learning_rate)
+        devices = self._metrics.fleet.devices(task).values()
+        changes = [each.said.holdout_change for each in devices]
+        told = overfitting(task, changes, settings.policy.local_epochs) if wrong is None else wrong.text
         champion = best((each.number, each.metrics) for each in self._ledger.versions(task))
         return {
             "best": champion,
-            "wrong": "" if wrong is None else wrong.text,
+            "wrong": told,
             "rests": resting(self._ledger, task, settings),
         }
 

@@ -140,6 +140,7 @@ class Teller:
             "note": note,
             "doing": doing,
             "residual_norm": standing.residual_norm,
+            "holdout_change": _change(standing.own.get("gain")),
             "version": standing.version,
             "rounds": account.rounds,
             "queued": counts[State.QUEUED],
@@ -184,3 +185,10 @@ class Teller:
             self._unwritten = True
         with suppress(LinkDown):
             self._link.publish(self._own, status.encode(told), retain=True)
+
+
+def _change(gain: Mapping[str, float] | None) -> float | None:
+    """What others learn of a round's gain: neither a loss nor how many examples there are."""
+    if gain is None or not 0 < gain["loss_before"] < math.inf or not math.isfinite(gain["loss_after"]):
+        return None
+    return min(1e6, round(gain["loss_after"] / gain["loss_before"] - 1, 3))

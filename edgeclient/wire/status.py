@@ -55,6 +55,11 @@ class Status:
     residual_norm: Annotated[
         float | None, number(0, 1e30), "Euclidean norm of what is not sent yet, after the last round of this session"
     ] = None
+    holdout_change: Annotated[
+        float | None,
+        number(-1, 1e6),
+        "by which fraction the last round changed the loss on held-out examples: above 0 it made the model worse there",
+    ] = None
 
 
 def encode(status: Status) -> bytes:

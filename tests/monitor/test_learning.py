@@ -101,6 +101,21 @@ def test_the_page_and_status_tell_it_and_mark_the_best(tmp_path: Path) -> None:
     assert f"best is version 4\n  {told['wrong']}\n" in text
 
 
+def test_devices_that_learn_by_heart_show_on_the_page(tmp_path: Path) -> None:
+    with served.served(tmp_path) as page:
+        for device, change in {"a": 0.25, "b": 0.125, "c": -0.5}.items():
+            page.hear(device, holdout_change=change, doing="next-version")
+        page.hear("d")  # holds nothing out
+        told = page.json("/api/first")["learning"]["wrong"]
+        assert told.startswith("the last rounds of 2 of 3 devices made the model worse on held-out examples")
+        assert "a lower policy.learning_rate" in told
+        story = page.json("/api/device", device="a")["story"]
+        assert any(
+            line.startswith("Its last round made the model 25% worse on its held-out examples") for line in story
+        )
+        assert "held-out" not in " ".join(page.json("/api/device", device="c")["story"])
+
+
 def test_the_log_tells_it_once(tmp_path: Path, endpoint: Endpoint) -> None:
     task = "learns-nothing"
     x, labels = data.held_out_windows()

@@ -397,3 +397,19 @@ def test_a_running_aggregator_counts_and_answers(tmp_path: Path, endpoint: Endpo
         assert found["edgebroker_ledger_bytes", frozenset()] > 4096
         assert found["edgebroker_registry_bytes", frozenset()] > 4 * fleet.LAYOUT.size
         assert get(f"{url}/healthz") == get(f"{url}/readyz") == (200, "ok\n")
+
+
+def test_a_task_that_is_removed_leaves_the_gauges() -> None:
+    metrics = Metrics(disk=lambda: (0, 0))
+    for task in ("har", "other"):
+        metrics.task(task, 4)
+        metrics.version(task, 3, 1.7e9)
+        metrics.evaluated(task, 3, {"loss": 1.0, "accuracy": 0.5})
+        metrics.heard(topics.status(task, "pi-7"), status.encode(Status("online", "s")))
+    metrics.look()
+    metrics.ended("har")
+    text = metrics.exposition().decode()
+    assert 'edgebroker_model_version{task="har"}' not in text
+    assert 'edgebroker_model_metric{metric="loss",task="har"}' not in text
+    assert 'edgebroker_model_metric{metric="loss",task="other"} 1.0' in text
+    assert metrics.fleet.tasks() == ["other"]
