@@ -9,6 +9,7 @@ import matplotlib as mpl
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "edgeclient"
+mpl.rcParams["font.size"] = 11  # as large on a phone as the text beside it
 
 from matplotlib.axes import Axes  # noqa: E402 (the backend is chosen first)
 from matplotlib.figure import Figure  # noqa: E402

@@ -9,6 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any, Final
 
+from broker.demo.plan import TASK
 from broker.demo.report import adds_up
 from broker.monitor.text import size
 
@@ -55,6 +56,7 @@ def page(report: Mapping[str, Any], out: str) -> str:
         "chart_bytes": charts.accuracy_by_bytes(report),
         "happened": "".join(f"<li>{escape(event)}</li>" for event in report["events"] or ["Nothing was killed."]),
         "out": escape(out),
+        "task": TASK,
     }
     return fill((files(__package__) / "document.html").read_text(encoding="utf-8"), told | parts)
 

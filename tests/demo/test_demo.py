@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_lines import edgebroker
 
 KEYS = {
     "accuracy_before", "accuracy_after", "majority_baseline", "versions", "devices", "frames_applied", "frames_lost",
@@ -52,6 +54,12 @@ def test_the_loop_learns_and_nothing_is_lost(tmp_path: Path) -> None:
     assert "src=" not in page
     words = re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", page, flags=re.DOTALL).replace(str(tmp_path), "")
     assert not re.search(r"[{}]|[a-z]_[a-z]", words), "keys are no words"
+
+    (command,) = re.findall(r"<code>edgebroker (export .*?)</code>", page)
+    done = edgebroker(*shlex.split(command), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "answers differ by" in done.stdout
+    assert (tmp_path / "learnt.onnx").stat().st_size > 4 * report["parameters"]
 
 
 @pytest.mark.parametrize("promise", ["drop", "double", "residual"])
