@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
 import pytest
 from click.testing import CliRunner
 from held_models import holding, write_random_examples
@@ -92,6 +93,30 @@ def test_a_sigmoid_under_binary_cross_entropy_is_said(tmp_path: Path) -> None:
         told = list(learning(holding(tmp_path, bundle)))
         assert [each.level for each in told] == (["warn", "ok"] if found else ["ok"])
         assert found in told[0].what
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "outputs"),
+    [
+        ("bn1d", ["--batch-norm", "local"], ["logits"]),
+        ("bn1d", ["--batch-norm", "shared"], ["logits"]),
+        ("end_softmax", ["--output", "z"], ["y"]),
+        ("two_out", ["--output", "cls"], ["cls", "reg"]),
+        ("const_w", [], ["logits"]),
+    ],
+)
+def test_what_is_exported_is_the_user_s_model(
+    name: str, options: list[str], outputs: list[str], tmp_path: Path
+) -> None:
+    """Running statistics, values inside that the loss lies on, outputs that nothing was learnt for, and all."""
+    compiled(name, tmp_path, *options)
+    out = tmp_path / "learnt.onnx"
+    words = ["export", str(tmp_path / f"{name}.bundle"), "--onnx", str(out), "--json"]
+    said = json.loads(CliRunner().invoke(cli, words, catch_exceptions=False).output)
+    assert said["error"] < 1e-5
+    made = onnx.load(out)
+    onnx.checker.check_model(made, full_check=True)
+    assert [each.name for each in made.graph.output] == outputs
 
 
 @pytest.mark.case("onnx C26")
