@@ -1,13 +1,15 @@
 """The command `edgeclient settings`: every key of a device's file."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import click
 
 from edgeclient.commands.options import JSON
 from edgeclient.settings import ConfigError, Device
-from edgeclient.settings.keys import keys_of, matching
+from edgeclient.settings.keys import Key, keys_of, matching
+from edgeclient.train.sources import delimited, query, table
 
 
 @click.command("settings")
@@ -21,7 +23,7 @@ def settings_command(word: str, *, as_json: bool) -> None:
       edgeclient settings metered
       edgeclient settings --json
     """
-    found = matching(keys_of(Device), word)
+    found = matching(_keys(), word)
     if not found:
         raise ConfigError(f"no key of device.toml speaks of {word!r}: edgeclient settings lists them all")
     if as_json:
@@ -29,3 +31,12 @@ def settings_command(word: str, *, as_json: bool) -> None:
         return
     for each in found:
         click.echo(each.text())
+
+
+def _keys() -> Iterator[Key]:
+    """Those of the file, and of [data.options] what tables know."""
+    for each in keys_of(Device):
+        yield each
+        if each.key == "data.options":
+            for kind, options in (("tables", table.OPTIONS), ("CSV", delimited.OPTIONS), ("SQLite", query.OPTIONS)):
+                yield from (Key(f"{each.key}.{name}", f"of {kind}", about) for name, about in options.items())

@@ -74,9 +74,7 @@ class Data:
     ]
     options: Annotated[
         dict[str, Any],
-        "array names in a file, {x = '...', labels = '...'}; labels, columns, classes, missing, skip_bad, window,"
-        " stride and group of a table; delimiter, decimal, encoding and header of CSV; query and since of a"
-        " database; arguments of a function",
+        "array names in a file, {x = '...', labels = '...'}; of tables what follows; arguments of a function",
     ] = attrs.field(factory=dict)
     holdout: Annotated[
         float, number(0, 0.9), "this fraction of the examples is never trained on: it measures what a round was worth"

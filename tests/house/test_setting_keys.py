@@ -11,6 +11,7 @@ import edgeclient.cli
 from broker.settings import Aggregator, Task
 from edgeclient.settings import Conditions, ConfigError, Device, structure
 from edgeclient.settings.keys import Key, keys_of
+from edgeclient.train.sources import delimited, query, table
 
 NUMBERS: Final = {str(int), str(float)}
 
@@ -54,6 +55,12 @@ def test_a_search() -> None:
     )
     with pytest.raises(ConfigError, match=r"no key of device\.toml speaks of 'xyzzy'"):
         asked(edgeclient.cli.cli, "xyzzy")
+
+
+def test_options_of_tables_are_listed() -> None:
+    told = asked(edgeclient.cli.cli, "data.options")
+    for name in (*table.OPTIONS, *delimited.OPTIONS, *query.OPTIONS):
+        assert f"\ndata.options.{name}    of " in told
 
 
 def test_an_aggregator_s_keys() -> None:

@@ -24,7 +24,13 @@ from edgeclient.train.batches import BLOCK_BYTES, Cursor, DataError
 from edgeclient.train.sources.columns import Columns, chosen, missing, one_of
 from edgeclient.train.sources.table import Part, Table
 
-OPTIONS: Final = ("columns", "delimiter", "decimal", "encoding", "header")
+OPTIONS: Final = {
+    "columns": "columns of the model's input, in its order; by default all but labels and groups",
+    "delimiter": "one character between cells; found out by default",
+    "decimal": 'of numbers: "." (default) or ","',
+    "encoding": "of the text; UTF-8 by default, or what a byte order mark says",
+    "header": 'false: there is none, and columns are called "1", "2", ...',
+}
 SUFFIXES: Final = (".csv", ".tsv", ".txt")
 # In this order: a comma may be in numbers, a blank in names. A blank stands for any number of them.
 _DELIMITERS: Final = ("\t", ";", "|", ",", " ")
@@ -46,11 +52,7 @@ def is_table(path: Path) -> bool:
 
 
 class Delimited(Table):
-    """See the module.
-
-    Options beside those of every table: `columns`, `delimiter` (default: found out), `decimal` ("." or ","),
-    `encoding` (default: UTF-8, or what a byte order mark says), `header` (false: columns are called 1, 2, ...).
-    """
+    """See the module, and OPTIONS beside those of every table."""
 
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest) -> None:
         super().__init__(str(path), options, manifest, OPTIONS, "a CSV file")

@@ -22,7 +22,10 @@ from edgeclient.train.sources.columns import chosen, missing
 from edgeclient.train.sources.table import Part, Table
 
 _LOG = logging.getLogger(__name__)
-OPTIONS: Final = ("query", "since")
+OPTIONS: Final = {
+    "query": "SELECT ... that gives the rows",
+    "since": "a column that rises with every new row, such as rowid: a round reads what is new",
+}
 SUFFIXES: Final = (".db", ".sqlite", ".sqlite3")
 _BUSY_S: Final = 10.0
 # Parts come in any order; the more, the better they mix, and the longer SQLite counts to their beginnings.

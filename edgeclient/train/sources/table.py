@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,15 @@ from edgeclient.train.sources.columns import CLASSES, Columns, checked_options, 
 from edgeclient.train.sources.windows import Windows, window_of
 
 # What every kind of table takes.
-OPTIONS: Final = ("labels", CLASSES, "missing", "skip_bad", "window", "stride", "group")
+OPTIONS: Final = {
+    "labels": 'the column of labels, or several: "labels" by default, in a query the last one',
+    CLASSES: 'labels are words, and these are 0, 1, ...: ["rest", "walk"]; of arrays, too',
+    "missing": 'what to do without a value: "refuse" (default), "skip" the row, or a number that fills in',
+    "skip_bad": "true: rows that cannot be read are skipped, counted and told",
+    "window": "an example is so many rows; without it, one",
+    "stride": "a window begins every so many rows; as many as it has by default",
+    "group": "columns that stay the same within a recording: no window spans two",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class Table(Source):
     """
 
     def __init__(
-        self, name: str, options: Mapping[str, Any], manifest: Manifest, known: Sequence[str], kind: str
+        self, name: str, options: Mapping[str, Any], manifest: Manifest, known: Collection[str], kind: str
     ) -> None:
         super().__init__(name)
         checked_options(options, (*OPTIONS, *known), kind)
