@@ -114,8 +114,6 @@ class Service:
                 self._journal.caught_up(task, was)
                 self._tasks.publish(task)
             self._close(task)
-            for found in task.evaluated(self._ledger):
-                self._journal.evaluated(task, found, self._ledger.points(task.name))
 
     # Message → frame
 
@@ -181,12 +179,15 @@ class Service:
     # Batch → parameters → version → announcement
 
     def _close(self, task: LiveTask) -> None:
+        """A version is announced once it is judged, by its evaluation if there is one; else the last good one again."""
         wait_s = task.wait_s(self._ledger, self._watch)
-        if wait_s is None or wait_s > 0:
+        if wait_s is not None and wait_s <= 0:
+            task.close_batch(self._ledger, self._blobs)
+        for found in task.evaluated(self._ledger):
+            self._journal.evaluated(task, found, self._ledger.points(task.name))
+        if (judged := task.judge(self._ledger, self._blobs)) is None:
             return
-        task.close_batch(self._ledger, self._blobs)
-        self._journal.closed(task)
-        task.submit(self._blobs)
+        self._journal.judged(task, judged)
         failpoint.hit("service.before-publish")
         self._tasks.publish(task)
         failpoint.hit("service.after-publish")

@@ -107,6 +107,12 @@ class Task:
     evaluation: Annotated[
         Source | None, "every version is evaluated on it, when given: any source of data that a device may have"
     ] = None
+    evaluation_wait_s: Annotated[
+        float,
+        number(0, 86400),
+        "a version is published when its evaluation has come, or this long after it was made; one that evaluates as"
+        " broken is not, and devices go on from the one before",
+    ] = 60.0
     max_versions: Annotated[
         int, integer(0, 2**31), "after so many versions the task rests until new data comes; 0: it goes on for ever"
     ] = 0

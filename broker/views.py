@@ -49,12 +49,23 @@ class Past(NamedTuple):
 
 
 class NewVersion(NamedTuple):
-    """Task, number, when it was made, and of how many updates; None for one not made of any."""
+    """A version that is new.
+
+    Attributes:
+        task: its task.
+        number: its own.
+        made_s: when.
+        updates: of how many; None for one not made of any.
+        held: why the fleet does not see it; "": it does.
+        same_as: the version whose parameters it has again, if it does.
+    """
 
     task: str
     number: int
     made_s: float
     updates: int | None
+    held: str = ""
+    same_as: float | None = None
 
 
 class NewMark(NamedTuple):

@@ -133,7 +133,7 @@ TENSORS: Final[dict[str, Tensors]] = {
     "mixed-row": [(64, 32), (1, 2 << 20)],
     **{f"context-{mode}": [(50, 20)] for mode in IN_COLUMNS},
 }
-ROOM: Final = {"parts": 160, "part-tensors": 80, "runs-parts": 160, "absolute-parts": 160}  # bytes of a frame
+ROOM: Final = {"parts": 160, "part-tensors": 80, "runs-parts": 160, "absolute-parts": 256}  # bytes of a frame
 # What the model has of absolute values: fewer than a frame takes, and more, so that a slice begins at its end.
 ABSOLUTE: Final[dict[str, F32]] = {
     "absolute": np.array([0, 1e-45, 0.3, -2.5, 2.0**36], np.float32),

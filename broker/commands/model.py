@@ -58,9 +58,10 @@ def edgeclient(command: Sequence[str]) -> None:
 
 
 def _version(versions: Sequence[Version], task: str, wanted: str) -> Version:
+    seen = [each for each in versions if not each.held]
     if wanted == "latest":
-        return versions[-1]
-    number = best((each.number, each.metrics) for each in versions) if wanted == "best" else wanted
+        return seen[-1]
+    number = best((each.number, each.metrics) for each in seen) if wanted == "best" else wanted
     if number is None:
         raise LedgerError(
             f"no version of {task} has been evaluated, so none is known as the best: evaluation in the task's settings"

@@ -139,6 +139,9 @@ class Ledger(Protocol):
     def add_metrics(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
         """Attach an evaluation to a version."""
 
+    def judge(self, task: str, number: int, held: str, instead: Version | None = None) -> None:
+        """A version is seen by the fleet from now on ("") or held back, for a reason; then `instead` follows it."""
+
     def digests(self) -> set[str]:
         """Every content of the registry that a task or a version names: bundles, parameters, states."""
 

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from broker.ledger.record import Member
 from edgeclient.wire.messages import Hello, Refusal
+
+PENDING: Final = "waits for its evaluation"
+SAME_AS: Final = "parameters_of"  # among the terms of a version that repeats an older one
 
 
 class TaskRow(NamedTuple):
@@ -159,6 +162,7 @@ class Version:
         terms: numbers that it depended on besides its members, as `aggregate.batch.finish` says them.
         state: of the server's optimiser after it, as numbers.
         state_digest: of the rest of that state in the registry; "" for none.
+        held: why the fleet does not see it, PENDING while that is not decided; "": it does.
     """
 
     number: int
@@ -172,6 +176,7 @@ class Version:
     terms: Mapping[str, float] = field(default_factory=dict)
     state: Mapping[str, float] = field(default_factory=dict)
     state_digest: str = ""
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)

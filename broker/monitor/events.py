@@ -52,12 +52,11 @@ class Bookmark:
         """
         first_time = not self.marks and not self.versions
         events: list[Notice] = []
-        for task, number, made_s, updates in versions:
-            self.versions[task] = max(number, self.versions.get(task, 0))
-            what = "begins" if updates is None else f"made from {updates} updates"
-            events.append(Notice(made_s, task, "", "version", f"version {number} {what}"))
-        for new in sorted(epochs, key=lambda new: new.first_s or 0.0):
-            events += self._of_device(new, now_s=now_s, first_time=first_time)
+        for new in versions:
+            self.versions[new.task] = max(new.number, self.versions.get(new.task, 0))
+            events.append(Notice(new.made_s, new.task, "", "held" if new.held else "version", _told(new)))
+        for mark in sorted(epochs, key=lambda mark: mark.first_s or 0.0):
+            events += self._of_device(mark, now_s=now_s, first_time=first_time)
         for who, heard_s in self._heard_s.items():
             if now_s - heard_s > self.silent_after_s and who not in self._silent:
                 self._silent.add(who)
@@ -93,3 +92,11 @@ class Bookmark:
         lost = new.mark[3] - (before[3] if before else 0)
         if lost:
             yield Notice(now_s, *who, "lost", f"{lost} frames are unknown since a backup was restored")
+
+
+def _told(new: NewVersion) -> str:
+    if new.held:
+        return f"version {new.number} is held back: {new.held}"
+    if new.same_as is not None:
+        return f"version {new.number} has the parameters of version {new.same_as:.0f} again"
+    return f"version {new.number} {'begins' if new.updates is None else f'made from {new.updates} updates'}"

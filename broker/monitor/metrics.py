@@ -77,6 +77,7 @@ class Metrics(Watch):
         self._answers: dict[tuple[str, str, str], Counter] = {}
         self._applied: dict[str, tuple[Counter, Counter, Histogram]] = {}
         self._current: dict[str, int] = {}
+        self._held: dict[str, str] = {}
         self._age_s: dict[str, float] = {}
         for reason in (*REASONS, _OTHER):
             self.series.rejected.labels(reason)
@@ -92,6 +93,7 @@ class Metrics(Watch):
             counts.staleness.labels(task),
         )
         # From 0 on, or the first of a kind would be no increase for an alert.
+        counts.held.labels(task)
         for verdict, reason in _ANSWERS:
             counts.admissions.labels(task, verdict, reason)
 
@@ -168,8 +170,14 @@ class Metrics(Watch):
 
     def version(self, task: str, number: int, created_s: float) -> None:
         self._current[task] = number
+        self._held.pop(task, None)
         self.series.version.labels(task).set(number)
         self.series.created.labels(task).set(created_s)
+
+    def held(self, task: str, number: int, why: str) -> None:
+        """Told until the next version that is not."""
+        self.series.held.labels(task).inc()
+        self._held[task] = f"version {number} is held back: {why}"
 
     def closed(self, task: str) -> None:
         age_s = self._age_s[task]
@@ -216,6 +224,10 @@ class Metrics(Watch):
         """Empty when the service turns, else what is wrong: it should be restarted."""
         stuck_s = self._clock() - self._turned_s
         return f"no turn for {stuck_s:.0f} s" if stuck_s > STUCK_S else ""
+
+    def held_back(self, task: str) -> str:
+        """The newest version, if the fleet does not see it, and why; else ""."""
+        return self._held.get(task, "")
 
     def ready(self) -> str:
         """Empty when uploads are counted and answered, else why not."""

@@ -62,6 +62,9 @@ class Watch:
     def closed(self, task: str) -> None:
         """What waited has become a version."""
 
+    def held(self, task: str, number: int, why: str) -> None:
+        """A version is held back: the fleet does not see it."""
+
     def evaluated(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
         """What a version is worth."""
 

@@ -83,7 +83,7 @@ class ReadModel:
                 "frame_bytes": last.frame_bytes,
                 "dense_bytes": self._metrics.dense_bytes(task) * last.updates,
                 "upload_bytes": self._metrics.upload_bytes(),
-                "wrong": self._metrics.ready(),
+                "wrong": self._metrics.ready() or self._metrics.held_back(task),
             },
             "fleet": {"states": summary.states, "reasons": summary.reasons(), "outbox": sum(summary.outbox.values())},
             "learning": self._learning(task, curve, settings),

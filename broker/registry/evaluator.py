@@ -48,6 +48,7 @@ class Evaluator:
         self._submitted: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._on_result = on_result
         self._told = False  # that it has ended
+        self._slow = False
         command = [sys.executable, "-m", "edgeclient.cli", "evaluate"]
         self.process = spawn([*command, "--bundle", str(bundle), "--data", data, "--follow", "--json"])
         assert self.process.stdin is not None
@@ -68,6 +69,17 @@ class Evaluator:
             self._stdin.flush()
         except OSError:
             return
+
+    def awaits(self, since_s: float, most_s: float) -> bool:
+        """Whether to wait on for the answer to the last request, which came `since_s` ago.
+
+        For `most_s` at most; then for none until the child, if it lives, has caught up: a slow one delays one version.
+        """
+        self._slow = self._slow and self._submitted.qsize() > 1
+        if self._slow or self.process.poll() is not None:
+            return False
+        self._slow = since_s >= most_s
+        return not self._slow
 
     def close(self) -> None:
         """Let the child end: it reads no more lines."""

@@ -12,6 +12,7 @@ from broker.monitor.learning import finding
 from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
 from broker.settings import Task, differences
+from broker.task.gate import Judged
 from broker.task.live import LiveTask
 from broker.views import Point
 from edgeclient.logs.complaints import Complaints
@@ -135,12 +136,17 @@ class Journal:
         told = f"the fleet knows newer versions than {was}: an older ledger was put back; what came after it is lost"
         self.complain(task.name, "older-ledger", f"{told}, and the task continues as version {task.version.number}")
 
-    def closed(self, task: LiveTask) -> None:
-        """What waited has become a version."""
-        version = task.version
+    def judged(self, task: LiveTask, judged: Judged) -> None:
+        """What waited has become a version that the fleet sees, or one that is held back and another instead."""
+        version = judged.current
         self.watch.closed(task.name)
         self.watch.version(task.name, version.number, version.created_s)
-        fields = {"task": task.name, "version": version.number}
+        fields = {"task": task.name, "version": judged.made.number}
+        if judged.held:
+            self.watch.held(task.name, judged.made.number, judged.held)
+            told = "task %s: version %d is held back: %s; the fleet gets the last good parameters again, as version %d"
+            _LOG.error(told, task.name, judged.made.number, judged.held, version.number, extra=fields)
+            return
         _LOG.info("task %s: version %d from %d updates", task.name, version.number, version.updates, extra=fields)
 
     def evaluated(self, task: LiveTask, found: Evaluated, points: Sequence[Point]) -> None:

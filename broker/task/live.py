@@ -7,10 +7,9 @@ from subprocess import Popen
 from typing import Final
 
 from broker.aggregate.version import Sgd, Strategy
-from broker.aggregate.weight import weight
-from broker.intake.decode import FrameIn, Incoming, WithdrawIn, refusal
+from broker.intake.decode import FrameIn, Incoming
 from broker.ledger.protocol import Ledger
-from broker.ledger.rows import Admission, Entry, Start, TaskRow, Version, Withdrawal
+from broker.ledger.rows import PENDING, Admission, Entry, Start, TaskRow, Version, Withdrawal
 from broker.monitor.watch import Watch
 from broker.publish import retained
 from broker.publish.retained import CLEARED, Publisher
@@ -20,10 +19,11 @@ from broker.registry.evaluator import MOST, Evaluated, Evaluator
 from broker.registry.retention import outdated
 from broker.rounds.trigger import Ages, Buffer
 from broker.settings import task_settings
+from broker.task.asked import asked
+from broker.task.gate import Gate, Judged
 from broker.task.open_batch import OpenBatch, state_of
 from broker.task.trigger import resting, trigger
 from edgeclient.bundle import archive
-from edgeclient.wire import frame
 from edgeclient.wire.announcement import MAX_SUCCEEDED, Announcement
 from edgeclient.wire.messages import Refusal
 
@@ -39,7 +39,7 @@ class LiveTask:
         settings: what it was added with.
         bundle: how its bundle is served.
         layout: of its parameters.
-        version: the current one.
+        version: the current one, which the fleet sees.
 
     Raises:
         ConfigError, RegistryError: the settings or the contents cannot be used.
@@ -51,7 +51,8 @@ class LiveTask:
         bundle = blobs.get(row.bundle)
         self.bundle = retained.blob_of(row.bundle, len(bundle))
         self.layout = archive.decode(bundle).manifest.layout
-        (self.version,) = ledger.versions(row.name, last=1)
+        self._gate = Gate(row.name, self.layout)
+        self.version = self._gate.opened(ledger, blobs)
         self._parameters, self._state = blobs.parameters(self.version.digest), state_of(self.version, blobs)
         self._open = OpenBatch(row.name, self.layout)
         self._ages = Ages()
@@ -66,31 +67,7 @@ class LiveTask:
 
     def asked(self, said: Incoming) -> list[Entry | Withdrawal]:
         """What a message asks of the ledger, judged by the terms of this moment."""
-        match said:
-            case FrameIn():
-                return [self._entry(said)]
-            case WithdrawIn(task, device, wish):
-                return [Withdrawal(task, device, wish.epoch, *each) for each in wish.frames]
-        return []
-
-    def _entry(self, said: FrameIn) -> Entry:
-        made = said.frame
-        address, version = frame.address(said.task, said.device), self.version.number
-        return Entry(
-            task=said.task,
-            device=said.device,
-            epoch=made.epoch,
-            sequence=made.sequence,
-            digest=frame.digest(said.body),
-            number=made.number,
-            part=made.part,
-            parts=made.parts,
-            base_version=made.base_version,
-            num_examples=made.num_examples,
-            weight=weight(made.num_examples, max(0, version - made.base_version)),
-            refusal=refusal(made, address, self.layout, version, self.settings.policy.max_staleness),
-            body=said.body,
-        )
+        return asked(said, self.layout, self.version.number, self.settings.policy.max_staleness)
 
     # Contributions → batch → parameters → version
 
@@ -106,7 +83,7 @@ class LiveTask:
             self._open.follow(ledger, self.strategy, decoded)
 
     def wait_s(self, ledger: Ledger, watch: Watch) -> float | None:
-        """Seconds until the batch closes; None while nothing waits."""
+        """Seconds until the batch closes; None while nothing waits, or the last version is not judged yet."""
         pending, wall, now = ledger.pending(self.name), time.time(), time.monotonic()
 
         def steady(name: str, mark: float) -> float:
@@ -114,7 +91,7 @@ class LiveTask:
 
         opened_s = None if pending.opened_s is None else steady("batch", pending.opened_s)
         watch.waits(self.name, pending.updates, 0.0 if opened_s is None else now - opened_s)
-        if self._rests(ledger, pending.frames):
+        if self._gate.busy or self._rests(ledger, pending.frames):
             return None
         self._trigger = self._trigger or trigger(ledger, self.name, self.settings)
         return self._trigger.wait_s(
@@ -141,7 +118,7 @@ class LiveTask:
         return self._rest
 
     def close_batch(self, ledger: Ledger, blobs: Blobs) -> None:
-        """The batch that waits becomes the current version: parameters into the registry, then ONE transaction."""
+        """The batch that waits becomes a version: its parameters in the registry, then ONE transaction; see `judge`."""
         members, made = self._open.finish(ledger, self.strategy, self._parameters, self._state)
         number = self.version.number + 1
         version = Version(
@@ -155,14 +132,29 @@ class LiveTask:
             terms=made.terms,
             state=made.state.numbers,
             state_digest=blobs.put(made.state.content) if made.state.content else "",
+            held=self.layout.fault(made.parameters) or (PENDING if self._evaluator is not None else ""),
         )
         ledger.close_batch(self.name, members, version)
-        self.version, self._parameters, self._state = version, made.parameters, made.state
+        self._gate.put(version, made.parameters, made.state)
         self._open, self._trigger, self._rest = OpenBatch(self.name, self.layout), None, None
+        if self._evaluator is not None:
+            self._evaluator.submit(number, blobs.path(version.digest))
+
+    def judge(self, ledger: Ledger, blobs: Blobs) -> Judged | None:
+        """Whether the fleet sees the version that was made; None: there is none, or its evaluation is waited for."""
+
+        def waits(since_s: float) -> bool:
+            most_s = self.settings.evaluation_wait_s
+            return self._evaluator is not None and self._evaluator.awaits(since_s, most_s)
+
+        judged = self._gate.judge(ledger, blobs, waits)
+        if judged is not None:
+            self.version, self._parameters, self._state = judged.current, judged.parameters, judged.state
+        return judged
 
     def note_lost(self, ledger: Ledger, frames: int) -> None:
         """A device has settled frames that the ledger has never seen; after a restore that is no news."""
-        if not any(each.batch is None and each.number for each in ledger.versions(self.name)):
+        if not any(each.batch is None and each.number and not each.terms for each in ledger.versions(self.name)):
             self._note_behind(frames)
 
     def note_ahead(self, asked: Sequence[Entry | Withdrawal], admissions: Sequence[Admission]) -> None:
@@ -191,6 +183,7 @@ class LiveTask:
             return None
         was = self.version.number
         ledger.jump(time.time(), self.name)
+        self._gate.clear()
         (self.version,) = ledger.versions(self.name, last=1)
         self._behind = self._trigger = self._rest = None
         return was
@@ -217,13 +210,8 @@ class LiveTask:
             path = blobs.path(self.bundle.digest)
             self._evaluator = Evaluator(path, self.settings.evaluation, spawn, wake)
             for version in ledger.versions(self.name, MOST):
-                if again or not version.metrics:
+                if again or (not version.metrics and version.held in {"", PENDING}):
                     self._evaluator.submit(version.number, blobs.path(version.digest))
-
-    def submit(self, blobs: Blobs) -> None:
-        """Have the current version evaluated."""
-        if self._evaluator is not None:
-            self._evaluator.submit(self.version.number, blobs.path(self.version.digest))
 
     def evaluated(self, ledger: Ledger) -> Iterator[Evaluated]:
         """What the evaluator has found; each is in the ledger when it comes."""
@@ -235,6 +223,9 @@ class LiveTask:
                 ledger.add_metrics(self.name, found.version, found.metrics)
             del self._unwritten[0]
             self._rest = None
+            self._gate.take(found)
+            if found.version == self.version.number and not self._gate.busy and self._gate.fell(ledger, found):
+                self._gate.put(self.version, self._parameters, self._state, found.metrics)  # too late, and yet
             yield found
 
     def tidy(self, ledger: Ledger, blobs: Blobs) -> None:
@@ -291,5 +282,5 @@ class LiveTask:
         A version whose time lies ahead, since the clock was set back, is taken for an old one.
         """
         now = time.time()
-        versions = ledger.versions(self.name, last)
+        versions = [each for each in ledger.versions(self.name, last) if not each.held]
         return retained.served([(v.digest, v.created_s if v.created_s <= now else 0.0) for v in versions], now)

@@ -76,6 +76,7 @@ LABELS = {
     "edgebroker_model_version_created_timestamp_seconds": {"task"},
     "edgebroker_model_evaluated_version": {"task"},
     "edgebroker_model_metric": {"task", "metric"},
+    "edgebroker_versions_held_total": {"task"},
     "edgebroker_updates_waiting": {"task"},
     "edgebroker_devices": {"task", "state"},
     "edgebroker_devices_doing": {"task", "doing"},

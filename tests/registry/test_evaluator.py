@@ -41,6 +41,21 @@ def test_what_the_data_source_prints_is_no_answer() -> None:
         assert made.results() == [Evaluated(3, {"accuracy": 0.3}), Evaluated(4, {"accuracy": 0.4})]
 
 
+def test_a_slow_child_is_waited_for_once_until_it_has_caught_up() -> None:
+    woken = threading.Semaphore(0)
+    with evaluator(CHATTY, woken) as made:
+        made._submitted.put(1)
+        assert made.awaits(0.0, 60.0)
+        assert not made.awaits(60.0, 60.0)
+        made._submitted.put(2)
+        assert not made.awaits(0.0, 60.0)  # behind
+        made._submitted.get()
+        assert made.awaits(0.0, 60.0)
+        made.process.kill()
+        made.process.wait()
+        assert not made.awaits(0.0, 60.0)
+
+
 def test_a_child_that_reads_nothing_does_not_hold_up_the_caller() -> None:
     """The pipe to it holds 64 KiB; the requests of this test are 2 MB."""
     with evaluator(SILENT, threading.Semaphore(0)) as made:

@@ -64,10 +64,12 @@ def await_message(link: Link, accept: Accept, timeout_s: float = 30) -> Message:
     raise AssertionError(f"nothing acceptable in {timeout_s} s")
 
 
-def start_aggregator(folder: Path, endpoint: Endpoint, task: str, settings: Task) -> "subprocess.Popen[bytes]":
+def start_aggregator(
+    folder: Path, endpoint: Endpoint, task: str, settings: Task, bundle: bytes = BUNDLE
+) -> "subprocess.Popen[bytes]":
     """A new task, and `edgebroker serve` as a process."""
     made = Aggregator(directory=folder / "data", mqtt=Mqtt(port=endpoint.port))
-    add_task(made, task, BUNDLE, settings)
+    add_task(made, task, bundle, settings)
     (folder / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n{NO_PAGE}')
     return _serve(folder)
 
@@ -84,9 +86,11 @@ def restarted_aggregator(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def aggregator(folder: Path, endpoint: Endpoint, task: str, settings: Task) -> Iterator[Aggregator]:
+def aggregator(
+    folder: Path, endpoint: Endpoint, task: str, settings: Task, bundle: bytes = BUNDLE
+) -> Iterator[Aggregator]:
     """`edgebroker serve` with one task, until the end of the block."""
-    with _guarded(start_aggregator(folder, endpoint, task, settings), folder / "a.log"):
+    with _guarded(start_aggregator(folder, endpoint, task, settings, bundle), folder / "a.log"):
         yield Aggregator(directory=folder / "data", mqtt=Mqtt(port=endpoint.port))
 
 

@@ -47,6 +47,7 @@ class World:
 
     def close(self, task: LiveTask) -> Version:
         task.close_batch(self.ledger, self.blobs)
+        assert task.judge(self.ledger, self.blobs) is not None
         return task.version
 
 

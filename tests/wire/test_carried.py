@@ -33,11 +33,11 @@ def frames(k: int, absolute: F32, max_bytes: int = 65_536, budget: int = 0) -> l
     ("k", "a", "max_bytes", "carried"),
     [
         (30, 5, 65_536, 5),
-        (30, 192, 65_536, 16),  # the least
+        (30, 192, 65_536, 32),  # the least
         (3000, 192, 65_536, 62),  # a twentieth of 2.5 kB
         (3000, 9600, 65_536, 62),
-        (3000, 9600, 1024, 25),
-        (3000, 9600, 200, 16),
+        (3000, 9600, 1024, 32),
+        (3000, 9600, 256, 32),
     ],
 )
 def test_a_slice_in_the_first_frame(k: int, a: int, max_bytes: int, carried: int) -> None:
@@ -59,7 +59,7 @@ def test_without_room_entries_come_first() -> None:
         assert all(each.absolute is None for layer in layers for each in layer)
     ((only,),) = frames(400, values, 65_536, SMALL_BYTES)
     assert only.absolute is not None
-    assert only.update.indices.size > 20
+    assert only.update.indices.size > 8
 
 
 def test_an_update_without_entries_or_a_model_without_absolute_values() -> None:

@@ -103,7 +103,7 @@ def test_the_vectors_use_what_they_are_named_after() -> None:
     assert {name for name, each in flags.items() if min(each) & PART} == {
         "parts", "part-tensors", "runs-parts", "absolute-parts",
     }  # fmt: skip
-    assert [bool(data[4] & ABSOLUTE) for data in load("v1-frame-absolute-parts")[0]] == [True, False, False]
+    assert [bool(data[4] & ABSOLUTE) for data in load("v1-frame-absolute-parts")[0]] == [True, False]
     assert flags["absolute"] == {ABSOLUTE | 1 << 4}
     assert {one >> 4 for each in flags.values() for one in each} == set(range(6))
     rice, mixing, dense = positions.RICE, positions.CONTEXT, positions.DENSE

@@ -162,6 +162,6 @@ def _update(
     quantiser = Quantiser(VALUE_LIMIT, bounds=layout.bounds)
     compressed = compress(delta, residual, int(DENSITY * layout.size), quantiser=quantiser)
     origin = frame.Origin(_TASK, f"d{device}", layout.tag, number, version, made.num_examples)
-    packed = pack(compressed, origin, frame.Coding(tensors=layout.tensors), quantiser, 0, absolute)
+    packed = pack(compressed, origin, frame.Coding(), quantiser, 0, absolute)
     ((body,),) = packed.layers
     return frame.stamp(body, epoch=device, sequence=number), packed.residual

@@ -67,9 +67,9 @@ class Batches(Tasks):
             ).fetchall()
             return [
                 Version(number, digest, batch, created_s, updates, frames, total_weight,
-                        json.loads(metrics), json.loads(terms), json.loads(state), state_digest)
-                for number, digest, batch, created_s, updates, frames, total_weight, metrics, terms, state, state_digest
-                in reversed(rows)
+                        json.loads(metrics), json.loads(terms), json.loads(state), state_digest, held)
+                for number, digest, batch, created_s, updates, frames, total_weight, metrics, terms, state,
+                state_digest, held in reversed(rows)
             ]  # fmt: skip
 
     def add_metrics(self, task: str, number: int, metrics: Mapping[str, float]) -> None:
@@ -77,11 +77,18 @@ class Batches(Tasks):
             written = json.dumps(dict(metrics))
             db.execute("UPDATE version SET metrics = ? WHERE task = ? AND number = ?", (written, task, number))
 
+    def judge(self, task: str, number: int, held: str, instead: Version | None = None) -> None:
+        with self.transaction() as db:
+            db.execute("UPDATE version SET held = ? WHERE task = ? AND number = ?", (held, task, number))
+            if instead is not None:
+                insert_version(db, task, instead)
+
     def jump(self, now: float, only: str = "") -> None:
         with self.transaction() as db:
             for name in [only] if only else [each.name for each in self.tasks()]:
-                (last,) = self.versions(name, 1)
+                *before, last = self.versions(name, 2)
+                seen = before[0] if last.held and before else last
                 number = last.number + 1000 + int(min(max(0.0, now - last.created_s), _LONGEST_S))
-                made = Version(number, last.digest, None, now, 0, 0, 0, last.metrics, {}, last.state, last.state_digest)
+                made = Version(number, seen.digest, None, now, 0, 0, 0, seen.metrics, {}, seen.state, seen.state_digest)
                 insert_version(db, name, made)
                 db.execute("UPDATE task SET since = ? WHERE name = ?", (number, name))

@@ -8,6 +8,7 @@ from typing import Final
 
 from broker.ledger import record
 from broker.ledger.digests import Chunk
+from broker.ledger.rows import PENDING, SAME_AS
 from broker.ledger.sqlite.accounts import Accounts
 from broker.ledger.sqlite.batches import Batches
 from broker.views import Counted, Epoch, Mark, NewMark, NewVersion, Past, Recent
@@ -80,10 +81,14 @@ class History(Accounts, Batches):
             moved: list[NewMark] = []
             for (task,) in db.execute("SELECT name FROM task ORDER BY name").fetchall():
                 rows = db.execute(
-                    "SELECT number, created, batch, updates FROM version WHERE task = ? AND number > ? ORDER BY number",
-                    (task, versions.get(task, -1)),
+                    "SELECT number, created, batch, updates, held, terms FROM version"
+                    " WHERE task = ? AND number > ? AND held != ? ORDER BY number",
+                    (task, versions.get(task, -1), PENDING),
                 )
-                made += [NewVersion(task, number, s, None if b is None else updates) for number, s, b, updates in rows]
+                made += [
+                    NewVersion(task, number, s, None if b is None else updates, held, json.loads(terms).get(SAME_AS))
+                    for number, s, b, updates, held, terms in rows
+                ]
             for *key, watermark, seen, confirmed, lost in db.execute(
                 "SELECT task, device, epoch, watermark, seen, confirmed, lost_to_restore FROM epoch"
             ).fetchall():

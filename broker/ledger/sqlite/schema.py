@@ -139,6 +139,7 @@ _TABLES: Final = (
         state        TEXT NOT NULL,      -- of the server's optimiser after it: JSON, numbers by name
         state_digest TEXT NOT NULL,      -- of the rest of that state in the registry; empty: there is none
         metrics      TEXT NOT NULL,      -- JSON
+        held         TEXT NOT NULL,      -- why the fleet does not see it; empty: it does
         record       BLOB,               -- who was in its batch, see record.py; NULL: no batch
         PRIMARY KEY (task, number)
     ) STRICT, WITHOUT ROWID

@@ -11,7 +11,9 @@ from broker.ledger.protocol import LedgerError
 from broker.ledger.rows import TaskRow, Version
 from broker.ledger.sqlite.database import Database
 
-VERSION: Final = "number, digest, batch, created, updates, frames, total_weight, metrics, terms, state, state_digest"
+VERSION: Final = (
+    "number, digest, batch, created, updates, frames, total_weight, metrics, terms, state, state_digest, held"
+)
 # More than any task lets an update be behind, unless asked to: what waits on devices belongs to the removed one.
 _APART: Final = 1000
 
@@ -125,7 +127,7 @@ def insert_version(
     numbers = [json.dumps(dict(each)) for each in (version.metrics, version.terms, version.state)]
     db.execute(
         f"INSERT INTO version (task, {VERSION}, frame_bytes, record)"  # noqa: S608
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (task, version.number, version.digest, version.batch, version.created_s, version.updates,
-         version.frames, version.total_weight, *numbers, version.state_digest, frame_bytes, written),
+         version.frames, version.total_weight, *numbers, version.state_digest, version.held, frame_bytes, written),
     )  # fmt: skip
