@@ -22,7 +22,7 @@ from edgeclient.uplink.outbox import merged
 from edgeclient.uplink.receipts import Receipts
 from edgeclient.uplink.sender import Sender
 from edgeclient.uplink.terms import Terms
-from edgeclient.wire import announcement, frame, topics
+from edgeclient.wire import frame, topics
 from edgeclient.wire.frame.pack import pack
 from edgeclient.wire.topics import Topic
 
@@ -113,7 +113,7 @@ class Agent:
     def _take(self, message: Message) -> None:
         match topics.parse(message.topic):
             case Topic(kind="head"):
-                if self._follower.announce(announcement.decode(message.payload)):  # by another life of the aggregator
+                if self._follower.hear(message.payload):  # by another life of the aggregator
                     self._receipts.greet(self._store)
             case Topic(kind="blob", rest=(digest, chunk)):
                 self._follower.receive(digest, int(chunk), message.payload)

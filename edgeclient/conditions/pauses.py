@@ -160,9 +160,14 @@ class Pauses:
         self._room = reach.room
         made = self._decided(outbox, version, due, link_up=reach.up)
         if reach.up and reach.unanswered and made.doing in {"sending", "receipts"}:
-            made = replace(made, because=reach.unanswered, doing="receipts")
+            made = replace(made, because=self._unannounced or reach.unanswered, doing="receipts")
         self.decision = made
         return made
+
+    @property
+    def _unannounced(self) -> str:
+        """Why there is nothing to fetch, although all is there that was announced; "" otherwise."""
+        return self._progress if self._missing_bytes == 0 else ""
 
     def without_model(self) -> None:
         """There is nothing to decide before there is a model."""

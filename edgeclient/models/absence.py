@@ -37,6 +37,10 @@ class Absence:
         """A new connection: an announcement is due."""
         self._due_s, self._looks = time.monotonic() + _PATIENCE_S, False
 
+    def begun(self) -> None:
+        """The task is announced no longer."""
+        self._due_s, self._looks = time.monotonic(), False
+
     def ended(self) -> None:
         """The task is announced."""
         self.told, self._due_s = "", None

@@ -11,7 +11,7 @@ from edgeclient.link.mqtt import Link, LinkDown
 from edgeclient.models.absence import Absence
 from edgeclient.models.fetch import Fetch
 from edgeclient.models.slots import Model, Models
-from edgeclient.wire import topics
+from edgeclient.wire import announcement, topics
 from edgeclient.wire.announcement import Announcement, Blob
 from edgeclient.wire.errors import WireError
 
@@ -55,6 +55,20 @@ class Follower:
         if kept is not None and kept.announced.task == task and kept.announced.version > had:
             self._fetch, self._aim_at, self._begun_s = Fetch(kept.blob, kept.parts), kept.announced, -math.inf
             _LOG.info("goes on with the %s", self.progress)
+
+    def hear(self, payload: bytes) -> bool:
+        """Take in what is announced; nothing: the task is removed, or its aggregator announces it again soon.
+
+        Returns:
+            Whether another life of the aggregator has begun to announce.
+
+        Raises:
+            WireError: it is no announcement, or one of another task.
+        """
+        if payload:
+            return self.announce(announcement.decode(payload))
+        self._absence.begun()
+        return False
 
     def announce(self, announced: Announcement) -> bool:
         """Aim at this version, unless it is older than what is known: versions only rise.
