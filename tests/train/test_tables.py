@@ -523,6 +523,14 @@ def test_levels_of_what_doctor_says(device: Device) -> None:
     assert findings[0].what.endswith("89 examples fit the model, labels 0: 32, 1: 37, 2: 20")
     new = attrs.evolve(given, directory=Path("/nowhere"))
     assert "compared with the model once that has come" in next(looked_at(new)).what
+    assert "truncated.csv, 89 rows can be read: compared" in next(looked_at(new)).what
+    for name, options, said in [
+        ("missing_nan.csv", {}, "line 42, column 'ax'"),
+        ("plain.db", {"query": "SELECT x FROM r"}, "no such column: x"),
+        ("words.csv", {}, "has no column 'labels'"),
+    ]:
+        finding = next(looked_at(attrs.evolve(new, data=Data(Source(str(CASES / name)), options))))
+        assert (finding.level, said in finding.what) == ("fail", True)
     arrays_ = attrs.evolve(new, data=Data(Source(str(CASES / "col.npz"))))
     assert "arrays of (90, 6) (90, 1)" in next(looked_at(arrays_)).what
     growing = attrs.evolve(new, data=Data(Source(f"{CASES}/fn.py:batches"), replay_examples=5))

@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from edgeclient.bundle.manifest import Manifest, read_manifest
+from edgeclient.bundle.layout import Layout, Parameter
+from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor, read_manifest
 from edgeclient.commands.doctor.findings import Finding
 from edgeclient.models.slots import Models
 from edgeclient.settings import Data, Device
@@ -17,10 +18,16 @@ from edgeclient.train.data import check_source, open_source
 from edgeclient.train.holdout import Examples
 from edgeclient.train.mixing import Labels
 from edgeclient.train.sources.arrays import read_npz
+from edgeclient.train.sources.table import Table
 
 _READ_S: Final = 20.0
 _BATCH: Final = 256
 _MOST_CLASSES: Final = 12
+# A model with one input: tables are read alike whatever its shape is.
+_ANY: Final = Manifest(
+    Layout((Parameter("", (1,)),)), (Tensor("x", "float32", (-1, 1)),), Tensor("labels", "float32", (-1, 1)), None, "",
+    Optimiser(), "", "",
+)  # fmt: skip
 
 
 def data(settings: Device) -> Iterator[Finding]:
@@ -44,10 +51,29 @@ def _read(settings: Device) -> Iterator[Finding]:
     elif model is not None:
         yield from judged(given, read_manifest(model.bundle_directory))
     else:
-        path = Path(given.source)
-        arrays = [str(each.shape) for each in read_npz(path, [])] if kind == ".npz" and path.is_file() else []
-        has = f", arrays of {' '.join(arrays)}" if arrays else ""
+        has = unjudged(given, kind)
         yield Finding("ok", "data", f"{given.source}{has}: compared with the model once that has come")
+
+
+def unjudged(given: Data, kind: str) -> str:
+    """What is there, as far as it can be read without a model, and within 20 s.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = Path(given.source)
+    if kind == ".npz" and path.is_file():
+        return f", arrays of {' '.join(str(each.shape) for each in read_npz(path, []))}"
+    source = open_source(given.source, given.options, _ANY) if kind in {"table", "SQLite"} else None
+    if not isinstance(source, Table):
+        return ""
+    rows, until_s = 0, time.monotonic() + _READ_S
+    for part in source.parts(None, None):
+        for _ in source.readable(part):
+            rows += 1
+            if time.monotonic() > until_s:
+                return f", {rows} rows and more can be read"
+    return f", {rows} rows can be read"
 
 
 def judged(given: Data, manifest: Manifest) -> Iterator[Finding]:

@@ -112,7 +112,7 @@ class Table(Source):
         """Marks, groups and numbers, block by block."""
         marks: list[Any] = []
         groups, numbers, width, most, group, run = array("q"), array("d"), 0, 0, None, 0
-        for mark, cells, row in self._readable(part):
+        for mark, cells, row in self.readable(part):
             if not width:
                 width = len(row)
                 repeated = self.window[0] / min(self.window) if self.window else 1
@@ -130,7 +130,7 @@ class Table(Source):
         if marks:
             yield marks, np.frombuffer(groups, np.int64), np.frombuffer(numbers).reshape(-1, width)
 
-    def _readable(self, part: Part) -> Iterator[tuple[Any, Sequence[Any], list[float]]]:
+    def readable(self, part: Part) -> Iterator[tuple[Any, Sequence[Any], list[float]]]:
         """Mark, cells and numbers of every row that is not skipped."""
         for mark, cells in part.rows:
             try:
