@@ -87,6 +87,7 @@ def test_a_check_that_hangs_or_breaks_is_a_finding() -> None:
         ("ok", software.judge_numba("0.68.1", None)),
         ("ok", software.judge_numba(None, "ModuleNotFoundError: No module named 'numba'")),
         ("warn", software.judge_numba("0.68.1", "OSError: cannot allocate executable memory")),
+        ("warn", software.judge_numba("0.68.1", "RuntimeError: cannot cache function '_kth': no locator available")),
         ("ok", software.judge_cache(Path("/c/x"), Path("/c"), [], writeable=True, compiled=False)),
         ("ok", software.judge_cache(Path("/c/x"), None, [], writeable=False, compiled=False)),
         ("warn", software.judge_cache(Path("/home/c"), Path("/c"), [], writeable=True, compiled=False)),

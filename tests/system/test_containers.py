@@ -122,6 +122,10 @@ def test_a_fleet_of_containers_learns_and_ends_well(up: Fleet) -> None:
     asked = "import http.client as h; c = h.HTTPConnection('127.0.0.1', 9464); c.request('GET', '/metrics',"
     asked += " headers={'Host': 'aggregator:9464'}); print(c.getresponse().status)"
     assert up.once(replace(probe, command=["python", "-c", asked])) == "401\n"
+    # Without a place for compiled kernels those of NumPy do.
+    nowhere = up.folder / "warmup.log"
+    assert up.host.start(Container(["edgeclient", "warmup"]), nowhere).wait(60) == 0
+    assert "NumPy kernels: numba cannot be used (RuntimeError: cannot cache" in nowhere.read_text()
     for name in ("device", "aggregator", "mosquitto"):
         process = up.running.pop(name)
         pid = containers.child_of(process)

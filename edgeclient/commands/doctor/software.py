@@ -83,6 +83,8 @@ def judge_numba(version: str | None, why: str | None) -> Finding:
     if version is None:
         return Finding("ok", "numba", "not installed: NumPy kernels, same results", f"for more speed: {_ACCEL}")
     what = f"{version} cannot be used ({why}): NumPy kernels, same results"
+    if "no locator" in why:  # numba's word for it: a read-only root, an account without a home
+        return Finding("warn", "numba", what, "set NUMBA_CACHE_DIR to a folder that can be written")
     return Finding("warn", "numba", what, f"{_ACCEL}, or pip uninstall numba llvmlite")
 
 
