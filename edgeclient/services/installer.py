@@ -26,12 +26,16 @@ def install(chosen: Installation, there: Iterable[Installation], config: Path, *
     """Write its files and start it; `there` is what is installed for the configuration already.
 
     Raises:
-        ConfigError: another kind is there, somebody has changed a file, or the system refuses; nothing is overwritten.
+        ConfigError: another kind is there, or one of another configuration, somebody has changed a file, or the system
+            refuses; nothing is overwritten.
     """
     program = _program()
     for other in there:
         if other.name != chosen.name:
             raise ConfigError(f"{config} is installed as {other.name}: {program} uninstall {config} first")
+    for file in chosen.files:
+        if file.state() == "older" and str(config.absolute()) not in file.path.read_text(encoding="utf-8"):
+            raise ConfigError(f"{chosen.name} runs another file, see {file.path}: {program} uninstall {config} first")
     _write(chosen, dry_run=dry_run)
     _run(chosen.start, dry_run=dry_run)
     for note in chosen.notes:

@@ -14,6 +14,7 @@ import pytest
 from installed import NEEDS_ANALYZE, SERVICES, Home, analyze, write
 
 from edgeclient.commands.install import termux
+from edgeclient.commands.once import once_command
 from edgeclient.durable.lock import in_use
 from edgeclient.services import processes, systemd
 from edgeclient.services.installation import Installation, Job, SealedFile
@@ -119,6 +120,31 @@ def test_two_tasks_share_the_unit(home: Home) -> None:
     assert home.files() == {UNIT, DROP_IN.replace("har", "other")}
     home.ok("uninstall", "other.toml")
     assert home.files() == set()
+
+
+def test_another_file_of_the_same_task_does_not_take_the_service_over(home: Home) -> None:
+    home.ok("install", "--systemd", "--user")
+    write(home.folder / "other.toml")
+    before = (home.folder / DROP_IN).read_text()
+    said = home.refused("install", "--systemd", "--user", "other.toml")
+    assert "edgeclient@har.service of your systemd runs another file" in said
+    assert "edgeclient uninstall other.toml first" in said
+    assert (home.folder / DROP_IN).read_text() == before
+    home.ok("uninstall", "other.toml")
+    home.ok("install", "--systemd", "--user", "other.toml")
+
+
+@pytest.mark.case("fleet 24")
+def test_the_timer_s_unit_waits_longer_than_once_itself() -> None:
+    (own,) = (each.default for each in once_command.params if each.name == "timeout_s")
+    for kind in ("system", "user"):
+        unit = (SERVICES / f"systemd-{kind}" / "edgeclient-once@.service").read_text()
+        minutes, goodbye = (
+            int(re.findall(rf"(?m)^{name}=(\d+)", unit)[0]) for name in ("TimeoutStartSec", "TimeoutStopSec")
+        )
+        assert isinstance(own, float)
+        assert minutes * 60 > own + goodbye
+        assert "\nSuccessExitStatus=3\n" in unit
 
 
 def test_a_timer_instead_of_a_process(home: Home) -> None:
