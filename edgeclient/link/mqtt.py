@@ -67,6 +67,7 @@ class Link:
         self, endpoint: Endpoint, *, client_id_prefix: str, will: Will | None = None, exact: bool = False
     ) -> None:
         self._endpoint, self._will = endpoint, will
+        self._stamp = endpoint.stamp  # of the password file as it was read
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._connection = 0
         # By a CONNACK, in this connection.
@@ -327,9 +328,8 @@ class Link:
         if self._cut_offs.asks or self._hung_up == _ASKED_AFTER:
             self._judge()
         until_s = time.monotonic() + self._backoff.next_s(refused=self._refuses)
-        stamp = self._endpoint.stamp
         while (left_s := until_s - time.monotonic()) > 0 and not self._ending.wait(min(_LOOK_S, left_s)):
-            if self._refuses and self._endpoint.stamp != stamp:
+            if self._refuses and self._endpoint.stamp != self._stamp:
                 break
         if self._refuses:
             self._read_password()
@@ -357,6 +357,7 @@ class Link:
 
     def _read_password(self) -> None:
         """Again: somebody may have put it right."""
+        self._stamp = self._endpoint.stamp
         try:
             self._endpoint = self._endpoint.renewed()
         except ConfigError as error:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from broker.processes import children
+from broker.processes.address import free_port
 from broker.processes.embedded import _binary
 
 CONFIGS: Final = Path(str(files("firmware_configs")))
@@ -139,7 +140,7 @@ def mosquitto(folder: Path, *, more: str = "") -> Iterator[int]:
         # Started by root it would become a user that cannot read a folder of tests.
         return ours + more + ("user root\n" if os.geteuid() == 0 else "")
 
-    with _running(folder, "mosquitto.conf", config, [program, "-c"]) as port:
+    with running(folder, "mosquitto.conf", config, [program, "-c"]) as port:
         yield port
 
 
@@ -167,22 +168,22 @@ def nats(folder: Path) -> Iterator[int]:
             ours = ours.replace(old, new)
         return ours
 
-    with _running(folder, "nats-server.conf", config, [_binary(), "-c"]) as port:
+    with running(folder, "nats-server.conf", config, [_binary(), "-c"]) as port:
         yield port
 
 
 @contextmanager
-def _running(folder: Path, name: str, config: Callable[[int], str], command: list[str]) -> Iterator[int]:
-    """A server on a free port; another one when somebody takes it in the meantime."""
+def running(
+    folder: Path, name: str, config: Callable[[int], str], command: list[str], host: str = "127.0.0.1", wanted: int = 0
+) -> Iterator[int]:
+    """A server on the wanted port, or a free one; another one when somebody takes it in the meantime."""
     log = folder / "server.log"
     for _ in range(5):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = wanted or free_port(host)
         (folder / name).write_text(config(port))
         process = children.spawn([*command, str(folder / name)], log=log)
         try:
-            if _listens(process, port):
+            if _listens(process, host, port):
                 yield port
                 assert process.poll() is None, log.read_text()
                 return
@@ -192,11 +193,11 @@ def _running(folder: Path, name: str, config: Callable[[int], str], command: lis
     raise AssertionError("no free port")
 
 
-def _listens(process: "subprocess.Popen[bytes]", port: int) -> bool:
+def _listens(process: "subprocess.Popen[bytes]", host: str, port: int) -> bool:
     until_s = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < until_s:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection((host, port), timeout=1).close()
         except OSError:
             time.sleep(0.02)
         else:
