@@ -49,7 +49,7 @@ class Agent:
         self._follower = Follower(settings.task, Models(settings.directory / "models"))
         self._session = session = Session.of(settings.upload)
         will = session.will(settings.task, settings.device, self._pauses.lives.facts, self._follower.progress)
-        self._link = link or Link(Endpoint.of(settings.mqtt), client_id_prefix=settings.device, will=will)
+        self._link = link or Link(Endpoint.of(settings.mqtt), client_id_prefix=settings.device, will=will, exact=True)
         self._learner = learner or Learner(settings)
         self._sender = Sender(settings, self._link, session.uploaded)
         self._receipts = Receipts(self._sender)

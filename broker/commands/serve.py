@@ -78,7 +78,7 @@ def _live(settings: Aggregator, signals: Signals, tend: Callable[[], None] | Non
             return process
 
         watch = stack.enter_context(watching(settings))
-        link = Link(endpoint, client_id_prefix="aggregator")
+        link = Link(endpoint, client_id_prefix="aggregator", exact=True)
         service = Service(settings, link, spawn, watch, tend, health=_health(settings, watch))
         signals.begin(service.stop)
         click.echo(f"aggregating on {endpoint.url}, stop with Ctrl-C")

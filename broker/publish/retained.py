@@ -110,7 +110,7 @@ class Publisher:
             self._link.publish(topics.head(task), b"", retain=True)
             for digest in digests:
                 size = path(digest).stat().st_size if path(digest).exists() else 0
-                for topic, payload in cleared(task, blob_of(digest, size)):
+                for topic, payload in cleared(task, self._cut(task, blob_of(digest, size))):
                     self._link.publish(topic, payload, retain=True)
         except LinkDown:
             return False

@@ -112,6 +112,10 @@ class Journal:
             if self._turns.heard((each.task, each.device), each.epoch):
                 self.complain(each.device, "two-boards", namesakes.SAID)
 
+    def cleared(self, task: str) -> None:
+        """Somebody has cleared the announcement of a task."""
+        self._connection(task, "cleared", "what it had retained on the MQTT broker was cleared: it is published again")
+
     def lost(self, device: str, frames: int) -> None:
         """A device has settled frames that this ledger has never seen."""
         self.watch.lost(frames)

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from subprocess import Popen
 from typing import Final
 
 from broker.ledger.protocol import Ledger
 from broker.ledger.rows import TaskRow
+from broker.publish.clearing import Clearing
 from broker.publish.retained import Publisher
 from broker.registry.blobs import Blobs, RegistryError
 from broker.task.incumbency import Incumbency
@@ -45,7 +47,7 @@ class Roster:
         self._tasks: dict[str, LiveTask] = {}
         self._candidates: dict[str, LiveTask] = {}  # until it is known that nobody else serves them
         self._incumbency = Incumbency(ledger, link, journal, place)
-        self._looked_s = 0.0
+        self._looked_s, self._clearing = 0.0, Clearing()
         for row in ledger.tasks():
             self._stand(row)
 
@@ -67,7 +69,10 @@ class Roster:
             self._serve(task)
 
     def hear(self, message: Message) -> bool:
-        """Whether a message was of other aggregators, and needs nothing more."""
+        """Whether a message was an announcement or of other aggregators, and needs nothing more."""
+        if not message.payload and message.topic.endswith("/head"):  # somebody has cleared it
+            with suppress(WireError):
+                self._clearing.note(topics.parse(message.topic).task)
         return self._incumbency.hear(message)
 
     def publish(self, task: LiveTask) -> None:
@@ -101,6 +106,10 @@ class Roster:
             self._clear(row)
         for task in self:
             self._journal.rests(task)
+        for name in self._clearing.due(now=time.monotonic()):
+            if name in self._tasks:
+                self._journal.cleared(name)
+                self._serve(self._tasks[name])
         self._looked_s = time.monotonic()
 
     def _stand(self, row: TaskRow) -> None:

@@ -27,7 +27,7 @@ class Receipts:
         self._sender = sender
         self._settled: dict[int, bytes | None] = {}  # digests, to know a copy of this store by
         self._unconfirmed = 0
-        self._own: set[int] = set()  # epochs of this store, since the process began
+        self._own = {messages.NOBODY}  # and epochs of this store, since the process began
         self._others = 0  # receipts of another store
         self._namesake = Complaints(_NAMESAKE_S)
 

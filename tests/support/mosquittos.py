@@ -11,12 +11,11 @@ import pytest
 import secured
 
 NEEDED: Final = pytest.mark.skipif(secured.mosquitto_program() is None, reason="Mosquitto is not installed")
+ANYBODY: Final = "allow_anonymous true"
 
 
 @contextmanager
-def mosquitto(
-    folder: Path, more: str = "allow_anonymous true", host: str = "127.0.0.1", port: int = 0
-) -> Iterator[int]:
+def mosquitto(folder: Path, more: str = ANYBODY, host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """With these lines in its configuration; its port."""
     program = secured.mosquitto_program()
     assert program is not None

@@ -68,15 +68,14 @@ def heard(settings: Device) -> Heard:
                         found.why = why
                     case SubscriptionRefused(refused):
                         found.refused += refused
-                    case Message() as message if message.topic == down:
-                        found.answer_s = _answered_s(message, said_s)
                     case Message() as message:
+                        link.acknowledge(message)
+                        if message.topic == down:
+                            found.answer_s = _answered_s(message, said_s)
+                            continue
                         if message.topic == topics.head(settings.task) and found.head is None:
-                            found.head, said_s, until_s = (
-                                message.payload,
-                                time.monotonic(),
-                                time.monotonic() + _ANSWERED_S,
-                            )
+                            found.head, said_s = message.payload, time.monotonic()
+                            until_s = said_s + _ANSWERED_S
                             with suppress(LinkDown):
                                 link.publish(up, hello)
                         with suppress(WireError):
@@ -85,7 +84,9 @@ def heard(settings: Device) -> Heard:
         link.stop()
     if found.accepted:
         wrong = found.head is not None and found.answer_s is None
-        found.told = limits.asked(endpoint, f"{settings.device}-asks", (up, hello) if wrong else None)
+        found.told = limits.asked(
+            endpoint, f"{endpoint.client_id or settings.device}-asks", (up, hello) if wrong else None
+        )
     return found
 
 
