@@ -106,11 +106,15 @@ class Roster:
             self._clear(row)
         for task in self:
             self._journal.rests(task)
+        self._restore()
+        self._looked_s = time.monotonic()
+
+    def _restore(self) -> None:
+        """What somebody has cleared is published again."""
         for name in self._clearing.due(now=time.monotonic()):
             if name in self._tasks:
                 self._journal.cleared(name)
                 self._serve(self._tasks[name])
-        self._looked_s = time.monotonic()
 
     def _stand(self, row: TaskRow) -> None:
         self._candidates[row.name] = LiveTask(self._ledger, self._blobs, row)

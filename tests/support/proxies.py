@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from secured import _running, authority
+from secured import running, authority
 
 NGINX: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 NEEDS_NGINX: Final = pytest.mark.skipif(
@@ -47,5 +47,5 @@ def nginx(folder: Path, page: int, *, tls: bool = False) -> Iterator[int]:
     def config(port: int) -> str:
         return _CONFIG.format(folder=folder, port=port, page=page, tls=with_tls, user=user)
 
-    with _running(folder, "nginx.conf", config, [NGINX, "-c"]) as port:
+    with running(folder, "nginx.conf", config, [NGINX, "-c"]) as port:
         yield port

@@ -218,3 +218,5 @@ def test_a_task_that_nobody_announces_is_said_with_those_that_are(
         while follower.progress:
             assert time.monotonic() < until_s
             feed(follower, link)
+        for task in ("hare", "har-39", "haar"):
+            link.publish(topics.head(task), b"", retain=True)
