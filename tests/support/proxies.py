@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from secured import running, authority
+from secured import authority, running
 
 NGINX: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 NEEDS_NGINX: Final = pytest.mark.skipif(
