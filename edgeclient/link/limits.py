@@ -148,6 +148,7 @@ def asked(endpoint: Endpoint, client_id: str, publish: tuple[str, bytes] | None 
             if client.loop(0.1):
                 break
         client.disconnect()
+    client._reset_sockets()  # noqa: SLF001 (paho leaves a socket open whose peer hung up)
     if not told:
         return None
     return Answer(told[0], became[0] if became and publish is not None else "")
