@@ -45,7 +45,7 @@ class Agent:
         self._settings = settings
         self._lock = Lock(settings.directory / "lock")
         self.guard = guard or Guard(settings.conditions, settings.directory)
-        self._pauses = Pauses(self.guard, settings.directory)
+        self._pauses = Pauses(self.guard, settings.directory, settings.data.source)
         self._follower = Follower(settings.task, Models(settings.directory / "models"))
         self._session = session = Session.of(settings.upload)
         will = session.will(settings.task, settings.device, self._pauses.lives.facts, self._follower.progress)

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from edgeclient.compress.feedback import NotFinite
 from edgeclient.conditions.budgets import round_bytes
+from edgeclient.conditions.growth import Growth
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.reasons import READ_ONLY, Decision, Hindrance, Queue, Train, Wait
 from edgeclient.conditions.spells import Lives
@@ -31,6 +32,7 @@ class Pauses:
     Args:
         guard: what the owner grants.
         directory: of the device.
+        source: of its data.
 
     Attributes:
         once: train one round at most, though the fleet makes new versions meanwhile.
@@ -38,10 +40,10 @@ class Pauses:
         lives: the account of this start and those before.
     """
 
-    def __init__(self, guard: Guard, directory: Path) -> None:
+    def __init__(self, guard: Guard, directory: Path, source: str) -> None:
         self.once = False
         self.decision: Decision = Wait("starting", "starting")
-        self._guard = guard
+        self._guard, self._growth = guard, Growth(source)
         guard.also(directory)
         self._directory = directory
         self.lives = Lives(directory / "spells.json")
@@ -80,6 +82,7 @@ class Pauses:
         if self._guard.hindrance:
             _LOG.info("training stopped early, %s: what was learnt is kept", self._guard.hindrance)
         self._rounds += 1
+        self._growth.learnt()
         self.lives.progress()
 
     @contextmanager
@@ -198,7 +201,7 @@ class Pauses:
         # What was cut for a larger limit joins a round at once: the next version may wait for this very update.
         cut_anew = any(row.state is State.RETURNED and row.size > self._room for row in outbox.rows)
         new_version = (
-            (trained is None or trained < version or cut_anew)
+            (trained is None or trained < version or cut_anew or self._growth.look(now=time.monotonic()))
             and self._failed[0] != version
             and time.monotonic() >= self._starved_until_s
             and not (self.once and self._rounds)

@@ -7,6 +7,7 @@ import pytest
 
 from edgeclient.compress.feedback import NotFinite
 from edgeclient.conditions.board import Board, Observed
+from edgeclient.conditions.growth import Growth
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.pauses import Pauses
 from edgeclient.conditions.reasons import Train
@@ -33,7 +34,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def pauses(tmp_path: Path, now: list[float]) -> Pauses:
-    return Pauses(Guard(Conditions(), tmp_path, Silent(tmp_path)), tmp_path)
+    return Pauses(Guard(Conditions(), tmp_path, Silent(tmp_path)), tmp_path, str(tmp_path / "data.csv"))
 
 
 def doing(pauses: Pauses, version: int = 0, **held: object) -> str:
@@ -97,3 +98,40 @@ def test_done_is_trained_settled_and_nothing_missing(pauses: Pauses) -> None:
     assert not pauses.done(None, None)
     row = Row(1, State.SENT, 0, 0, 0, 0.0, 10)
     assert not pauses.done(outbox(0, (row,)), 0)
+
+
+def test_data_that_has_grown_by_a_tenth_is_a_reason_for_a_round(
+    pauses: Pauses, now: list[float], tmp_path: Path
+) -> None:
+    data = tmp_path / "data.csv"
+    data.write_bytes(bytes(1000))
+    pauses.may_fetch(0)
+    assert doing(pauses, 3) == "training"
+    pauses.trained(100, 10)
+    for size, seconds, then in (
+        (1000, 3600.0, "next-version"),
+        (1099, 60.0, "next-version"),
+        (1200, 59.0, "next-version"),  # a newer version may come
+        (1200, 1.0, "training"),
+    ):
+        data.write_bytes(bytes(size))
+        now[0] += seconds
+        assert doing(pauses, 3, trained_version=3) == then
+    pauses.trained(100, 10)
+    now[0] += 60
+    assert doing(pauses, 3, trained_version=3) == "next-version"
+
+
+def test_sources_that_tell_no_size_never_grow(tmp_path: Path, now: list[float]) -> None:
+    (tmp_path / "folder").mkdir()
+    for source in (
+        "my_package.data:batches",
+        "my_data.py:batches",
+        str(tmp_path / "nothing"),
+        str(tmp_path / "folder"),
+    ):
+        growth = Growth(source)
+        growth.learnt()
+        assert not growth.look(now=now[0] + 1e6)
+    (tmp_path / "folder" / "a.csv").write_bytes(b"1,2\n")
+    assert growth.look(now=now[0] + 2e6)

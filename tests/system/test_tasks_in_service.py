@@ -157,6 +157,12 @@ def test_other_evaluation_data_measures_every_version_anew(folder: Path) -> None
         while set(measured(folder)) != {float(len(labels[some]))}:
             assert time.monotonic() < until_s, measured(folder)
             time.sleep(0.2)
+    # With a new task likewise, and its path is from the folder of its settings.
+    (folder / "third.toml").write_text('goal = 3\nevaluation = "few.npz"\n')
+    said = told(folder, "add", "in-service-3", folder / "har.bundle", "--settings", folder / "third.toml")
+    assert "before training: accuracy" in said
+    third = json.loads(told(folder, "list", "--json"))["tasks"][-1]
+    assert third["settings"]["evaluation"] == str(folder / "few.npz")
     told(folder, "set", FIRST, "evaluation=")
     assert set(measured(folder)) == {None}
 
