@@ -6,6 +6,7 @@ from typing import Any
 from edgeclient import audit
 from edgeclient.compress.feedback import compress
 from edgeclient.compress.pace import Pace
+from edgeclient.conditions.board import LOCK
 from edgeclient.conditions.guard import Guard
 from edgeclient.conditions.pauses import Pauses
 from edgeclient.conditions.reasons import Send, Train
@@ -43,7 +44,7 @@ class Agent:
         self, settings: Device, link: Link | None = None, learner: Learner | None = None, guard: Guard | None = None
     ) -> None:
         self._settings = settings
-        self._lock = Lock(settings.directory / "lock")
+        self._lock = Lock(settings.directory / LOCK)
         self.guard = guard or Guard(settings.conditions, settings.directory)
         self._pauses = Pauses(self.guard, settings.directory, settings.data.source)
         self._follower = Follower(settings.task, Models(settings.directory / "models"))
@@ -168,7 +169,6 @@ class Agent:
         if isinstance(trained, Untrained):
             self._pauses.untrained(asked.version, *trained)
             return
-
         terms, joined = Terms(asked, self._settings, layout, self._sender.frame_bytes), merged(outbox, asked)
         held = [row for row in outbox.rows if row.id not in joined]
         aim = terms.aim(self._pace, share=trained.share, free_bytes=free_bytes, held=held)

@@ -20,8 +20,8 @@ WORDS: Final = {
     "left": "It has left the task, or the MQTT broker has forgotten what devices said.",
     "stopped": "Somebody or something on the device has stopped it, or its edgeclient once has ended; edgeclient run or"
     " its service starts it again.",
-    "short-spells": "It goes off before it gets anything done: power or network for too short a time. What has come of"
-    " a model stays, and its rounds are made shorter.",
+    "short-spells": "It goes off within its rounds, or before it gets anything done: power or network for too short a"
+    " time. What has come of a model stays, and its rounds are made shorter.",
     "battery-empty": "Its battery was nearly empty when its connection broke.",
     "overheated": "It was very hot when its connection broke.",
     "connection-lost": "Its connection broke: no power, no network, or the program has died.",

@@ -109,9 +109,13 @@ def _starts(facts: Facts) -> Iterator[str]:
     said = facts.said
     if said is not None and said.cut:
         what = f"ended within a round, the last after about {age(said.spell_s)}"
-        yield f"Its last {said.cut} starts {what}: its rounds are made shorter."
+        yield f"{_last(said.cut)} {what}: its rounds are made shorter."
     if said is not None and said.fruitless:
-        yield f"Its last {said.fruitless} starts got nothing done: no chunk of a model, no round, no receipt."
+        yield f"{_last(said.fruitless)} got nothing done: no chunk of a model, no round, no receipt."
+
+
+def _last(starts: int) -> str:
+    return "Its last start" if starts == 1 else f"Its last {starts} starts"
 
 
 def _health(facts: Facts) -> Iterator[str]:

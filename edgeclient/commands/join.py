@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from edgeclient.commands import names
 from edgeclient.commands.options import FILE
 from edgeclient.settings import ConfigError, Device, structure
 
@@ -26,6 +27,8 @@ port = {port}
 source = "{source}"
 """
 
+_THERE: Final = "{out} is there already: name another with --out, or move it away"
+
 
 @click.command("join")
 @click.argument("url")
@@ -36,7 +39,8 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
     """Write the configuration of a device that takes part in the task at URL.
 
     URL is mqtt://HOST[:PORT]/TASK, or mqtts:// with TLS; below a topic prefix of its own, mqtt://HOST/PREFIX/TASK. An
-    existing file is left alone.
+    existing file is left alone. The id is the host's name, or where another board of the task has that, the next free
+    one: the MQTT broker is asked, if it answers.
 
     \b
     Example:
@@ -55,8 +59,9 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
     if parts.username or parts.password:
         raise ConfigError("no passwords in URLs: set [mqtt] username and password_file in the configuration")
     tls = parts.scheme == "mqtts"
+    name = device or re.sub(r"[^A-Za-z0-9_-]", "-", platform.node())[:60] or "device"
     text = _FILE.format(
-        device=device or re.sub(r"[^A-Za-z0-9_-]", "-", platform.node())[:64] or "device",
+        device=name,
         task=task,
         directory="edge-data",
         host=host,
@@ -67,10 +72,21 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
     if not text.isprintable() and any("\ud800" <= each <= "\udfff" for each in text):
         raise ConfigError(f"{source!a} cannot stand in a configuration, which is UTF-8: give the file another name")
     # ConfigError for a name or path that no configuration takes.
-    structure(tomllib.loads(text), Device, where=f"the configuration for {out}", folder=out.parent)
+    made = structure(tomllib.loads(text), Device, where=f"the configuration for {out}", folder=out.parent)
+    if out.exists():
+        raise ConfigError(_THERE.format(out=out))
+    taken, told = names.taken(made), ""
+    free = names.free(name, taken or ())
+    if taken is None:
+        told = f"; whether another board is called {name} is not known: {host} does not tell"
+    elif free != name and device:
+        told = f"; {name} is there already: if that is another board, choose another id, such as {free}"
+    elif free != name:
+        text = text.replace(f'device = "{name}"', f'device = "{free}"', 1)
+        told = f"; {name} is there already, so this one is called {free}: --device {name} if it is this very board"
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise ConfigError(f"{out} is there already: name another with --out, or move it away") from None
-    click.echo(f"{out} is written; next: edgeclient doctor {out}, then edgeclient run {out}")
+        raise ConfigError(_THERE.format(out=out)) from None
+    click.echo(f"{out} is written{told}; next: edgeclient doctor {out}, then edgeclient run {out}")

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from edgeclient.commands.options import CONFIG
+from edgeclient.conditions.board import LOCK
 from edgeclient.conditions.guard import PAUSED
 from edgeclient.durable.lock import StoreError, in_use
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, LinkDown
@@ -20,7 +21,7 @@ _CONNECT_S: Final = 15.0
 # Everything that a device and its service keep in the device's directory.
 _OWN: Final = frozenset(
     ("store", "models", "audit", "replay", "status.json", "status.new", "usage.json", "usage.new")
-) | {PAUSED, "lock", "spells.json", "spells.json.new", "edgeclient.log", "edgeclient.log.1"}
+) | {PAUSED, LOCK, "spells.json", "spells.json.new", "edgeclient.log", "edgeclient.log.1"}
 
 
 @click.command("leave")

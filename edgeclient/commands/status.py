@@ -1,7 +1,6 @@
 """The command `edgeclient status`: what the agent last wrote about itself."""
 
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from edgeclient.commands.options import CONFIG, JSON
+from edgeclient.conditions.board import LOCK, read_only
 from edgeclient.conditions.guard import PAUSED
 from edgeclient.conditions.reasons import READ_ONLY
 from edgeclient.durable.lock import StoreError, in_use
@@ -27,24 +27,27 @@ def status_command(config: Path, *, as_json: bool) -> None:
       edgeclient status device.toml --json
     """
     settings = load(config, Device)
-    path, running = settings.directory / "status.json", in_use(settings.directory / "lock")
-    said = _said(path, config) | {"running": running, "read_only": _read_only(settings.directory)}
+    path, running = settings.directory / "status.json", in_use(settings.directory / LOCK)
+    said = _said(path, config) | {"running": running, "read_only": read_only(settings.directory)}
     if as_json:
         click.echo(json.dumps({"device": settings.device, "task": settings.task, **said}))
         return
     idle = f"not running; at last: {said['note']}"
     if (settings.directory / PAUSED).exists():
         idle = "not running, and paused: edgeclient resume lets it go on"
-    click.echo(f"{settings.device}: {said['note'] if running else idle}")
     if said["read_only"]:
-        click.echo(f"  {READ_ONLY}; what follows may be old")
+        click.echo(f"{settings.device}: {'' if running else 'not running; '}{READ_ONLY}")
+        click.echo(f"  the last that it could write: {said['note']}")
+    else:
+        click.echo(f"{settings.device}: {said['note'] if running else idle}")
     has = "no model yet" if said["version"] < 0 else f"model version {said['version']}"
     click.echo(f"  {has}, {said['rounds']} rounds trained")
     if said["cut"]:
-        what = f"its last {said['cut']} starts ended within a round, after about {said['spell_s']} s"
-        click.echo(f"  {what}: rounds are made shorter")
+        what = f"starts in a row that ended within a round: {said['cut']}, after about {said['spell_s']} s"
+        click.echo(f"  {what}; rounds are made shorter")
     if said["fruitless"]:
-        click.echo(f"  its last {said['fruitless']} starts got nothing done: no chunk of a model, no round, no receipt")
+        what = f"starts in a row that got nothing done: {said['fruitless']}"
+        click.echo(f"  {what} (no chunk of a model, no round, no receipt)")
     frames = ", ".join(f"{said[state]} {state}" for state in ("queued", "sent", "returned", "applied", "refused"))
     click.echo(f"  frames: {frames}")
     for line in said.get("data", ()):
@@ -71,10 +74,3 @@ def _said(path: Path, config: Path) -> dict[str, Any]:
     except ValueError:
         pass
     raise StoreError(f"{path} is empty or damaged, as after a power cut: the device writes it again when it runs")
-
-
-def _read_only(directory: Path) -> bool:
-    try:
-        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False

@@ -1,5 +1,6 @@
 """What the board says about itself and its network: three-valued, cheap, never an error."""
 
+import errno
 import json
 import os
 import time
@@ -12,6 +13,7 @@ from edgeclient.conditions.readings import Commands, folders, integer, searched,
 
 Network: TypeAlias = Literal["none", "ethernet", "wifi", "cellular"]
 
+LOCK: Final = "lock"  # file in the device's directory that a process holds as long as it lives
 _ROUTE_UP: Final = 1
 _MODEMS: Final = ("wwan", "ppp", "rmnet")
 # get_throttled: under-voltage, frequency capped, throttled, soft temperature limit, at this moment.
@@ -49,6 +51,20 @@ class Observed:
     metered: bool | None = None
     free_disk_bytes: int | None = None
     read_only: bool | None = None
+
+
+def read_only(directory: Path) -> bool:
+    """Whether nothing can be written to the disk of a device's directory.
+
+    A card that fails is mounted so by the kernel, and since Linux 6.15 only an attempt to write shows it.
+    """
+    try:
+        os.close(os.open(directory / LOCK, os.O_WRONLY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
 
 
 class Board:
@@ -144,7 +160,7 @@ class Board:
             told = os.statvfs(self._directory)
         except OSError:
             return None, None
-        return told.f_bavail * told.f_frsize, bool(told.f_flag & os.ST_RDONLY)
+        return told.f_bavail * told.f_frsize, read_only(self._directory)
 
 
 def _default_route(root: Path) -> tuple[Network | None, str]:

@@ -66,7 +66,8 @@ class Spells:
             return after
         # A round that began late was a try; nothing else follows from its end than when that was.
         share = max(_LEAST_SHARE, self.share * _SHORTER) if self.planned else self.share
-        return replace(after, cut=self.cut + 1, spell_s=max(self.lived_s, _LEAST_S), share=share)
+        spell_s = self.spell_s if self.lived_s <= self.spell_s <= _next_mark(self.lived_s) else self.lived_s
+        return replace(after, cut=self.cut + 1, spell_s=max(spell_s, _LEAST_S), share=share)
 
     def limit_s(self, age_s: float) -> float:
         """How long a round may take that begins at this age; infinite when none was ever cut off.
@@ -91,6 +92,11 @@ class Spells:
         spell_s = max(self.spell_s, min(age_s, self.spell_s * _OUTLIVED))
         share = min(_SHARE, self.share * _LONGER)
         return replace(self, cut=0, spell_s=spell_s, share=share, planned=False, began_s=-1.0, lived_s=-1.0)
+
+
+def _next_mark(lived_s: float) -> float:
+    """The age at which a round that goes on is seen next; what has ended before that is not known to have."""
+    return max(_MARK * lived_s, lived_s + _MARK_S)
 
 
 class Lives:
@@ -149,7 +155,7 @@ class Lives:
         """A round goes on; true once a second."""
         age_s, second = self._age_s, self._second
         self._second = int(age_s)
-        if self._now.began_s >= 0 and age_s > max(_MARK * self._now.lived_s, self._now.lived_s + _MARK_S):
+        if self._now.began_s >= 0 and age_s > _next_mark(self._now.lived_s):
             self._keep(self._now.seen(age_s))
         return self._second != second
 

@@ -76,9 +76,11 @@ def checks(settings: Device | None) -> list[tuple[str, Check, float]]:
     made: list[tuple[str, Check, float]] = [
         ("python", software.python, _QUICK_S),
         ("packages", software.packages, _QUICK_S),
+        # Before what makes the board busy.
+        ("conditions", machine.conditions, _BROKER_S),
+        *([] if settings is None else [("conditions now", partial(machine.granted, settings), _BROKER_S)]),
         ("onnxruntime", software.onnxruntime, _SLOW_S),
         ("kernels", software.kernels, _SLOW_S),
-        ("conditions", machine.conditions, _BROKER_S),
         ("memory", machine.memory, _BROKER_S),
         ("clock", machine.clock, _QUICK_S),
         ("android", android.processes, _BROKER_S),

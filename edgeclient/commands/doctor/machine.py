@@ -15,6 +15,9 @@ from typing import Any, Final
 import edgeclient
 from edgeclient.commands.doctor.findings import Finding
 from edgeclient.conditions.board import Board, Observed
+from edgeclient.conditions.guard import Guard
+from edgeclient.conditions.reasons import Decision, Queue, Wait
+from edgeclient.settings import Conditions, Device
 
 # A small model's training session takes 95 MiB.
 _MEMORY_BYTES: Final = 128 << 20
@@ -24,6 +27,8 @@ _NEARLY_FULL_BYTES: Final = 500 << 20
 _SLOW_SYNC_MS: Final = 200.0
 _SLOW_MB_S: Final = 2.0
 _VOLATILE: Final = frozenset({"tmpfs", "ramfs", "overlay"})
+# Reasons that every preset has.
+_EAGER: Final = frozenset({"paused", "quiet-hours", "battery", "heat", "throttled", "disk", "wear"})
 _RELEASED: Final = datetime(2025, 1, 1, tzinfo=UTC)
 
 
@@ -34,6 +39,22 @@ def conditions() -> Iterator[Finding]:
     for name in sorted(asked.hanging):
         what = f"{name} hangs: what it would tell counts as unknown"
         yield Finding("warn", "conditions", what, f"see why {name} does not answer, or remove it")
+
+
+def granted(settings: Device) -> Iterator[Finding]:
+    """Whether a round would begin now, by the same rules as `run` has."""
+    guard = Guard(settings.conditions, settings.directory)
+    guard.look()
+    yield judge_grant(guard.decide(Queue(new_version=True), link_up=True), settings.conditions)
+
+
+def judge_grant(decision: Decision, rules: Conditions) -> Finding:
+    """What the owner's conditions make of this moment."""
+    if not isinstance(decision, Wait):
+        return Finding("ok", "conditions now", f"training would begin: preset {rules.preset}")
+    eager = decision.doing not in _EAGER and rules.preset != "eager"
+    advice = 'preset = "eager" in [conditions] cares for power and heat alone; ' if eager else ""
+    return Finding("warn", "conditions now", decision.because, f"{advice}it goes on by itself when that has passed")
 
 
 def judge_conditions(observed: Observed) -> Finding:
