@@ -14,7 +14,10 @@ from edgeclient.commands.options import JSON
 from edgeclient.compress.arrays import Array
 from edgeclient.train import inference, predictions
 from edgeclient.train.batches import DataError
-from edgeclient.train.sources.columns import strings
+from edgeclient.train.sources import delimited, query, table
+from edgeclient.train.sources.columns import CLASSES, strings
+from edgeclient.train.sources.delimited import is_table
+from edgeclient.train.sources.functions import is_function
 
 _TOP: Final = 3
 
@@ -61,21 +64,36 @@ def predict_command(
       edgeclient predict mine.bundle windows.csv --option labels=activity --option 'classes=["rest", "run"]'
     """
     with chosen(place, parameters, name) as model:
-        own = model.settings.data.options if model.settings is not None else {}
-        options = {**own, **options}
-        names = strings(options.get("classes", []), "classes")
+        options = {**_own_options(model, file), **options}
+        names = strings(options.get(CLASSES, []), CLASSES)
         if model.manifest.classes is not None and names and len(names) != model.manifest.classes:
             raise DataError(f"[data.options] classes has {len(names)} names, the model has {model.manifest.classes}")
-        rows = list(_rows(model, file, options, names))
+        rows = []
+        for row in _rows(model, file, options, names):
+            rows.append(row)
+            if not as_json:
+                click.echo(f"{len(rows):>6}  {_text(row)}")
     right = [row["label"] == row["class"] for row in rows if "label" in row and "class" in row]
     if as_json:
         said = {"accuracy": sum(right) / len(right)} if right else {}
         click.echo(json.dumps({"model": model.name, "version": model.version, **said, "rows": rows}))
         return
-    for number, row in enumerate(rows, 1):
-        click.echo(f"{number:>6}  {_text(row)}")
     known = f", {sum(right)} of {len(right)} as labelled" if right else ""
     click.echo(f"{len(rows)} examples by {model.name}{known}")
+
+
+def _own_options(model: Chosen, file: Path) -> dict[str, Any]:
+    """Of a device's [data.options], those that mean something for the file."""
+    if model.settings is None:
+        return {}
+    own = model.settings.data
+    if is_function(own.source):
+        known = {CLASSES}
+    elif is_table(file) or file.suffix.lower() in query.SUFFIXES or file.is_dir():
+        known = {*table.OPTIONS, *delimited.OPTIONS, *query.OPTIONS}
+    else:
+        known = {CLASSES, model.manifest.labels.name, *(each.name for each in model.manifest.inputs)}
+    return {key: value for key, value in own.options.items() if key in known}
 
 
 def _rows(model: Chosen, file: Path, options: dict[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -209,3 +209,13 @@ def test_tables_with_labels_and_without(folder: Path, tmp_path: Path) -> None:
     wrong = CliRunner().invoke(cli, ["predict", str(folder / "device.toml"), str(tmp_path / "bare.csv")])
     assert "has no column 'labels'" in str(wrong.exception)
     assert "without labels: " in str(wrong.exception)
+
+
+def test_the_device_s_own_options_hold_where_they_mean_something(folder: Path, tmp_path: Path) -> None:
+    """Its source is a table of words; the file to ask about is an array."""
+    holding(tmp_path, BUNDLE, LEARNT, source="recordings.csv")
+    with (tmp_path / "device.toml").open("a") as file:
+        file.write('[data.options]\nwindow = 32\nlabels = "activity"\nclasses = ["rest", "walk", "run"]\n')
+    for name in ("windows.npy", "windows.npz"):
+        said = json.loads(edgeclient("predict", tmp_path / "device.toml", folder / name, "--json"))
+        assert {each["name"] for each in said["rows"]} <= {"rest", "walk", "run"}
