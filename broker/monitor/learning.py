@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+KINDS: Final = ("diverged", "chance", "overfits")
 _ENOUGH: Final = 10  # evaluated versions after the first, before nothing learnt is a finding
 _SAME: Final = 0.98  # a loss that has fallen by less has not fallen
 _CLIFF: Final = 1.5  # times the loss before training: worse than knowing nothing

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from broker.monitor import series
 from broker.monitor.backlog import Backlog
 from broker.monitor.fleet import MAX_DEVICES, Fleet
+from broker.monitor.learning import KINDS
 from broker.monitor.mqtt_health import MqttHealth
 from broker.monitor.series import Series
 from broker.monitor.summary import Summary, summary
@@ -100,11 +101,18 @@ class Metrics(Watch):
     def ended(self, task: str) -> None:
         """What was counted stays; what is no longer so goes."""
         now = self.series
-        for gauge in (now.version, now.created, now.evaluated, now.waiting, now.metric):
+        for gauge in (now.version, now.created, now.evaluated, now.waiting, now.metric, now.rests, now.wrong):
             for sample in [each for family in gauge.collect() for each in family.samples]:
                 if sample.labels["task"] == task:
                     gauge.remove(*sample.labels.values())
         self.fleet.end(task)
+
+    def rests(self, task: str, *, rests: bool) -> None:
+        self.series.rests.labels(task).set(rests)
+
+    def learns(self, task: str, wrong: str) -> None:
+        for kind in KINDS:
+            self.series.wrong.labels(task, kind).set(kind == wrong)
 
     def asks(self, url: Callable[[], str]) -> None:
         self._mqtt.url = url

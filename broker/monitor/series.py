@@ -63,6 +63,10 @@ class Series(Collector):
         self.evaluated = self._gauge("model_evaluated_version", "Version that the metrics are of.", "task")
         self.metric = self._gauge("model_metric", "What the evaluated version is worth.", "task", "metric")
         self.held = self._counter("versions_held", "Versions held back: the fleet does not see them.", "task")
+        self.rests = self._gauge("rests", "1: no version is made before new data comes, as the task asks.", "task")
+        self.wrong = self._gauge(
+            "learning_wrong", "1: the learning curve shows it, as edgebroker status tells.", *("task", "kind")
+        )
         self.waiting = self._gauge("updates_waiting", "Updates that wait for the next version.", "task")
 
     def describe(self) -> Iterator[Metric]:

@@ -22,6 +22,12 @@ class Watch:
     def ended(self, task: str) -> None:
         """It is served no longer."""
 
+    def rests(self, task: str, *, rests: bool) -> None:
+        """Whether versions of it are made, or it has learnt enough."""
+
+    def learns(self, task: str, wrong: str) -> None:
+        """The kind of what is wrong with its learning curve; "" for nothing."""
+
     def asks(self, url: Callable[[], str]) -> None:
         """Where the MQTT broker tells about itself over HTTP, if it is a NATS server; "" while there is none."""
 

@@ -81,6 +81,7 @@ class Journal:
         if task.rest != self._rests.get(task.name, ""):
             told = f"rests: {task.rest}; new data lets it go on" if task.rest else "goes on"
             _LOG.info("task %s %s", task.name, told, extra={"task": task.name})
+            self.watch.rests(task.name, rests=bool(task.rest))
         self._rests[task.name] = task.rest
 
     def ends(self, task: LiveTask) -> None:
@@ -162,3 +163,4 @@ class Journal:
         if wrong is not None and wrong.kind != self._findings.get(task.name):
             _LOG.warning("task %s: %s", task.name, wrong.text, extra={"task": task.name, "reason": wrong.kind})
         self._findings[task.name] = "" if wrong is None else wrong.kind
+        self.watch.learns(task.name, self._findings[task.name])

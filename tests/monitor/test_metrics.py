@@ -78,6 +78,8 @@ LABELS = {
     "edgebroker_model_metric": {"task", "metric"},
     "edgebroker_versions_held_total": {"task"},
     "edgebroker_updates_waiting": {"task"},
+    "edgebroker_rests": {"task"},
+    "edgebroker_learning_wrong": {"task", "kind"},
     "edgebroker_devices": {"task", "state"},
     "edgebroker_devices_doing": {"task", "doing"},
     "edgebroker_silent_devices": {"task", "reason"},
@@ -407,10 +409,15 @@ def test_a_task_that_is_removed_leaves_the_gauges() -> None:
         metrics.version(task, 3, 1.7e9)
         metrics.evaluated(task, 3, {"loss": 1.0, "accuracy": 0.5})
         metrics.heard(topics.status(task, "pi-7"), status.encode(Status("online", "s")))
+        metrics.rests(task, rests=True)
+        metrics.learns(task, "chance")
     metrics.look()
+    assert 'edgebroker_learning_wrong{kind="chance",task="har"} 1.0' in metrics.exposition().decode()
     metrics.ended("har")
     text = metrics.exposition().decode()
     assert 'edgebroker_model_version{task="har"}' not in text
     assert 'edgebroker_model_metric{metric="loss",task="har"}' not in text
     assert 'edgebroker_model_metric{metric="loss",task="other"} 1.0' in text
+    assert 'edgebroker_rests{task="har"}' not in text
+    assert 'edgebroker_learning_wrong{kind="overfits",task="other"} 0.0' in text
     assert metrics.fleet.tasks() == ["other"]
