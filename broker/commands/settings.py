@@ -8,7 +8,7 @@ import click
 from broker.commands.options import JSON
 from broker.settings import Aggregator, Task
 from edgeclient.settings import ConfigError
-from edgeclient.settings.keys import keys_of, matching
+from edgeclient.settings.keys import keys_of, matching, told
 
 
 @click.command("settings")
@@ -31,5 +31,5 @@ def settings_command(word: str, *, as_json: bool) -> None:
         return
     for file, keys in found.items():
         click.echo(f"# {file}")
-        for each in keys:
-            click.echo(each.text())
+        for line in told(keys, files[file]):
+            click.echo(line)

@@ -8,7 +8,7 @@ import click
 
 from edgeclient.commands.options import JSON
 from edgeclient.settings import ConfigError, Device
-from edgeclient.settings.keys import Key, keys_of, matching
+from edgeclient.settings.keys import Key, keys_of, matching, told
 from edgeclient.train.sources import delimited, query, table
 
 
@@ -29,8 +29,8 @@ def settings_command(word: str, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"device.toml": [asdict(each) for each in found]}))
         return
-    for each in found:
-        click.echo(each.text())
+    for line in told(found, Device):
+        click.echo(line)
 
 
 def _keys() -> Iterator[Key]:

@@ -118,6 +118,17 @@ def keys_of(kind: type, prefix: str = "") -> Iterator[Key]:
         yield from keys_of(table, f"{prefix}{each.name}.")
 
 
+def told(keys: Iterable[Key], kind: type) -> Iterator[str]:
+    """Keys for people, each table with what its class says of it."""
+    tables, last = dict(_tables(kind)), ""
+    for each in keys:
+        table = each.key.partition(".")[0] if "." in each.key else ""
+        if table != last:
+            yield f"[{table}]\n{_indented(tables[table])}"
+        last = table
+        yield each.text()
+
+
 def matching(keys: Iterable[Key], word: str) -> list[Key]:
     """Those whose place, sentence or choices contain a word, in any case."""
     said = word.lower()
@@ -155,6 +166,12 @@ def _validator(rule: Rule) -> Any:
             raise ValueError(said if said.startswith(attribute.name) else f"{attribute.name}: {said}") from None
 
     return check
+
+
+def _tables(kind: type) -> Iterator[tuple[str, str]]:
+    for each in attrs.fields(kind):
+        if (table := _table(each.type)) is not None:
+            yield each.name, (table.__doc__ or "").partition("\n")[0]
 
 
 def _table(kind: Any) -> Any:

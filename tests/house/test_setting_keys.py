@@ -48,7 +48,10 @@ def test_a_device_s_keys() -> None:
 
 
 def test_a_search() -> None:
-    assert asked(edgeclient.cli.cli, "Keepalive").startswith("mqtt.keepalive_s = 30 s    integer, 5 to 3600\n")
+    said = asked(edgeclient.cli.cli, "Keepalive").splitlines()
+    assert said[0] == "[mqtt]"
+    assert said[1].startswith("    Where the MQTT broker is")
+    assert said[-2] == "mqtt.keepalive_s = 30 s    integer, 5 to 3600"
     (found,) = json.loads(asked(edgeclient.cli.cli, "duty", "--json"))["device.toml"]
     assert Key(**{**found, "choices": ()}) == next(
         each for each in keys_of(Device) if each.key == "training.duty_percent"
