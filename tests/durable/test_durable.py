@@ -568,6 +568,7 @@ def test_damage_to_the_account_is_one_line(tmp_path: Path, page: int) -> None:
         opened(tmp_path)
 
 
+@pytest.mark.case("fleet 42")
 def test_a_store_that_another_program_holds_is_not_a_crash(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         store._db.rows("PRAGMA busy_timeout = 50")

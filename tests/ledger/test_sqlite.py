@@ -135,3 +135,14 @@ def test_one_aggregator_at_a_time(tmp_path: Path) -> None:
 def test_every_crash_point_is_examined() -> None:
     """By the conformance kit, or by the migrations above; that the source has no others is a test of the service."""
     assert {each for each in POINTS if "migration" not in each} == set(INTERRUPTED)
+
+
+@pytest.mark.case("fleet 42")
+def test_a_ledger_that_another_program_locks_counts_nothing_until_it_is_free(ledger: SqliteLedger, path: Path) -> None:
+    ledger.db.execute("PRAGMA busy_timeout = 50")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnavailable, match="locked"):
+            ledger.admit([entry(0)], 1.0)
+        other.execute("ROLLBACK")
+    assert ledger.admit([entry(0)], 1.0) == [Admission(Verdict.APPLIED)]

@@ -71,6 +71,7 @@ def retained(link: Link, prefix: str) -> dict[str, Any]:
     return {topic: json.loads(payload) for topic, payload in found.items() if topic.startswith(f"{prefix}/sensor/")}
 
 
+@pytest.mark.case("fleet 41")
 def test_a_real_broker_keeps_them_until_the_device_leaves(tmp_path: Path, endpoint: Endpoint) -> None:
     prefix, task = "ha-test", "ha"
     config = fleet.write_device(tmp_path, endpoint, "pi", task)

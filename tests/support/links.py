@@ -1,4 +1,4 @@
-"""Links that are connected, what they hear next, and ports."""
+"""Links that are connected or say what a test wants, what they hear next, and ports."""
 
 import socket
 import time
@@ -10,6 +10,43 @@ from edgeclient.link.events import Event
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, Message, SubscriptionRefused
 
 Kind = TypeVar("Kind", Connected, Disconnected, Message, SubscriptionRefused)
+
+
+class Script:
+    """Gives out events, and keeps what was done with it."""
+
+    connected = True
+    connection = 1
+
+    def __init__(self, *events: Event, passed_bytes: int = 0) -> None:
+        self.events = list(events)
+        self.passed_bytes = passed_bytes
+        self.acknowledged: list[Message] = []
+        self.subscribed: list[str] = []
+        self.published: list[tuple[str, bytes]] = []
+
+    def poll(self, _wait_s: float, limit: int = 64) -> list[Event]:
+        given, self.events = self.events[:limit], self.events[limit:]
+        return given
+
+    def acknowledge(self, message: Message) -> None:
+        self.acknowledged.append(message)
+
+    def subscribe(self, *names: str, **_: int) -> None:
+        self.subscribed += names
+
+    def unsubscribe(self, *names: str) -> None: ...
+
+    def publish(self, topic: str, payload: bytes, **_: bool) -> None:
+        self.published.append((topic, payload))
+
+    def room(self, _topic: str, packet_bytes: int = 1_000_000) -> int:
+        return packet_bytes
+
+    def reconnect(self, why: str) -> None: ...
+
+    def socket_bytes(self) -> tuple[int, int]:
+        return self.passed_bytes, 0
 
 
 @contextmanager

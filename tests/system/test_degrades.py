@@ -364,6 +364,7 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, endpoint: Endpoint) 
     assert "Permission denied" in done.stderr
 
 
+@pytest.mark.case("fleet 42")
 def test_a_store_that_another_program_holds(tmp_path: Path, endpoint: Endpoint) -> None:
     """Such as a backup script: the device pauses, and goes on."""
     config = fleet.write_device(tmp_path, endpoint, "pi", "held")

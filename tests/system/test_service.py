@@ -450,7 +450,8 @@ def test_an_older_ledger_that_was_put_back_by_hand_continues_above_the_fleet(
     assert examine.examine(made)[0] == []
 
 
-@pytest.mark.parametrize("damage", ["cut short", "gone"])
+@pytest.mark.case("fleet 22")
+@pytest.mark.parametrize("damage", ["cut short", "gone", "emptied"])
 def test_a_damaged_version_of_the_past_is_not_served_and_ends_nothing(
     tmp_path: Path, endpoint: Endpoint, damage: str
 ) -> None:
@@ -466,7 +467,7 @@ def test_a_damaged_version_of_the_past_is_not_served_and_ends_nothing(
         if damage == "gone":
             past.unlink()
         else:
-            os.truncate(past, past.stat().st_size - 4)
+            os.truncate(past, 0 if damage == "emptied" else past.stat().st_size - 4)
         with fleet.restarted_aggregator(tmp_path):
             _wait_for_another(link, task, before)
             assert _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=3, seed=3)).watermark == 4
@@ -486,6 +487,7 @@ main()
 """
 
 
+@pytest.mark.case("fleet 37")
 @pytest.mark.parametrize("jump_s", [-3e7, 3e7])
 def test_versions_keep_coming_when_the_clock_jumps_a_year(tmp_path: Path, endpoint: Endpoint, jump_s: float) -> None:
     task = f"clock{'-' if jump_s < 0 else '_'}"

@@ -7,53 +7,17 @@ from typing import Any, cast
 
 import fleet
 import pytest
+from links import Script
 
 from edgeclient.agent import Agent
 from edgeclient.conditions.board import Board, Observed
 from edgeclient.conditions.guard import Guard
 from edgeclient.durable.store import Store
-from edgeclient.link.events import Connected, Event, Message
+from edgeclient.link.events import Connected, Message
 from edgeclient.link.mqtt import Link
 from edgeclient.settings import Conditions, Device, structure
 from edgeclient.uplink.sender import Sender
 from edgeclient.wire import messages, topics
-
-
-class Script:
-    """Gives out events, and keeps what was done with it."""
-
-    connected = True
-    connection = 1
-
-    def __init__(self, *events: Event, passed_bytes: int = 0) -> None:
-        self.events = list(events)
-        self.passed_bytes = passed_bytes
-        self.acknowledged: list[Message] = []
-        self.subscribed: list[str] = []
-        self.published: list[tuple[str, bytes]] = []
-
-    def poll(self, _wait_s: float, limit: int = 64) -> list[Event]:
-        given, self.events = self.events[:limit], self.events[limit:]
-        return given
-
-    def acknowledge(self, message: Message) -> None:
-        self.acknowledged.append(message)
-
-    def subscribe(self, *names: str, **_: int) -> None:
-        self.subscribed += names
-
-    def unsubscribe(self, *names: str) -> None: ...
-
-    def publish(self, topic: str, payload: bytes, **_: bool) -> None:
-        self.published.append((topic, payload))
-
-    def room(self, _topic: str, packet_bytes: int = 1_000_000) -> int:
-        return packet_bytes
-
-    def reconnect(self, why: str) -> None: ...
-
-    def socket_bytes(self) -> tuple[int, int]:
-        return self.passed_bytes, 0
 
 
 def device(folder: Path, name: str = "pi") -> Device:
