@@ -29,3 +29,5 @@ def export_command(task: str, out: Path, wanted: str, config: Path, *, as_json: 
     evaluation = ["--data", str(found.evaluation)] if found.evaluation else []
     given = ["--parameters", str(found.parameters), "--name", found.name, *evaluation, *["--json"] * as_json]
     edgeclient(["export", str(found.bundle), "--onnx", str(out), *given])
+    if found.better is not None and not as_json:
+        click.echo(f"version {found.better} has the best evaluation: --version best takes that")

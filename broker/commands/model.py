@@ -22,12 +22,21 @@ VERSION: Final = click.option(
 
 
 class Kept(NamedTuple):
-    """A version in the registry: its name for people, bundle, parameters, and what the task evaluates on."""
+    """A version in the registry.
+
+    Attributes:
+        name: for people.
+        bundle: the file of its task's bundle.
+        parameters: the file of its parameters.
+        evaluation: what the task evaluates on.
+        better: number of another version with a better evaluation.
+    """
 
     name: str
     bundle: Path
     parameters: Path
     evaluation: str | None
+    better: int | None
 
 
 def kept(settings: Aggregator, task: str, wanted: str) -> Kept:
@@ -42,12 +51,16 @@ def kept(settings: Aggregator, task: str, wanted: str) -> Kept:
         if task not in rows:
             near = difflib.get_close_matches(task, rows, n=1) or sorted(rows)
             raise LedgerError(f"no task {task}: {f'did you mean {near[0]}?' if near else 'none has been added yet'}")
-        version = _version(ledger.versions(task), task, wanted)
+        versions = ledger.versions(task)
+    finest = best((each.number, each.metrics) for each in versions if not each.held)
+    version = _version(versions, finest, task, wanted)
     blobs, row = Blobs(settings.registry), rows[task]
     for digest in (row.bundle, version.digest):
         blobs.get(digest)
     evaluation = task_settings(task, row.settings).evaluation
-    return Kept(f"{task} version {version.number}", blobs.path(row.bundle), blobs.path(version.digest), evaluation)
+    better = finest if version.metrics and finest != version.number else None
+    name = f"{task} version {version.number}"
+    return Kept(name, blobs.path(row.bundle), blobs.path(version.digest), evaluation, better)
 
 
 def edgeclient(command: Sequence[str]) -> None:
@@ -57,19 +70,16 @@ def edgeclient(command: Sequence[str]) -> None:
         sys.exit(done.returncode)
 
 
-def _version(versions: Sequence[Version], task: str, wanted: str) -> Version:
-    seen = [each for each in versions if not each.held]
+def _version(versions: Sequence[Version], finest: int | None, task: str, wanted: str) -> Version:
     if wanted == "latest":
-        return seen[-1]
-    number = best((each.number, each.metrics) for each in seen) if wanted == "best" else wanted
-    if number is None:
+        return next(each for each in reversed(versions) if not each.held)
+    if wanted == "best" and finest is None:
         raise LedgerError(
             f"no version of {task} has been evaluated, so none is known as the best: evaluation in the task's settings"
             " names what to measure on; --version latest takes the newest"
         )
-    found = next(
-        (each for each in versions if str(each.number) == (str(number) if number is not None else wanted)), None
-    )
+    number = str(finest) if wanted == "best" else wanted
+    found = next((each for each in versions if str(each.number) == number), None)
     if found is None:
         raise LedgerError(
             f"version {wanted} of {task} is not kept: of {versions[0].number} to {versions[-1].number} there are"

@@ -139,6 +139,7 @@ def test_an_aggregator_exports_a_version(folder: Path, tmp_path: Path, wanted: s
     assert done.returncode == 0, done.stderr
     assert f"mine version {number}, " in done.stdout
     assert "checked on random numbers: answers differ by" in done.stdout
+    assert ("version 1 has the best evaluation: --version best takes that" in done.stdout) == (number != 1)
     expected = onnx.numpy_helper.to_array(
         next(each for each in onnx.load(tmp_path / "m.onnx").graph.initializer if each.name == "dense.bias")
     )
