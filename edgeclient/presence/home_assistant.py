@@ -44,13 +44,14 @@ SENSORS: Final = {
 }
 
 
-def discovery(prefix: str, task: str, device: str) -> list[tuple[str, bytes]]:
+def discovery(prefix: str, task: str, device: str, below: str = topics.PREFIX) -> list[tuple[str, bytes]]:
     """Topics, and the configurations to be retained there; empty payloads in their place remove the sensors.
 
     Args:
         prefix: below which Home Assistant listens, "homeassistant" unless it was told otherwise.
         task: task id.
         device: device id.
+        below: what our topics begin with on this broker, as in [mqtt].
 
     Example:
         >>> topic, payload = discovery("homeassistant", "har", "pi-7")[0]
@@ -58,13 +59,13 @@ def discovery(prefix: str, task: str, device: str) -> list[tuple[str, bytes]]:
         ('homeassistant/sensor/pi-7/har_battery/config', 'edge/v1/har/status/pi-7')
     """
     return [
-        (topics.discovery(prefix, device, f"{task}_{name}"), _config(name, sensor, task, device))
+        (topics.discovery(prefix, device, f"{task}_{name}"), _config(name, sensor, task, device, below))
         for name, sensor in SENSORS.items()
     ]
 
 
-def _config(name: str, sensor: Sensor, task: str, device: str) -> bytes:
-    own = topics.status(task, device)
+def _config(name: str, sensor: Sensor, task: str, device: str, below: str) -> bytes:
+    own = topics.placed(topics.status(task, device), below)
     config: dict[str, Any] = {
         "name": f"{task} {sensor.name}",
         "unique_id": f"edgeclient_{task}_{device}_{name}",

@@ -85,7 +85,8 @@ class Teller:
             self._link.subscribe(self._own, qos=0)
         if (wanted := self._settings.home_assistant) is not None:
             with suppress(LinkDown):
-                for topic, config in discovery(wanted.discovery_prefix, self._settings.task, self._settings.device):
+                task, device, below = self._settings.task, self._settings.device, self._settings.mqtt.prefix
+                for topic, config in discovery(wanted.discovery_prefix, task, device, below):
                     self._link.publish(topic, config, retain=True)
 
     def heard(self, message: Message) -> None:

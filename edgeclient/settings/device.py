@@ -119,10 +119,14 @@ class Upload:
         int, integer(1, 64), "frames without a receipt under way at once, at most; four at first, more where they come"
     ] = 32
     retry_after_s: Annotated[
-        float, number(0.1, 300), "a frame without a receipt is sent again after this time, doubling up to 8 s"
+        float,
+        number(0.1, 300),
+        "a frame without a receipt is sent again after this time, doubling up to 8 s; to 300 s where none comes at all",
     ] = 2.0
     max_frame_bytes: Annotated[
-        int, integer(256, 65536), "of a frame, at most; on a link that keeps breaking 16384, whatever stands here"
+        int,
+        integer(256, 65536),
+        "of a frame with topic and header, at most; on a link that keeps breaking 16384, whatever stands here",
     ] = 65536
     status_every_s: Annotated[
         float, number(0.1, 86400), "the retained status follows changes at most this often; it is half a small frame"

@@ -191,6 +191,7 @@ def test_without_a_connection_nothing_is_taken(topic: str) -> None:
     link.stop()
 
 
+@pytest.mark.case("fleet 66")
 def test_the_first_connect_is_retried(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     listener.close()
@@ -204,6 +205,7 @@ def test_the_first_connect_is_retried(listener: socket.socket) -> None:
                 assert link.alive
 
 
+@pytest.mark.case("fleet 66")
 def test_a_killed_broker_is_found_again_on_its_port(tmp_path: Path, topic: str) -> None:
     with EmbeddedBroker(tmp_path) as broker, connected(at(broker.port)) as link:
         link.subscribe(topic)

@@ -41,6 +41,12 @@ def test_every_sensor_is_one_entity_that_reads_the_status() -> None:
     assert configs("other").keys().isdisjoint(made)
 
 
+@pytest.mark.case("fleet 44")
+def test_sensors_read_where_the_status_lies() -> None:
+    for _, payload in discovery("homeassistant", "har", "pi-7", "site/edge"):
+        assert json.loads(payload)["state_topic"] == "site/edge/har/status/pi-7"
+
+
 def test_it_is_off_by_default_and_the_prefix_is_a_topic(tmp_path: Path) -> None:
     text = 'device = "d"\ntask = "t"\ndirectory = "."\n[data]\nsource = "x.npz"\n'
     path = tmp_path / "d.toml"
