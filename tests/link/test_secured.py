@@ -118,6 +118,7 @@ def test_a_round_of_learning_needs_no_other_rights(broker: Secured, tmp_path: Pa
     add_task(made, task, fleet.BUNDLE, Task(goal=1, min_interval_s=0))
     config = fleet.write_device(tmp_path, Endpoint("localhost", broker.port), "pi-7", task)
     device = load(config, Device)
+    device.directory.mkdir(exist_ok=True)
     services: queue.SimpleQueue[Service] = queue.SimpleQueue()
 
     def aggregate() -> None:
