@@ -28,7 +28,7 @@ from tools.chaos.proxy import Proxy
 from tools.chaos.schedule import CALM
 
 # Far more than a minute's work.
-LONG = Task(goal=1, min_interval_s=0.2, policy=Policy(local_epochs=1000, batch_size=1))
+LONG = Task(goal=1, min_interval_s=0.2, keep_frames_of_versions=-1, policy=Policy(local_epochs=1000, batch_size=1))
 
 
 def until(condition: Callable[[], Any], log: Path, timeout_s: float = 60) -> None:
