@@ -4,6 +4,7 @@ Such a file ends with a digest of itself: what somebody has changed is neither o
 """
 
 import hashlib
+import sys
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.util import find_spec
@@ -28,6 +29,7 @@ class Job:
         directory: where it writes.
         data: what it reads beside the configuration.
         secrets: files that only their owner may read.
+        interpreter: what runs the program; an environment's Python may be elsewhere than the environment.
         executable_memory: numba is installed, and compiles.
     """
 
@@ -38,6 +40,7 @@ class Job:
     directory: Path
     data: tuple[Path, ...] = ()
     secrets: tuple[Path, ...] = ()
+    interpreter: Path = field(default_factory=lambda: Path(sys.executable).resolve())
     executable_memory: bool = field(default_factory=lambda: find_spec("numba") is not None)
 
     @property

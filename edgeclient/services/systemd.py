@@ -81,7 +81,8 @@ def _check_reach(job: Job) -> None:
         ConfigError: it does not.
     """
     state = Path("/var/lib") / job.program.name
-    for what, path in (("program", job.program), ("configuration", job.config), *(("data", path) for path in job.data)):
+    needed = (("program", job.program), ("configuration", job.config), ("its Python", job.interpreter))
+    for what, path in (*needed, *(("data", path) for path in job.data)):
         if path.is_absolute() and any(map(path.is_relative_to, _HIDDEN)):
             raise ConfigError(
                 f"{path} ({what}) is hidden from a system service, which sees no home and no /tmp: "

@@ -217,6 +217,10 @@ def test_a_system_service_reaches_no_home(home: Home, tmp_path: Path) -> None:
     assert "is hidden from a system service" in home.refused("install", "--systemd", "--system", "--dry-run")
     here = job(tmp_path)
     there = replace(here, program=Path("/opt/edgeclient/bin/edgeclient"), config=Path("/etc/edgeclient/har.toml"))
+    pyenv = replace(there, interpreter=Path("/root/.pyenv/versions/3.11.7/bin/python3.11"))
+    with pytest.raises(ConfigError, match=r"python3.11 \(its Python\) is hidden"):
+        systemd.service(pyenv, of_machine=True)
+    there = replace(there, interpreter=Path("/usr/bin/python3.11"))
     with pytest.raises(ConfigError, match=r"/home/pi/har.toml \(configuration\) is hidden"):
         systemd.service(replace(there, config=Path("/home/pi/har.toml")), of_machine=True)
     with pytest.raises(ConfigError, match=r"\(data\) is hidden"):

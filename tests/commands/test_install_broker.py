@@ -79,6 +79,7 @@ def test_a_service_of_the_machine_has_its_own_places(folder: Path) -> None:
         install._job(folder / "fleet.toml"),
         program=Path("/opt/edgeclient/bin/edgebroker"),
         config=Path("/etc/edgebroker/fleet.toml"),
+        interpreter=Path("/usr/bin/python3.11"),
     )
     assert job.secrets == (folder / "operator.token",)
     with pytest.raises(ConfigError, match=r'set directory = "/var/lib/edgebroker/fleet"'):

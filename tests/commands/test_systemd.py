@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +20,15 @@ from broker.settings import Task
 from edgeclient.link.mqtt import Endpoint
 
 SYSTEMD = Path("/usr/lib/systemd/systemd")
-# A systemd of an account, with all that it looks for and nothing that is there already.
+# A systemd of an account, with all that it looks for and no unit that is there already.
 SCRIPT = f"""
 mount --make-rprivate / && umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup || exit 77
 mount -t tmpfs none /run && mkdir -p /run/systemd/system && mkdir -m 700 $XDG_RUNTIME_DIR || exit 77
+export SYSTEMD_UNIT_PATH=$HOME/.config/systemd/user
+mkdir -p $SYSTEMD_UNIT_PATH
+for each in default basic shutdown timers; do
+  printf '[Unit]\nDefaultDependencies=no\n' >$SYSTEMD_UNIT_PATH/$each.target
+done
 {SYSTEMD} --user &
 wait
 """
@@ -34,9 +41,10 @@ class Account:
     folder: Path
     pid: int
     environment: dict[str, str]
+    manager: tuple[str, ...] = ("--user",)
 
     def call(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        inside = ("nsenter", f"--target={self.pid}", "--mount", "--pid", "--cgroup", f"--wdns={self.folder}")
+        inside = ("nsenter", f"--target={self.pid}", "--mount", "--pid", "--cgroup", "--net", f"--wdns={self.folder}")
         full = [*inside, *command]
         return subprocess.run(
             full, capture_output=True, text=True, check=False, env=self.environment, timeout=60, cwd=self.folder
@@ -49,7 +57,7 @@ class Account:
 
     def state(self, unit: str) -> dict[str, str]:
         names = "ActiveState,SubState,Result,NRestarts,ExecMainPID,ExecMainStatus"
-        told = self.call("systemctl", "--user", "show", unit, f"--property={names}").stdout
+        told = self.call("systemctl", *self.manager, "show", unit, f"--property={names}").stdout
         return dict(line.split("=", 1) for line in told.splitlines())
 
     def until(self, unit: str, accept: Callable[[dict[str, str]], bool]) -> dict[str, str]:
@@ -61,8 +69,8 @@ class Account:
 
     def left(self) -> list[str]:
         """Units of ours that systemd knows, failed ones and "not-found" ones included."""
-        told = self.call("systemctl", "--user", "list-units", "--all", "--plain", "--no-legend", "edgeclient*").stdout
-        return told.splitlines()
+        listed = ("list-units", "--all", "--plain", "--no-legend", "edgeclient*", "edgebroker*")
+        return self.call("systemctl", *self.manager, *listed).stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +164,111 @@ def test_a_service_is_restarted_and_taken_back(account: Account, config: Path) -
     account.edgeclient("uninstall", name)
     assert account.left() == []
     assert account.call("systemctl", "--user", "is-system-running").stdout == "running\n"
+
+
+# A machine of its own: systemd as PID 1, with folders of the system over those that are there, and a network.
+
+MACHINE = """
+mount --make-rprivate / && umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup || exit 77
+mount -t tmpfs none /run && mount -t tmpfs none $OVER || exit 77
+for each in etc var opt; do
+  mkdir -p $OVER/$each/upper $OVER/$each/work
+  mount -t overlay none -o lowerdir=/$each,upperdir=$OVER/$each/upper,workdir=$OVER/$each/work /$each || exit 77
+done
+ip link set lo up || exit 77
+echo 0123456789abcdef0123456789abcdef >/etc/machine-id
+# It knows no unit of the machine: nothing that is there is started, mounted, cleaned up or set. Of what every service
+# waits for only the names are left.
+mount -t tmpfs none /etc/systemd && mkdir /etc/systemd/system || exit 77
+for each in alone sysinit basic shutdown multi-user; do
+  printf '[Unit]\nDefaultDependencies=no\nAllowIsolate=yes\n' >/etc/systemd/system/$each.target
+done
+export SYSTEMD_UNIT_PATH=/etc/systemd/system
+export container=test
+exec $SYSTEMD --system --unit=alone.target --log-target=console --show-status=false --log-level=warning
+"""
+PROGRAM = "#!/opt/edgeclient/bin/python\nfrom {package}.cli import main\n\nmain()\n"
+HIDDEN = ("/home", "/root", "/tmp", "/var/tmp", "/run/user")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    """With both commands in /opt/edgeclient, as the units have it."""
+    python, ours = Path("/usr/bin/python3").resolve(), f"python3.{sys.version_info.minor}"
+    libraries = [str(Path(__file__).parents[2]), sysconfig.get_paths()["purelib"]]
+    why = possible() or ("" if SYSTEMD.exists() else "systemd is missing")
+    why = why or ("" if python.name == ours else f"/usr/bin/python3 is not {ours}, for which this environment is")
+    why = why or next((f"{each} is hidden from services" for each in libraries if each.startswith(HIDDEN)), "")
+    if why:
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("machine")
+    environment = {"PATH": os.environ["PATH"], "OVER": str(folder / "over"), "SYSTEMD": str(SYSTEMD)}
+    (folder / "over").mkdir()
+    spaces = ("--mount", "--cgroup", "--pid", "--net", "--ipc", "--uts", "--fork", "--mount-proc", "--kill-child")
+    command = ("unshare", *spaces, "sh", "-c", MACHINE)
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as running,
+    ):
+        try:
+            made = Account(folder, child_of(running), environment, manager=())
+            until_s = time.monotonic() + 20
+            while made.state("alone.target").get("ActiveState") != "active":
+                if running.poll() == 77:
+                    pytest.skip(f"this machine allows no second one: {(folder / 'log').read_text()}")
+                assert (running.poll(), time.monotonic() < until_s) == (None, True), (folder / "log").read_text()
+                time.sleep(0.1)
+            assert made.call(str(python), "-m", "venv", "--without-pip", "/opt/edgeclient").returncode == 0
+            there = Path(f"/proc/{made.pid}/root/opt/edgeclient")
+            (there / "lib" / ours / "site-packages" / "ours.pth").write_text("\n".join(libraries) + "\n")
+            for name, package in (("edgeclient", "edgeclient"), ("edgebroker", "broker")):
+                (there / "bin" / name).write_text(PROGRAM.format(package=package))
+                (there / "bin" / name).chmod(0o755)
+            # Compiling kernels takes longer than all of this.
+            assert made.call("systemctl", "set-environment", "NUMBA_DISABLE_JIT=1").returncode == 0
+            yield made
+        finally:
+            running.kill()
+
+
+@pytest.mark.case("fleet 60")
+@pytest.mark.timeout(200)
+def test_both_services_of_a_machine_work_in_their_sandboxes(machine: Account) -> None:
+    def run(name: str, *arguments: str) -> str:
+        done = machine.call(f"/opt/edgeclient/bin/{name}", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    root, config, device = Path(f"/proc/{machine.pid}/root"), "/etc/edgebroker/broker.toml", "/etc/edgeclient/mine.toml"
+    for each in (config, device, "/var/lib/edgeclient/data"):
+        (root / each[1:]).parent.mkdir(parents=True, exist_ok=True)
+    run("edgebroker", "init", config, "--directory", "/var/lib/edgebroker/data", "--host", "127.0.0.1")
+    (machine.folder / "mine.bundle").write_bytes(fleet.BUNDLE)
+    (machine.folder / "task.toml").write_text("goal = 1\n")
+    run("edgebroker", "task", "add", "mine", "mine.bundle", "--config", config, "--settings", "task.toml")
+    assert "chown" not in run("edgebroker", "install", "--systemd", config)
+    fleet.write_device(machine.folder, Endpoint("127.0.0.1", 1883), "pi", "mine")
+    shutil.copy(machine.folder / "windows.npz", root / "var/lib/edgeclient")
+    (root / device[1:]).write_text(
+        (machine.folder / "d.toml").read_text().replace('"state"', '"/var/lib/edgeclient/mine"')
+        .replace('"windows.npz"', '"/var/lib/edgeclient/windows.npz"')
+    )  # fmt: skip
+    run("edgeclient", "install", "--systemd", device)
+    services = {"edgebroker": "edgebroker@broker.service", "edgeclient": "edgeclient@mine.service"}
+    until_s = time.monotonic() + 90
+    while not (told := json.loads(run("edgebroker", "status", config, "--json")))["tasks"][0]["devices"]:
+        states = {each: machine.state(each) for each in services.values()}
+        assert time.monotonic() < until_s, (told, states, (machine.folder / "log").read_text())
+        time.sleep(1)  # a look takes half a second
+    for account, service in services.items():
+        state = machine.state(service)
+        assert (state["SubState"], state["NRestarts"]) == ("running", "0")
+        user = machine.call("ps", "-o", "user=", "-p", state["ExecMainPID"]).stdout.strip()
+        assert account.startswith(user.rstrip("+"))
+    assert machine.call("systemctl", "reload", services["edgebroker"]).returncode == 0
+    assert machine.state(services["edgebroker"])["SubState"] == "running"
+    run("edgeclient", "uninstall", device)
+    run("edgebroker", "uninstall", config)
+    assert machine.left() == []
+    assert machine.call("systemctl", "--failed", "--plain", "--no-legend").stdout == ""
+    assert json.loads(run("edgebroker", "status", config, "--json"))["tasks"][0]["devices"]["pi"]["applied"] >= 1
