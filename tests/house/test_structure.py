@@ -54,7 +54,9 @@ def test_stages_are_folders(package: str) -> None:
     assert len(loose) <= LOOSE_MODULES[package], loose
 
 
-@pytest.mark.parametrize("name", sorted({*suite.WITH_NUMBA, *suite.WITHOUT_NUMBA, *suite.ELSEWHERE, *suite.NEED_NUMBA}))
+@pytest.mark.parametrize(
+    "name", sorted({*suite.WITH_NUMBA, *suite.WITHOUT_NUMBA, *suite.SHORT, *suite.ELSEWHERE, *suite.NEED_NUMBA})
+)
 def test_what_boards_test_is_there(name: str) -> None:
     file, _, test = name.partition("::")
     assert f"def {test.partition('[')[0]}" in (ROOT / "tests" / file).read_text()

@@ -45,6 +45,9 @@ def main() -> int:
         "--control", action="store_true", help=f"only show that the emulation bites: {DIES} must die of SIGILL"
     )
     parser.add_argument("--install", action="store_true", help="only the commands for a Raspberry Pi")
+    parser.add_argument(
+        "--short", action="store_true", help="of the tests only those whose outcome the processor decides"
+    )
     asked = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
@@ -60,7 +63,7 @@ def main() -> int:
                 done, said = _installed(board)
                 print(f"{CPU}, installed as the README says: {said}")
                 return 0 if done else 1
-            return _control(board) if asked.control else _everything(board)
+            return _control(board) if asked.control else _everything(board, short=asked.short)
         except (EmulationError, EmbeddedBrokerError) as error:
             print(f"arm64: {error}", file=sys.stderr)
             return 1
@@ -75,7 +78,7 @@ def _control(board: Board) -> int:
     return 0 if died else 1
 
 
-def _everything(board: Board) -> int:
+def _everything(board: Board, *, short: bool) -> int:
     wheels = board.wheels("wheels", _requirements())
     accel = [path for path in wheels if path.name.startswith(ACCEL)]
     plain = board.environment("plain", [path for path in wheels if path not in accel], [ROOT])
@@ -90,8 +93,12 @@ def _everything(board: Board) -> int:
     try:
         # From this thread: children die with the one that started them.
         log = FOLDER / "with-numba.log"
-        passes.append(suite.start("with numba", numba, environment, log, suite.WITH_NUMBA))
-        files, log = suite.WITHOUT_NUMBA, FOLDER / "plain.log"
+        with_, without = (
+            [file for file in files if file in suite.SHORT or not short]
+            for files in (suite.WITH_NUMBA, suite.WITHOUT_NUMBA)
+        )
+        passes.append(suite.start("with numba", numba, environment, log, with_))
+        files, log = without, FOLDER / "plain.log"
         passes.append(suite.start("without numba", plain, environment, log, files, without=suite.NEED_NUMBA))
         trained, said = _round(plain, environment)
         installed_, told = _installed(board)

@@ -38,6 +38,15 @@ WITHOUT_NUMBA: Final = (
     "wire/test_format_doc.py",
     "models/test_models.py",
 )
+# What the processor decides: arithmetic, rounding, what is compiled for it. The rest is the same Python everywhere.
+SHORT: Final = {
+    "commands/test_warmup.py",
+    "compress/test_select.py",
+    "system/test_laws.py",
+    "train/test_golden_training.py",
+    "train/test_train.py",
+    "wire/test_golden.py",
+}
 # Tests in them that are not.
 ELSEWHERE: Final = (
     "house/test_imports.py::test_import_contracts",
