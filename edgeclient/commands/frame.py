@@ -72,6 +72,11 @@ def dump(file: Path, bundle_file: Path | None, *, as_json: bool) -> None:
             click.echo(f"{'':6}  {'entry':<26} {position:<38} {value:.9g}")
         if more > 0:
             click.echo(f"{'':6}  and {more} more")
+        if each["absolute"] is not None:
+            first, values = each["absolute"]
+            shown = ", ".join(f"{value:.6g}" for value in values[:_SHOWN])
+            more_of_them = ", …" if len(values) > _SHOWN else ""
+            click.echo(f"{len(values)} absolute values from number {first} on: {shown}{more_of_them}")
         low, high = each["magnitudes"]
         click.echo(
             f"{each['entries']} of {each['size']} entries in {each['bytes']} bytes, {each['mode']},"
@@ -204,6 +209,7 @@ def _described(data: bytes, layout: Layout | None) -> dict[str, Any]:
         "entries": int(made.update.indices.size),
         "mode": _mode(made),
         "magnitudes": [float(np.abs(decoded).min()), float(np.abs(decoded).max())],
+        "absolute": None if made.absolute is None else [made.absolute.first, made.absolute.values.tolist()],
         "positions": made.update.indices.tolist(),
         "values": decoded.tolist(),
         "fields": [

@@ -50,10 +50,18 @@ def test_every_byte_of_a_frame_has_a_name(path: Path) -> None:
         assert made["entries"] == len(meaning["indices"])
         assert made["positions"] == meaning["indices"]
         assert [value.hex() for value in made["values"]] == meaning["values"]
+        carried = made["absolute"] and [made["absolute"][0], [value.hex() for value in made["absolute"][1]]]
+        assert carried == meaning.get("absolute")
         meant = {field["name"]: field["meaning"] for field in made["fields"]}
         assert int(meant["epoch"], 16) == meaning["epoch"]
         assert int(meant["number"]) == meaning["number"]
         assert int(meant["base version"]) == meaning["base_version"]
+
+
+def test_absolute_values_are_shown() -> None:
+    lines = said("dump", str(GOLDEN / "v1-frame-absolute.hex")).splitlines()
+    assert "5 absolute values from number 0 on: 0, 0, 0.300781, -2.5, 6.87195e+10" in lines
+    assert any("absolute: values" in line for line in lines)
 
 
 def test_a_frame_as_a_device_sends_it(tmp_path: Path, bundle_file: str) -> None:

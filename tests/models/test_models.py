@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,21 @@ def test_the_bundle_is_fetched_once_and_versions_only_rise(tmp_path: Path) -> No
     assert active_version(tmp_path) == 2
 
 
+def test_a_version_with_the_active_parameters_again_needs_no_fetch(tmp_path: Path) -> None:
+    """What follows a version that is held back."""
+    installed(tmp_path)
+    follower = Follower("t", Models(tmp_path))
+    follower.announce(announced(1))
+    feed(follower, contents_of(1))
+    follower.announce(replace(announced(1), version=3))
+    assert follower.wanted() == []
+    assert follower.active is not None
+    assert follower.active.announcement.version == 3
+    again = Models(tmp_path).active()
+    assert again is not None
+    assert (again.announcement.version, again.parameters.tolist()) == (3, [1.0] * LAYOUT.size)
+
+
 def test_a_newer_version_takes_over_a_fetch_under_way(tmp_path: Path) -> None:
     installed(tmp_path)
     follower = Follower("t", Models(tmp_path))
@@ -213,6 +229,7 @@ def test_wrong_content_is_asked_for_again(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tiny_models import BUNDLE, announced, parameters
