@@ -30,7 +30,7 @@ from edgeclient.models.slots import Models
 from edgeclient.settings import Data, Device
 from edgeclient.settings.keys import Source
 from edgeclient.train import mixing
-from edgeclient.train.batches import Batch, DataError
+from edgeclient.train.batches import Batch, DataError, NoExamplesError
 from edgeclient.train.data import open_source
 from edgeclient.train.holdout import Examples
 from edgeclient.train.local import open_local
@@ -266,12 +266,18 @@ def test_an_empty_file_is_one_line_and_an_empty_recording_of_a_folder_waits(devi
         (tmp_path / name).touch()
         assert name in refused(device, tmp_path / name, NUMBERS if name == "d.db" else {})
         (tmp_path / name).unlink()
+    for begun in ("", "# a logger", "ax,ay,az,gx,gy,gz,lab"):  # run starts, and waits for the first line
+        (tmp_path / "d.csv").write_text(begun)
+        with pytest.raises(NoExamplesError, match=r"d\.csv is empty: a header line comes first"):
+            read(device, tmp_path / "d.csv")
     shutil.copytree(CASES / "recordings_by_class", tmp_path / "npz")
     (tmp_path / "npz" / "recording-9.npz").write_bytes((CASES / "onehot.npz").read_bytes()[:999])
     assert read(device, tmp_path / "npz")[1] == ["recording-9.npz is not finished: it waits"]
     shutil.copytree(CASES / "csvs", tmp_path / "csvs")
     (tmp_path / "csvs" / "rec9.csv").touch()
-    assert counts(read(device, tmp_path / "csvs")[0]) == COUNTS
+    found, (note,) = read(device, tmp_path / "csvs")
+    assert counts(found) == COUNTS
+    assert note.startswith("rec9.csv is empty")
 
 
 @pytest.mark.case("fleet 59")

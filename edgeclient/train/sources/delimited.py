@@ -70,9 +70,10 @@ class Delimited(Table):
         self.note("waiting", "")
         for path in self._files():
             size = path.stat().st_size
-            if not size and path != self._path:
+            if (head := _head(path, self.options)) is None:
+                self.note("waiting", f"{path.name} is empty: a header line comes first, with an end of line")
                 continue
-            head = heads[path] = _head(path, self.options)
+            heads[path] = head
             step = max(1, BLOCK_BYTES // _PARTS) if head.seekable and not self.window else max(1, size)
             cuts = [head.start, *range(head.start + step, size, step)]
             pieces += [*((path, *cut) for cut in pairwise(cuts)), (path, cuts[-1], None)]
@@ -173,12 +174,12 @@ class _Head:
         return codecs.EncodedFile(file, "utf-8", self.encoding) if _is_wide(self.encoding) else file
 
 
-def _head(path: Path, options: Mapping[str, Any]) -> _Head:
-    """The beginning of a file; a DataError if it has none."""
+def _head(path: Path, options: Mapping[str, Any]) -> _Head | None:
+    """The beginning of a file; None before its first line is finished."""
     head = _Head(path, _encoding(path, options), one_of(options, "skip_bad", (False, True)))
     lines = ((at, line) for at, line in head.lines() if head.cells(line))
-    if (first := next(lines, None)) is None:
-        raise DataError(f"{path} is empty: a header line with the names of the columns is wanted")
+    if (first := next(lines, None)) is None or not first[1].endswith("\n"):
+        return None
     head = replace(head, delimiter=options.get("delimiter") or _delimiter(first[1]))
     names, start = [name.strip() for name in head.cells(first[1]) or ()], first[0]
     following = next(lines, None)
