@@ -66,12 +66,13 @@ class Folder(Source):
 
     def _files(self, rng: np.random.Generator | None) -> Iterator[Batch]:
         files = sorted(self._path.glob("*.npz"))
-        self.note("waiting", "")
+        waits = ""
         for at in _order(len(files), rng):
             if not zipfile.is_zipfile(files[at]):  # its directory is written last
-                self.note("waiting", f"{files[at].name} is not finished: it waits")
+                waits = f"{files[at].name} is not finished: it waits"
                 continue
             yield fitting(read_npz(files[at], self._names), self._manifest, str(files[at]), self._words)
+        self.note("waiting", waits)
 
     def _slices(self, rng: np.random.Generator | None) -> Iterator[Batch]:
         arrays = [_mapped(self._path / f"{name}.npy") for name in self._names]

@@ -57,6 +57,7 @@ class Delimited(Table):
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest) -> None:
         super().__init__(str(path), options, manifest, OPTIONS, "a CSV file")
         self._path = path
+        self._waits = ""  # in words, what a pass has left to the next one
         delimiter = options.get("delimiter", ",")
         if not isinstance(delimiter, str) or len(delimiter) != 1:
             raise DataError(f"[data.options] delimiter is {delimiter!r}: one character is wanted")
@@ -67,19 +68,22 @@ class Delimited(Table):
         """See Table."""
         heads: dict[Path, _Head] = {}
         pieces: list[tuple[Path, int, int | None]] = []
-        self.note("waiting", "")
+        self._waits = ""
         for path in self._files():
             size = path.stat().st_size
             if (head := _head(path, self.options)) is None:
-                self.note("waiting", f"{path.name} is empty: a header line comes first, with an end of line")
+                self._waits = f"{path.name} is empty: a header line comes first, with an end of line"
                 continue
             heads[path] = head
             step = max(1, BLOCK_BYTES // _PARTS) if head.seekable and not self.window else max(1, size)
             cuts = [head.start, *range(head.start + step, size, step)]
             pieces += [*((path, *cut) for cut in pairwise(cuts)), (path, cuts[-1], None)]
-        for at in range(len(pieces)) if rng is None else rng.permutation(len(pieces)):
-            path, first, end = pieces[at]
-            yield Part(heads[path].columns, self._rows(heads[path], first, end), partial(_place, heads[path]))
+        try:
+            for at in range(len(pieces)) if rng is None else rng.permutation(len(pieces)):
+                path, first, end = pieces[at]
+                yield Part(heads[path].columns, self._rows(heads[path], first, end), partial(_place, heads[path]))
+        finally:
+            self.note("waiting", self._waits)
 
     def _files(self) -> list[Path]:
         if not self._path.is_dir():
@@ -93,7 +97,7 @@ class Delimited(Table):
             if (cells := head.cells(line)) is None:
                 continue
             if not line.endswith("\n") and not _readable(head.columns, cells):
-                self.note("waiting", f"the last line of {head.path.name} is not finished: it waits")
+                self._waits = f"the last line of {head.path.name} is not finished: it waits"
                 return
             yield at, cells
 
