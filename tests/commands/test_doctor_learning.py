@@ -21,7 +21,7 @@ MANIFEST: Final = archive.decode(BUNDLE).manifest
 def test_a_learning_rate_that_kills(tmp_path: Path) -> None:
     write_random_examples(tmp_path / "data.npz", BUNDLE, 100)
     (found,) = learning(holding(tmp_path, BUNDLE))
-    assert (found.level, "in 20 steps at the task's learning rate of 0.02" in found.what) == ("ok", True)
+    assert (found.level, "in 7 steps at the task's learning rate of 0.02" in found.what) == ("ok", True)
     (found,) = learning(holding(tmp_path, BUNDLE, policy=Policy(learning_rate=1e4)))
     assert (found.level, found.what.endswith(": it kills the model")) == ("warn", True)
     assert "a smaller [policy] learning_rate for the task, such as 1000" in found.advice
@@ -37,7 +37,7 @@ def test_it_is_silent_without_a_model_and_leaves_data_to_the_check_of_data(tmp_p
     ("before", "after", "level"), [(1.1, 1.6, "ok"), (1.1, 3.0, "warn"), (0.01, float("nan"), "warn")]
 )
 def test_a_rate_is_judged_by_the_loss(before: float, after: float, level: str) -> None:
-    assert judge_rate(0.02, before, after).level == level
+    assert judge_rate(0.02, before, after, 20).level == level
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from edgeclient.train.trainers import open_trainer
 
 _STEPS: Final = 20
 _TRAIN_S: Final = 5.0
+_EXAMPLES: Final = 512  # a slow board goes over them four times
 # Of few steps, a sound rate makes the loss smaller or leaves it about where it was.
 _FACTOR: Final = 2.0
 _SLACK: Final = 0.5
@@ -58,9 +59,9 @@ def judge_answers(manifest: Manifest, answers: F32) -> Iterator[Finding]:
         yield Finding("warn", "learning", what, again.format("Sigmoid"))
 
 
-def judge_rate(rate: float, before: float, after: float) -> Finding:
+def judge_rate(rate: float, before: float, after: float, steps: int) -> Finding:
     """Whether a learning rate kills: the loss before and after a few steps."""
-    what = f"loss {before:.4g} → {after:.4g} in {_STEPS} steps at the task's learning rate of {rate:g}"
+    what = f"loss {before:.4g} → {after:.4g} in {steps} steps at the task's learning rate of {rate:g}"
     if after <= _FACTOR * before + _SLACK:
         return Finding("ok", "learning", what)
     advice = f"on the server: a smaller [policy] learning_rate for the task, such as {rate / 10:g}; or scale the inputs"
@@ -74,7 +75,7 @@ def _enlarged(inputs: list[Array]) -> list[Array]:
 def _tried(settings: Device, model: Model, data: Dataset, local: F32) -> Iterator[Finding]:
     policy, own = model.announcement.policy, settings.training
     trainer = open_trainer(model.bundle_directory, own.runtime, own.threads)
-    some = _Some(data, _STEPS * policy.batch_size)
+    some = _Some(data, max(policy.batch_size, min(_EXAMPLES, _STEPS * policy.batch_size)))
     plan = Plan(
         policy.learning_rate,
         1,
@@ -88,11 +89,11 @@ def _tried(settings: Device, model: Model, data: Dataset, local: F32) -> Iterato
     try:
         made = trainer.train(model.parameters, some, plan, np.random.default_rng(0), local)
     except TrainingError:
-        yield judge_rate(policy.learning_rate, before, float("nan"))
+        yield judge_rate(policy.learning_rate, before, float("nan"), _STEPS)
         return
     found = gain(trainer, some, version=model.announcement.version, parameters=model.parameters, made=made, local=local)
     if found is not None:
-        yield judge_rate(policy.learning_rate, found.loss_before, found.loss_after)
+        yield judge_rate(policy.learning_rate, found.loss_before, found.loss_after, made.steps)
 
 
 @dataclass(frozen=True, slots=True)
