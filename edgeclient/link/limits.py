@@ -19,7 +19,7 @@ from edgeclient.wire import topics
 LEAST_BYTES: Final = 2048
 _HEADER_BYTES: Final = 9  # of PUBLISH at most: type, remaining length, length of the topic, packet id
 _ASK_S: Final = 3.0
-_ASKED_AFTER: Final = 2  # connections that ended at the same message
+ASKED_AFTER: Final = 2  # connections that ended at the same message
 _HALVED_AFTER: Final = 3
 
 
@@ -58,6 +58,16 @@ def packet_bytes(topic: str, payload_bytes: int) -> int:
     return _HEADER_BYTES + len(topic.encode()) + payload_bytes
 
 
+def doubled(times: int) -> bool:
+    """Whether something has happened 2, 4, 8, 16 … times in a row: then it is looked at again.
+
+    Example:
+        >>> [times for times in range(20) if doubled(times)]
+        [2, 4, 8, 16]
+    """
+    return times >= ASKED_AFTER and times & (times - 1) == 0
+
+
 class CutOffs:
     """Connections that end while the same message is under way: by chance once, by a limit again and again.
 
@@ -91,9 +101,7 @@ class CutOffs:
     @property
     def asks(self) -> bool:
         """Whether it is time to ask the broker: the second and third time, and whenever that number doubles."""
-        return self._times in {_ASKED_AFTER, _HALVED_AFTER} or (
-            self._times > _HALVED_AFTER and self._times & (self._times - 1) == 0
-        )
+        return self._times == _HALVED_AFTER or doubled(self._times)
 
     def halves(self, limit_bytes: int) -> int | None:
         """The limit to try, below `limit_bytes`, where the broker tells none; None as long as it may be chance."""

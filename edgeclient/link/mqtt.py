@@ -34,7 +34,6 @@ __all__ = ["Connected", "Disconnected", "Endpoint", "Link", "LinkDown", "Message
 
 MAX_UNREAD_BYTES: Final = 16 << 20  # then QoS 0, which promises nothing, is dropped
 _GOODBYE_S: Final = 2.0
-_ASKED_AFTER: Final = 2  # times that the broker hung up without a CONNACK
 _MAYBE_THE_LINK: Final = 4  # times that a broker which tells no limit may hang up at one message
 _LOOK_S: Final = 1.0  # between two looks at the password file of a broker that refuses us
 
@@ -73,6 +72,7 @@ class Link:
         # By a CONNACK, in this connection.
         self._answered = self._refused = False
         self._refuses = False  # what keeps us off does not heal by waiting
+        self._verdict = ""  # on why the broker hangs up, as long as it does
         self._why = "not connected yet"
         self._backoff, self._cut_offs = Backoff(), CutOffs()
         self._limits = Limits(endpoint.max_packet_bytes)
@@ -311,11 +311,11 @@ class Link:
             lasted_s = time.monotonic() - self._begun_s
             arrived = self._arrived_bytes - self._begun_bytes
             self._backoff.ended(lasted_s=lasted_s, arrived_bytes=arrived, acknowledged=self._acknowledged)
-            self._lose(self._why or refusal.of_end(reason.value, 4 / 3 * self._endpoint.keepalive_s))
+            self._lose(self._why or self._verdict or refusal.of_end(reason.value, 4 / 3 * self._endpoint.keepalive_s))
         elif not self._refused:
             self._hung_up += 1
             tls, known = self._endpoint.tls is not None, self._connection > 0
-            self._lose(refusal.of_silence(reason.value, self._endpoint.where, tls=tls, known=known))
+            self._lose(self._verdict or refusal.of_silence(reason.value, self._endpoint.where, tls=tls, known=known))
         self._answered = self._refused = False
 
     def _between(self) -> None:
@@ -325,8 +325,11 @@ class Link:
         left = [limits.packet_bytes(each.topic, len(each.payload)) for each in self._client.drop_out_messages()]
         if self._hung_up == 0:
             self._cut_offs.note(max(left, default=0))
-        if self._cut_offs.asks or self._hung_up == _ASKED_AFTER:
+        if self._cut_offs.asks or limits.doubled(self._hung_up):
             self._judge()
+        elif max(self._cut_offs.times, self._hung_up) < limits.ASKED_AFTER:
+            self._verdict = ""
+        self._refuses |= bool(self._verdict)
         until_s = time.monotonic() + self._backoff.next_s(refused=self._refuses)
         while (left_s := until_s - time.monotonic()) > 0 and not self._ending.wait(min(_LOOK_S, left_s)):
             if self._refuses and self._endpoint.stamp != self._stamp:
@@ -338,12 +341,12 @@ class Link:
         """The broker hangs up at the same thing again and again: which of its limits is that?"""
         answer = limits.asked(self._endpoint, f"{self._client_id[:56]}-asks")
         size, times, before = self._cut_offs.bytes, self._cut_offs.times, self._limits
-        told = before if answer is None else before.within(answer.limits)
-        self._limits = told
+        self._limits = told = before if answer is None else answer.limits
+        self._verdict = ""
         if not told.retain:
-            self._lose(refusal.NO_RETAIN, refused=True)
+            self._verdict = refusal.NO_RETAIN
         elif told.packet_bytes < limits.LEAST_BYTES:
-            self._lose(refusal.SMALL_PACKETS.format(told.packet_bytes), refused=True)
+            self._verdict = refusal.SMALL_PACKETS.format(told.packet_bytes)
         elif told != before:
             shrunk = told.packet_bytes < before.packet_bytes
             self._lose(refusal.SHRUNK.format(told.packet_bytes) if shrunk else refusal.QOS_0)
@@ -352,8 +355,10 @@ class Link:
         elif answer is None and (tried := self._cut_offs.halves(told.packet_bytes)) is not None:
             self._limits = told.within(Limits(tried))
             self._lose(refusal.GUESSED.format(times, size, tried))
-        elif times > _ASKED_AFTER:
-            self._lose(refusal.OTHER_LIMIT.format(times, size), refused=answer is None or times > _MAYBE_THE_LINK)
+        elif times > (limits.ASKED_AFTER if answer is None else _MAYBE_THE_LINK):
+            self._verdict = refusal.OTHER_LIMIT.format(times, size)
+        if self._verdict:
+            self._lose(self._verdict)
 
     def _read_password(self) -> None:
         """Again: somebody may have put it right."""

@@ -67,7 +67,9 @@ class Absence:
     def _tell(self) -> None:
         names = ", ".join(sorted(self._others))
         rest = (
-            f"; announced are: {names}" if names else ", nor any other: does edgebroker serve run on this MQTT broker?"
+            f"; announced are: {names}"
+            if names
+            else ", nor any other: does edgebroker serve run on this MQTT broker, and may we read there?"
         )
         self.told = f"nobody announces task {self._task} here{rest}"
         self._complain("waiting", "unannounced", self.told)
