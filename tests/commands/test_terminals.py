@@ -2,9 +2,11 @@
 
 import ast
 import io
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +14,12 @@ import pytest
 from rich.console import Console
 
 from edgeclient.logs import terminal
+from edgeclient.wire.status import Status
 
 ROOT: Final = Path(__file__).parents[2]
 CONFIG: Final = 'device = "pi-7"\r\ntask = "har"\r\n\tdirectory = "state"\r\n[data]\r\nsource = "Größe.npz"\r\n'
-STATUS: Final = (
-    '{"note": "trains", "version": 3, "rounds": 4, "queued": 0, "sent": 0, "returned": 0, "applied": 4, "refused": 0,'
-    ' "up_bytes": 99, "gain": {"num_examples": 5, "version": 2, "loss_before": 0.5, "loss_after": 0.25}}'
-)
+GAIN: Final = {"num_examples": 5, "version": 2, "loss_before": 0.5, "loss_after": 0.25}
+STATUS: Final = json.dumps({**asdict(Status("online", "s", note="trains", version=3, rounds=4)), "gain": GAIN})
 
 
 def called(module: str, *arguments: str | Path, folder: Path, **environment: str) -> tuple[int, str, str]:
@@ -66,6 +67,12 @@ def test_a_terminal_that_lacks_characters_is_shown_others(
     if not of_machine:
         code, said, wrong = called("edgeclient.cli", "doctor", "device.toml", folder=folder, **environment)
         assert (code, "Größe.npz" in said) == (1, True), wrong
+
+
+@pytest.mark.case("fleet 20")
+def test_a_terminal_of_ascii_gets_ascii(folder: Path) -> None:
+    code, said, _ = called("broker.cli", "task", "add", "--help", folder=folder, PYTHONIOENCODING="ascii")
+    assert (code, said.isascii(), "policy ..." in said) == (0, True, True)
 
 
 def test_names_of_files_that_are_no_text_are_shown_too(folder: Path) -> None:

@@ -126,7 +126,7 @@ def read_npz(path: Path, names: Sequence[str]) -> list[Array]:
 def available_bytes() -> int | None:
     """Memory that may be taken without pushing others out; None if unknown."""
     try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
     except OSError:
         return None
     return int(found[1]) << 10 if found else None
