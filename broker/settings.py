@@ -135,6 +135,10 @@ class Task:
     # How devices are asked to train.
     policy: Policy = attrs.field(factory=Policy)
 
+    def __attrs_post_init__(self) -> None:
+        if self.patience and self.evaluation is None:
+            raise ValueError("patience needs evaluation: give data on which versions are measured")
+
 
 def task_settings(name: str, values: Mapping[str, Any]) -> Task:
     """The settings of a task as the ledger has them.

@@ -65,14 +65,17 @@ class ReadModel:
         return {"tasks": tasks, "task": task, "devices": self.devices(task), "rounds": self.rounds(task)}
 
     def live(self, task: str) -> dict[str, Any]:
-        """What changes by itself, in sections; none for a task that is not there."""
-        if task not in self.tasks():
-            return {}
+        """What changes by itself, in sections; for a task that is not there, which others are."""
+        tasks = self.tasks()
+        served = {"served": {"tasks": tasks}}
+        if task not in tasks:
+            return served
         self._metrics.look()
         curve = self._ledger.points(task)
         settings, summary = self._settings(task), self._metrics.summary(task)
         last = curve[-1]
         return {
+            **served,
             "now": {
                 "version": last.number,
                 "made_s": last.made_s,

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -17,6 +17,9 @@ from edgeclient import files
 from edgeclient.bundle import archive
 from edgeclient.settings import ConfigError, Source
 from edgeclient.wire import topics
+
+# How a device goes on that finds no data.
+_ON_A_DEVICE: Final = ": [data] source in the configuration names it"
 
 
 def add_task(settings: Aggregator, name: str, content: bytes, task_settings: Task) -> None:
@@ -47,6 +50,6 @@ def measured(bundle: Path, source: str) -> dict[str, Any]:
     answered = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own command)
     if answered.returncode:
         why = (answered.stderr.strip().splitlines() or ["no reason was given"])[-1]
-        raise ConfigError(f"evaluation: {why.removeprefix('edgeclient: ').removeprefix('Error: ')}")
+        raise ConfigError(f"evaluation: {why.removeprefix('edgeclient: ').removesuffix(_ON_A_DEVICE)}")
     found: dict[str, Any] = json.loads(answered.stdout.splitlines()[-1])
     return found

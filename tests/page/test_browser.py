@@ -173,6 +173,19 @@ def test_it_finds_a_restarted_aggregator_again(page: Page, tmp_path: Path) -> No
         expect(page.locator("#devices tr")).to_have_count(1)
 
 
+def test_tasks_come_and_go_while_it_is_open(page: Page, tmp_path: Path) -> None:
+    with served(tmp_path) as served_page, open_ledger(served_page.settings.ledger) as ledger:
+        filled(served_page, 3)
+        page.goto(served_page.url)
+        expect(page.locator("#task")).to_have_value(TASK)
+        add_task(served_page.settings, "aside", fleet.BUNDLE, Task())
+        expect(page.locator("#task option")).to_have_text(["aside", TASK])
+        ledger.remove_task(TASK)
+        expect(page.locator("#task")).to_have_value("aside")
+        expect(page.locator("#found")).to_have_text("0 devices")
+        assert page.url.endswith("/#aside")
+
+
 def test_the_address_names_task_and_device(page: Page, tmp_path: Path) -> None:
     """It opens on the task that is alive; reload and back lead where one was; nothing is live before it is."""
     with served(tmp_path) as served_page:

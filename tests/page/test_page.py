@@ -24,7 +24,8 @@ from broker.page.gate import Gate, read_token
 from broker.page.read_model import PAGE
 from broker.page.server import MAX_CONNECTIONS
 from broker.page.serving import watching
-from broker.settings import Aggregator, Monitor
+from broker.settings import Aggregator, Monitor, Task
+from broker.task.new import add_task
 from edgeclient.settings import ConfigError, Mqtt, load
 from edgeclient.wire import status, topics
 from edgeclient.wire.messages import Refusal
@@ -405,6 +406,17 @@ def test_the_stream_sends_what_has_changed(page: Page) -> None:
     (everything,) = changes(page, 1, 1)  # a page of an earlier start of the aggregator
     assert {"now", "points", "fleet"} <= set(everything)
     assert page.ask("/api/stream?after=x").status == 400
+
+
+def test_the_stream_tells_which_tasks_are_served(page: Page) -> None:
+    first = page.json("/api/first")
+    add_task(page.settings, "another", fleet.BUNDLE, Task())
+    (change,) = changes(page, first["after"], 1)
+    assert change["served"] == {"tasks": ["another", TASK]}
+    with open_ledger(page.settings.ledger) as ledger:
+        ledger.remove_task(TASK)
+    *_, change = changes(page, first["after"], 2)  # a look is kept for half a second
+    assert change["served"] == {"tasks": ["another"]}
 
 
 def test_the_first_paint_of_ten_thousand_devices_is_small(page: Page) -> None:

@@ -183,7 +183,9 @@ def test_a_task_rests_when_asked_to_and_goes_on_with_new_data(tmp_path: Path) ->
         assert [learn(5, examples=200), *(learn(number) for number in range(6, 9))] == [True, True, True, False]
         assert task.version.number == 6
         # More patience, or a limit that is higher, and it goes on at once.
-        task.change(ledger.change_task("t", lambda old: {**old, "max_versions": 0, "patience": 2}))
+        task.change(
+            ledger.change_task("t", lambda old: {**old, "max_versions": 0, "patience": 2, "evaluation": "x.npz"})
+        )
         assert learn(9)
         for number, loss in enumerate((1.0, 0.5, 0.6, 0.7)):
             ledger.add_metrics("t", 4 + number, {"loss": loss})

@@ -138,6 +138,7 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(folder: Path, link: Link
         ("set", "in-servic", "goal=3"): f"did you mean {FIRST}?",
         ("set", FIRST, f"evaluation={folder}/nothing.npz"): "nothing.npz",
         ("set", FIRST, f"evaluation={folder}/wrong.npz"): "evaluation: ",
+        ("set", FIRST, "patience=5"): "patience needs evaluation",
         ("remove", "nobody", "--yes"): "no task nobody is served here",
         ("add", FIRST, folder / "har.bundle"): "is already there",
     }

@@ -22,8 +22,7 @@ async function begin() {
   const first = await ask("api/first", { task: address().task });
   if (mine !== asked) return;
   task = first.task;
-  byId("task").replaceChildren(...first.tasks.map((name) => make("option", { value: name }, name)));
-  byId("task").value = task;
+  choices(first.tasks);
   if (!task) return link("no task yet: edgebroker task add", true);
   if (address().task !== task) history.replaceState(null, "", `#${task}`);
   for (const each of document.querySelectorAll("a.overview")) each.href = `#${task}`;
@@ -38,7 +37,16 @@ async function begin() {
   await route();
 }
 
+function choices(tasks) {
+  byId("task").replaceChildren(...tasks.map((name) => make("option", { value: name }, name)));
+  byId("task").value = task;
+}
+
 function take(change) {
+  if (change.served) {
+    if (stream && !change.served.tasks.includes(task)) return begin().catch(lost); // it was removed
+    choices(change.served.tasks);
+  }
   if (change.points) charts.take(change.points);
   if (change.now) {
     const made = now.version !== change.now.version;
