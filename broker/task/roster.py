@@ -9,7 +9,7 @@ from typing import Final
 from broker.ledger.protocol import Ledger
 from broker.ledger.rows import TaskRow
 from broker.publish.clearing import Clearing
-from broker.publish.retained import Publisher
+from broker.publish.retained import CLEARED, KEEP_VERSIONS, Publisher
 from broker.registry.blobs import Blobs, RegistryError
 from broker.task.incumbency import Incumbency
 from broker.task.journal import Journal
@@ -21,6 +21,8 @@ from edgeclient.wire import topics
 from edgeclient.wire.errors import WireError
 
 _LOOK_S: Final = 1.0
+# The MQTT broker acknowledges at once; where much is under way all the time, some of it always waits.
+_ACKNOWLEDGED_S: Final = 10.0
 
 
 class Roster:
@@ -48,6 +50,7 @@ class Roster:
         self._candidates: dict[str, LiveTask] = {}  # until it is known that nobody else serves them
         self._incumbency = Incumbency(ledger, link, journal, place)
         self._looked_s, self._clearing = 0.0, Clearing()
+        self._leaving: dict[str, float] = {}  # removed tasks, and when they were taken off the MQTT broker
         for row in ledger.tasks():
             self._stand(row)
 
@@ -65,6 +68,7 @@ class Roster:
     def welcome(self) -> None:
         """A new connection has no subscriptions, and a killed broker may have forgotten everything."""
         self._incumbency.connected()
+        self._leaving.clear()
         for task in self:
             self._serve(task)
 
@@ -154,13 +158,17 @@ class Roster:
             return  # the next connection has none of them
 
     def _clear(self, row: TaskRow) -> None:
-        """A removed task leaves the broker, then the ledger, then the registry."""
-        versions, me = self._ledger.versions(row.name), self._incumbency.me
-        mine = me.ledger in self._ledger.lineage(row.name)  # or what the broker has of it is another one's
-        if mine and not self._publisher.withdraw(
-            row.name, [row.bundle, *(each.digest for each in versions)], self._blobs.path
-        ):
-            return  # not connected: at a later look
+        """A removed task leaves the broker, then the ledger, then the registry; again after a connection that broke."""
+        mine = self._incumbency.me.ledger in self._ledger.lineage(row.name)  # or the broker has another one's
+        if mine and row.name not in self._leaving:
+            versions = self._ledger.versions(row.name, CLEARED + KEEP_VERSIONS)
+            digests = [row.bundle, *(each.digest for each in versions)]
+            if self._publisher.withdraw(row.name, digests, self._blobs.path):
+                self._leaving[row.name] = time.monotonic()
+            return
+        if self._link.pending and time.monotonic() - self._leaving.get(row.name, 0.0) < _ACKNOWLEDGED_S:
+            return
+        self._leaving.pop(row.name, None)
         for digest in self._ledger.forget_task(row.name):
             self._blobs.remove(digest)
 
