@@ -10,6 +10,7 @@ from edgeclient.logs.group import Commands
 
 # What a user can act on.
 EXPECTED: Final = (
+    "builtins:MemoryError",
     "builtins:OSError",
     "broker.demo.plan:DemoError",
     "broker.ledger.protocol:LedgerError",

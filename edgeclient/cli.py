@@ -10,6 +10,7 @@ from edgeclient.logs.group import Commands
 
 # What a user can act on.
 EXPECTED: Final = (
+    "builtins:MemoryError",
     "builtins:OSError",
     "edgeclient.compile.errors:CompileError",
     "edgeclient.durable.lock:StoreError",

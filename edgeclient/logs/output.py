@@ -96,6 +96,6 @@ def end(group: click.Group, name: str, expected: Collection[str]) -> None:
         known = tuple(named(place) for place in expected if place.partition(":")[0] in sys.modules)
         if not isinstance(error, known):
             raise
-        click.echo(f"{name}: {error}", err=True)
+        click.echo(f"{name}: {str(error) or 'there is no more memory'}", err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,6 +1,7 @@
 """Trying it as a new user would: every command explains itself, every mistake is one readable line."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,15 @@ def test_task_list_is_json(tmp_path: Path) -> None:
     assert "already there" in again.stderr
     listed = json.loads(_call("broker.cli", "task", "list", "--config", "b.toml", "--json", folder=tmp_path).stdout)
     assert [(each["task"], each["version"]) for each in listed["tasks"]] == [("har", 0)]
+
+
+@pytest.mark.case("fleet 50")
+def test_a_lack_of_memory_is_one_line(tmp_path: Path) -> None:
+    with (tmp_path / "b").open("wb") as file:
+        file.truncate(4 << 30)  # takes no room
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeclient.cli", "evaluate", "--bundle", "b", "--data", "x.npz"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "edgeclient: there is no more memory\n")
