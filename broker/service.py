@@ -70,7 +70,11 @@ class Service:
         self._blobs.remove_strays(self._ledger.digests())
         self._link, self._tend, self._health = link, tend, health
         self._watch = watch or Watch()
-        self._journal, self._door, self._publisher = Journal(self._watch), Door(), Publisher(link)
+        self._journal, self._door, self._publisher = (
+            Journal(self._watch),
+            Door(self._ledger.identity().ledger),
+            Publisher(link),
+        )
         self._waiting: list[Message] = []
         self._crowd = 0  # messages of any kind that were there at once
         self._stop = threading.Event()

@@ -47,7 +47,7 @@ class Agent:
         self._lock = Lock(settings.directory / LOCK)
         self.guard = guard or Guard(settings.conditions, settings.directory)
         self._pauses = Pauses(self.guard, settings.directory, settings.data.source)
-        self._follower = Follower(settings.task, Models(settings.directory / "models"))
+        self._follower = Follower(settings.task, Models(settings.models))
         self._session = session = Session.of(settings.upload)
         will = session.will(settings.task, settings.device, self._pauses.lives.facts, self._follower.progress)
         self._link = link or Link(Endpoint.of(settings.mqtt), client_id_prefix=settings.device, will=will, exact=True)
@@ -125,15 +125,15 @@ class Agent:
 
     def _adopt(self) -> None:
         """Model → trainer, data, store: open for the active one, as far as they are not."""
-        model, directory = self._follower.active, self._settings.directory / "store"
+        model, owner = self._follower.active, self._follower.owner(self._settings.device)
         if model is None or model is self._model or self._pauses.disk:
             return
         asked = model.announcement
-        self.guard.accept(asked.task, asked.size, begun=directory.exists())
+        self.guard.accept(asked.task, asked.size, begun=self._settings.store.exists())
         self._learner.open(model.bundle_directory)
-        if self._store is None or self._store.account().layout != asked.layout:
+        if self._store is None or (self._store.account().layout, self._store.account().owner) != (asked.layout, owner):
             self._leave_store()
-            self._store = Store(directory, layout=asked.layout, size=asked.size)
+            self._store = Store(self._settings.store, layout=asked.layout, size=asked.size, owner=owner)
             self._auditor = audit.of(self._settings, self._store.account())
             self._receipts.greet(self._store)
         self._model = model
@@ -178,7 +178,7 @@ class Agent:
             trained.delta, residual, aim, returned=returned, quantiser=terms.quantiser, accel=terms.coding.accel,
             last_threshold=self._pace.selected, out=idle,
         )  # fmt: skip
-        origin = terms.origin(outbox.account.next_update, trained.num_examples)
+        origin = terms.origin(outbox.account, trained.num_examples)
         packed = pack(compressed, origin, terms.coding, terms.quantiser, terms.budget_bytes, trained.absolute)
         token = secrets.token_hex(8)
         self._auditor.begin(token, trained.delta)
@@ -191,10 +191,10 @@ class Agent:
     @property
     def standing(self) -> Standing:
         """Device → people: how it stands."""
-        decision, lives = self._pauses.decision, self._pauses.lives
+        decision, facts = self._pauses.decision, self._pauses.lives.facts | self._follower.allegiance.facts
         version = self._model.announcement.version if self._model else None
         outbox = self._store.outbox() if self._store else None
         return Standing(
             decision.doing, decision.because, decision.forbidden, self._pauses.done(outbox, version), version, outbox,
-            self._pace.residual_norm, self._learner.told, self.guard.health, lives.facts, self._follower.progress,
+            self._pace.residual_norm, self._learner.told, self.guard.health, facts, self._follower.progress,
         )  # fmt: skip

@@ -49,8 +49,10 @@ def described(data: bytes, tensors: Tensors | None) -> dict[str, Any]:
 
 def said() -> dict[str, Vector]:
     """The messages that are no frames."""
-    hello = Hello(EPOCH, 12, 6)
-    withdraw = Withdraw(0x0123456789ABCDEF, ((2, sha256(b"a").digest()[:8]), (5, sha256(b"b").digest()[:8])))
+    hello = Hello(EPOCH, 12, 6, "fedcba9876543210")
+    withdraw = Withdraw(
+        0x0123456789ABCDEF, ((2, sha256(b"a").digest()[:8]), (5, sha256(b"b").digest()[:8])), "fedcba9876543210"
+    )
     refused = ((2, Refusal.STALE), (10, Refusal.CONFLICT))
     receipt = Receipt(EPOCH, 6, 12, (10, bytes(range(8))), (7, 9), refused)
     announced = Announcement(

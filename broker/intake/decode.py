@@ -50,6 +50,21 @@ class Rejected:
     detail: str
 
 
+def misaddressed(said: "FrameIn | HelloIn | WithdrawIn", ledger: str) -> Rejected | None:
+    """What was said to another ledger, or made for another task or device: nobody answers that here.
+
+    An answer would settle at the device what another ledger counts.
+    """
+    match said:
+        case FrameIn(task, device, _, made) if made.address != frame.address(task, device, ledger):
+            return Rejected(device, "address", "a frame was made for another task, device or ledger")
+        case HelloIn(_, device, hello) if hello.ledger != ledger and hello.epoch != messages.NOBODY:
+            return Rejected(device, "address", f"it follows ledger {hello.ledger}, not this one, {ledger}")
+        case WithdrawIn(_, device, withdraw) if withdraw.ledger != ledger:
+            return Rejected(device, "address", f"it follows ledger {withdraw.ledger}, not this one, {ledger}")
+    return None
+
+
 Incoming: TypeAlias = FrameIn | HelloIn | WithdrawIn | Rejected
 
 # The sequence after it would not fit a receipt, so that it is never assigned.
@@ -91,10 +106,8 @@ def _frame(payload: bytes, layout: Layout | None) -> frame.Frame:
     return opened.decode(layout.tensors if layout is not None else None)
 
 
-def refusal(made: frame.Frame, address: int, layout: Layout, version: int, max_staleness: int) -> Refusal | None:
-    """Why a frame is not admitted, or None when it is; `address` is that of its topic, `version` the current one."""
-    if made.address != address:
-        return Refusal.ADDRESS
+def refusal(made: frame.Frame, layout: Layout, version: int, max_staleness: int) -> Refusal | None:
+    """Why a frame is not admitted, or None when it is; `version` is the current one."""
     if made.layout_tag != layout.tag or made.update.size != layout.size:
         return Refusal.LAYOUT
     if made.base_version > version:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from broker.intake.decode import Incoming, Rejected, WithdrawIn, decode
+from broker.intake.decode import Incoming, Rejected, WithdrawIn, decode, misaddressed
 from edgeclient.bundle.layout import Layout
 from edgeclient.link.mqtt import Message
 
@@ -49,9 +49,10 @@ class Shares:
 
 
 class Door:
-    """Reads what has arrived; never raises, whatever the bytes."""
+    """Reads what has arrived for a ledger; never raises, whatever the bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: str) -> None:
+        self._ledger = ledger
         self._shares = Shares()
 
     def read(self, arrived: Sequence[Message], layouts: Mapping[str, Layout], crowd: int) -> list[Incoming]:
@@ -65,6 +66,8 @@ class Door:
         if crowded and not self._shares.may(device, now=now):
             return Rejected(device[:64], SHARE, "takes more than its share of the time: dropped, may come again")
         said = decode(message.topic, message.payload, layouts)
+        if not isinstance(said, Rejected):
+            said = misaddressed(said, self._ledger) or said
         recorded = len(said.withdraw.frames) if isinstance(said, WithdrawIn) else 1
         self._shares.took(device, time.thread_time() - began_s + recorded * _RECORD_S, now=now)
         return said

@@ -17,7 +17,6 @@ REFUSED: Final = {
     Refusal.STALE: "trained from a version that is too old by now; its entries return and go out with a later update",
     Refusal.FUTURE: "trained from a version that does not exist here: does the device follow another aggregator?",
     Refusal.VALUE_LIMIT: "an entry is larger than the announced limit",
-    Refusal.ADDRESS: "made for another task or device than its topic says",
     Refusal.CONFLICT: "its number was used before for other bytes: a cloned card or a restored copy of the store",
     Refusal.UPDATE: "a part that does not fit its update",
     Refusal.WITHDRAWN: "the device asked to forget it",

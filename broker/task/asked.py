@@ -18,7 +18,7 @@ def asked(said: Incoming, layout: Layout, version: int, max_staleness: int) -> l
 
 
 def _entry(said: FrameIn, layout: Layout, version: int, max_staleness: int) -> Entry:
-    made, address = said.frame, frame.address(said.task, said.device)
+    made = said.frame
     return Entry(
         task=said.task,
         device=said.device,
@@ -31,6 +31,6 @@ def _entry(said: FrameIn, layout: Layout, version: int, max_staleness: int) -> E
         base_version=made.base_version,
         num_examples=made.num_examples,
         weight=weight(made.num_examples, max(0, version - made.base_version)),
-        refusal=refusal(made, address, layout, version, max_staleness),
+        refusal=refusal(made, layout, version, max_staleness),
         body=said.body,
     )

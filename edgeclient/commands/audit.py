@@ -34,12 +34,12 @@ def audit_command(config: Path, out: Path, *, as_json: bool) -> None:
     settings = load(config, Device)
     if not settings.audit:
         raise ConfigError(f"{config}: audit is off: set audit = true before the device trains")
-    model = Models(settings.directory / "models").active()
+    model = Models(settings.models).active()
     if model is None:
         raise StoreError(f"{settings.directory} holds no model yet: there is nothing to audit")
     announced = model.announcement
     layout = read_manifest(model.bundle_directory).layout
-    with Store(settings.directory / "store", layout=announced.layout, size=announced.size) as store:
+    with Store(settings.store, layout=announced.layout, size=announced.size) as store:
         account = store.account()
         auditor = Auditor(
             settings.directory / "audit", epoch=account.epoch, size=account.size, committed=account.round_token

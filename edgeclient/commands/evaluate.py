@@ -53,7 +53,7 @@ def evaluate_command(
         raise click.UsageError("give either a device's CONFIG or --bundle with --data")
     if config is not None:
         settings = load(config, Device)
-        model = Models(settings.directory / "models").active()
+        model = Models(settings.models).active()
         if model is None:
             raise StoreError(f"{settings.directory} holds no model yet: start edgeclient run {config} first")
         manifest = read_manifest(model.bundle_directory)

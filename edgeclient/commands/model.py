@@ -64,7 +64,7 @@ def chosen(place: Path, parameters: Path | None = None, name: str = "") -> Itera
         if parameters is not None:
             raise click.UsageError("--parameters belong to a bundle, not to a device's CONFIG")
         settings = load(place, Device)
-        active = settings.directory / "models"
+        active = settings.models
         model = Models(active).active() if active.is_dir() else None
         if model is None:
             raise StoreError(f"{settings.directory} holds no model yet: start edgeclient run {place} first")

@@ -42,6 +42,9 @@ def status_command(config: Path, *, as_json: bool) -> None:
         click.echo(f"{settings.device}: {said['note'] if running else idle}")
     has = "no model yet" if said["version"] < 0 else f"model version {said['version']}"
     click.echo(f"  {has}, {said['rounds']} rounds trained")
+    if said["stranger"]:
+        goes_on = f"goes on with {said['ledger']}; one of the two aggregators must stop"
+        click.echo(f"  another aggregator, with ledger {said['stranger']}, announces this task: this device {goes_on}")
     if said["cut"]:
         what = f"starts in a row that ended within a round: {said['cut']}, after about {said['spell_s']} s"
         click.echo(f"  {what}; rounds are made shorter")

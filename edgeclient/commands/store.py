@@ -38,7 +38,7 @@ def check(config: Path, *, as_json: bool) -> None:
       edgeclient store check device.toml --json
     """
     settings = load(config, Device)
-    directory = settings.directory / "store"
+    directory = settings.store
     report = check_store(directory, _why_unreadable)
     if as_json:
         told = asdict(report) | {"sound": not report.faults, "frames": dict(report.frames), "directory": str(directory)}

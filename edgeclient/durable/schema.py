@@ -21,7 +21,10 @@ _SCHEMA: Final = (
         applied         INTEGER NOT NULL,   -- frames that the aggregator has applied
         refused         INTEGER NOT NULL,
         withdrawn       INTEGER NOT NULL,   -- frames taken back before they counted
-        renewals        INTEGER NOT NULL    -- residuals dropped, each with a new epoch
+        renewals        INTEGER NOT NULL,   -- residuals dropped, each with a new epoch
+        task            TEXT NOT NULL,      -- whose account it is
+        device          TEXT NOT NULL,
+        ledger          TEXT NOT NULL       -- that counts its frames, and no other does
     ) STRICT
     """,
     """

@@ -22,7 +22,7 @@ from edgeclient.durable.database import Database, move
 from edgeclient.durable.lock import Lock
 from edgeclient.durable.slots import Slots, checksum
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.life import Account, Event, Outbox, Row, State
+from edgeclient.wire.life import Account, Event, Outbox, Owner, Row, State
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Store:
         directory: made if missing.
         layout: digest of the parameter layout.
         size: n.
+        owner: whose account it is, and with which ledger; None for whosever it is.
 
     Attributes:
         notice: what had to be given up when the store was opened, or None.
@@ -62,7 +63,7 @@ class Store:
         ([], array([1., 1., 1.], dtype=float32))
     """
 
-    def __init__(self, directory: Path, *, layout: str, size: int) -> None:
+    def __init__(self, directory: Path, *, layout: str, size: int, owner: Owner | None = None) -> None:
         files.make_directory(directory)
         self.directory = directory
         self._lock = Lock(directory / "lock")
@@ -73,7 +74,7 @@ class Store:
             self._lock.close()
             raise
         try:
-            self.notice = self._take_over(layout, size)
+            self.notice = self._take_over(layout, size, owner)
         except BaseException:
             self.close()
             raise
@@ -94,7 +95,7 @@ class Store:
         if self._held is None:
             ((epoch, *counted),) = self._db.rows(
                 "SELECT epoch, next_sequence, next_update, layout, size, trained_version, round_token, rounds, applied,"
-                " refused, withdrawn, renewals FROM account"
+                " refused, withdrawn, renewals, task, device, ledger FROM account"
             )
             rows = self._db.rows(
                 "SELECT id, state, sequence, layer, base_version, created, length(body) FROM frame ORDER BY layer, id"
@@ -233,7 +234,7 @@ class Store:
         account, idle = self.account(), 1 - self._live
         # Not both slots: while the transaction has not come, the old account has its residual.
         self._slots.write(idle, np.zeros(account.size, np.float32))
-        self._begin(account.layout, account.size, idle)
+        self._begin(account.layout, account.size, idle, account.owner)
 
     @property
     def _live(self) -> int:
@@ -241,13 +242,14 @@ class Store:
         ((slot,),) = self._db.rows("SELECT slot FROM account")
         return int(slot)
 
-    def _take_over(self, layout: str, size: int) -> str | None:
+    def _take_over(self, layout: str, size: int, owner: Owner | None) -> str | None:
         """Go on with the account that is there, or begin one; what had to be given up for it."""
         notice = None
         if self._db.rows("SELECT 1 FROM account"):
             old = self.account()
             self._slots = Slots(self.directory, old.size)
-            notice = self._why_begin_anew(old, layout, size)
+            owner = owner or old.owner
+            notice = self._why_begin_anew(old, layout, size, owner)
             if not notice:
                 return None
             if (old.layout, old.size) != (layout, size):
@@ -256,30 +258,37 @@ class Store:
                     (self.directory / f"residual.{self._live}").replace(archive)
         self._slots = Slots(self.directory, size)
         self._slots.create()
-        self._begin(layout, size, 0)
+        self._begin(layout, size, 0, owner or Owner())
         if notice:
             _LOG.warning("%s", notice)
         return notice
 
-    def _why_begin_anew(self, account: Account, layout: str, size: int) -> str | None:
+    def _why_begin_anew(self, account: Account, layout: str, size: int, owner: Owner) -> str | None:
         """Why this store's account cannot be continued, for the log; None when it can."""
         if (account.layout, account.size) != (layout, size):
             return "the parameter layout changed: a new account begins, the old residual is archived"
+        if account.owner[:2] != owner[:2]:
+            return f"the store is of {account.device} in task {account.task}: a new account begins"
+        if account.ledger != owner.ledger:
+            gone = "what the other may have counted is not sent again: a new account begins"
+            return f"ledger {owner.ledger} has taken task {owner.task} over from {account.ledger}; {gone}"
         ((slot, stored),) = self._db.rows("SELECT slot, checksum FROM account")
         whole = self._slots.whole(slot, stored)
         return None if whole else f"residual.{slot} is damaged: it is dropped and a new epoch begins"
 
-    def _begin(self, layout: str, size: int, slot: int) -> None:
+    def _begin(self, layout: str, size: int, slot: int, owner: Owner) -> None:
         """A new epoch without frames, whose residual is a slot of zeros; counters of a life go on."""
         epoch = int.from_bytes(secrets.token_bytes(8), "little", signed=True)
         with self._transaction() as db:
             db.execute("DELETE FROM frame")
             db.execute(
-                "INSERT INTO account VALUES (0, ?, 0, 0, ?, ?, ?, ?, NULL, '', 0, 0, 0, 0, 0) ON CONFLICT DO UPDATE SET"
+                "INSERT INTO account VALUES (0, ?, 0, 0, ?, ?, ?, ?, NULL, '', 0, 0, 0, 0, 0, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET"
                 " epoch = excluded.epoch, next_sequence = 0, next_update = 0, layout = excluded.layout,"
                 " size = excluded.size, slot = excluded.slot, checksum = excluded.checksum, trained_version = NULL,"
-                " round_token = '', rounds = 0, renewals = renewals + 1",
-                (epoch, layout, size, slot, checksum(np.zeros(size, np.float32))),
+                " round_token = '', rounds = 0, renewals = renewals + 1,"
+                " task = excluded.task, device = excluded.device, ledger = excluded.ledger",
+                (epoch, layout, size, slot, checksum(np.zeros(size, np.float32)), *owner),
             )
 
     @contextmanager

@@ -14,6 +14,7 @@ from edgeclient.models.slots import Model, Models
 from edgeclient.wire import announcement, topics
 from edgeclient.wire.announcement import Announcement, Blob
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.life import Owner
 
 _LOG = logging.getLogger(__name__)
 _AGAIN_S: Final = 2.0  # after a blob that was not what it should be; twice as long each time
@@ -35,6 +36,7 @@ class Follower:
 
     Attributes:
         active: the model to train from, or None until the first is complete.
+        allegiance: to a ledger.
     """
 
     def __init__(self, task: str, models: Models) -> None:
@@ -42,7 +44,10 @@ class Follower:
         self._absence = Absence(task)
         self._models = models
         self._service = ""  # of the last announcement
-        self.active: Model | None = models.active()
+        self.allegiance = models.allegiance
+        active = models.active()
+        ours = active is not None and active.announcement.ledger == self.allegiance.ledger
+        self.active: Model | None = active if ours else None
         self._announced: Announcement | None = None
         self._fetch: Fetch | None = None
         self._aim_at: Announcement | None = None  # that the fetch is for
@@ -52,7 +57,7 @@ class Follower:
         self._ask_after_s, self._again_s = 0.0, _AGAIN_S
         had = -1 if self.active is None else self.active.announcement.version
         kept = models.incoming.kept()
-        if kept is not None and kept.announced.task == task and kept.announced.version > had:
+        if kept is not None and self._continues(kept.announced, had):
             self._fetch, self._aim_at, self._begun_s = Fetch(kept.blob, kept.parts), kept.announced, -math.inf
             _LOG.info("goes on with the %s", self.progress)
 
@@ -84,12 +89,23 @@ class Follower:
                 return False
             raise WireError("topic", f"an announcement of task {announced.task}")
         self._absence.ended()
+        if not self.allegiance.accepts(announced):
+            return False
         self._follow(announced)
         before, self._service = self._service, announced.service
         return before != announced.service
 
+    def owner(self, device: str) -> Owner:
+        """Whose account a device's work on this model is."""
+        return Owner(self._task, device, self.allegiance.ledger)
+
+    def _continues(self, announced: Announcement, had: int) -> bool:
+        ours = (announced.task, announced.ledger) == (self._task, self.allegiance.ledger)
+        return ours and announced.version > had
+
     def _follow(self, announced: Announcement) -> None:
-        known = [each.version for each in (self._announced, self.active and self.active.announcement) if each]
+        heard = [each for each in (self._announced, self.active and self.active.announcement) if each]
+        known = [each.version for each in heard if each.ledger == announced.ledger]
         if announced.version < max(known, default=0):
             return
         self._announced = announced
@@ -133,6 +149,8 @@ class Follower:
         `may_fetch` is told how many bytes are missing and how far the fetch is.
         """
         self._absence.look(link)
+        if (successor := self.allegiance.successor()) is not None:
+            self._follow(successor)
         allowed = may_fetch(self.missing_bytes, self.progress)
         if allowed and link.connected:
             self._tell()

@@ -15,6 +15,7 @@ from edgeclient import failpoint, files
 from edgeclient.bundle import archive
 from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compress.arrays import F32
+from edgeclient.models.allegiance import Allegiance
 from edgeclient.models.incoming import Incoming
 from edgeclient.wire import announcement
 from edgeclient.wire.announcement import Announcement
@@ -46,12 +47,14 @@ class Models:
 
     Attributes:
         incoming: what has come of the blob that is being fetched.
+        allegiance: the ledger whose models these are.
     """
 
     def __init__(self, directory: Path) -> None:
         files.make_directory(directory / "bundles")
         self._directory = directory
         self.incoming = Incoming(directory / "incoming")
+        self.allegiance = Allegiance(directory / "ledger")
         self._verified: set[str] = set()  # bundles found whole in this process
 
     def active(self) -> Model | None:

@@ -38,7 +38,7 @@ class Standing:
         residual_norm: of what is not sent yet, after the last round.
         own: what the owner alone is told, for status.json: what that round gained, what is odd about the data.
         health: fields of Status that change all the time.
-        starts: fields of Status about the starts before.
+        starts: fields of Status about the starts before, and whom it follows.
         progress: how far a model is that is being fetched, in words.
     """
 

@@ -175,3 +175,13 @@ class Device:
     conditions: Conditions = attrs.field(factory=Conditions)
     home_assistant: HomeAssistant | None = None
     audit: Annotated[bool, "keeps a second account of what was trained, apart from the store; for tests"] = False
+
+    @property
+    def store(self) -> Path:
+        """The folder of outbox and residual; each task has one of its own."""
+        return self.directory / "store" / self.task
+
+    @property
+    def models(self) -> Path:
+        """The folder of model versions; each task has one of its own."""
+        return self.directory / "models" / self.task

@@ -132,7 +132,8 @@ class Sender:
 
     def greet(self, outbox: Outbox) -> None:
         """Say HELLO."""
-        hello = messages.Hello(outbox.account.epoch, outbox.account.next_sequence, outbox.confirmed)
+        account = outbox.account
+        hello = messages.Hello(account.epoch, account.next_sequence, outbox.confirmed, account.ledger)
         self.window.restart(now=time.monotonic())
         self._ask_again()
         with suppress(LinkDown):
@@ -191,7 +192,7 @@ class Sender:
                     (sequence, frame.digest(frame.stamp(frames.body(id_), epoch=epoch, sequence=sequence)))
                     for sequence, id_ in asked[at : at + at_once]
                 )
-                self._publish(messages.encode_withdraw(messages.Withdraw(epoch, named)))
+                self._publish(messages.encode_withdraw(messages.Withdraw(epoch, named, outbox.account.ledger)))
 
     def _tidy(self, frames: Frames, announced: Announcement) -> None:
         """Now and then, take back what is superseded, too old or too much."""

@@ -9,7 +9,7 @@ from edgeclient.compress.quantise import Quantiser
 from edgeclient.settings import Device
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.frame import Coding, Origin
-from edgeclient.wire.life import Row
+from edgeclient.wire.life import Account, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,10 @@ class Terms:
             warm_up=self.announced.version < policy.warm_up,
         )
 
-    def origin(self, number: int, num_examples: int) -> Origin:
-        """What the frames say of the update: its number within the epoch, and the examples behind it."""
-        announced = self.announced
-        return Origin(announced.task, self.settings.device, self.layout.tag, number, announced.version, num_examples)
+    def origin(self, account: Account, num_examples: int) -> Origin:
+        """What the frames say of the account's next update, and of the examples behind it."""
+        announced, number = self.announced, account.next_update
+        return Origin(
+            announced.task, self.settings.device, self.layout.tag, number, announced.version, num_examples,
+            account.ledger,
+        )  # fmt: skip

@@ -18,6 +18,7 @@ REASONS: Final = frozenset(
         "name",  # a device or task id outside [A-Za-z0-9_-]{1,64}
         "topic",  # a topic that is not one of ours
         "too-large",  # over the limit for this kind of message
+        "address",  # made for another task, device or ledger
         "layout",  # parameters do not add up to the named layout
     }
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class State(StrEnum):
@@ -65,6 +65,14 @@ class Row:
     size: int
 
 
+class Owner(NamedTuple):
+    """Of an account: device and task that it is of, and the ledger that the device follows."""
+
+    task: str = ""
+    device: str = ""
+    ledger: str = "0" * 16
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What one epoch of a device counts.
@@ -82,6 +90,8 @@ class Account:
         refused: frames that it has refused, ever.
         withdrawn: frames taken back before they counted, ever.
         renewals: residuals dropped, each with a new epoch.
+        task, device: whose account it is.
+        ledger: that the device follows; its frames count there alone.
     """
 
     epoch: int
@@ -96,6 +106,14 @@ class Account:
     refused: int
     withdrawn: int
     renewals: int
+    task: str = ""
+    device: str = ""
+    ledger: str = "0" * 16
+
+    @property
+    def owner(self) -> Owner:
+        """Whose it is, and with whom."""
+        return Owner(self.task, self.device, self.ledger)
 
 
 @dataclass(frozen=True, slots=True)

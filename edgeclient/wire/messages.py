@@ -18,11 +18,12 @@ HELLO: Final = 2
 WITHDRAW: Final = 3
 RECEIPT: Final = 4
 
+NO_LEDGER: Final = "0" * 16
 NOBODY: Final = 0  # an epoch that no store has: HELLO of it asks for an answer, and leaves no trace
 
 _PREFIX: Final = struct.Struct("<2sBB")
-_HELLO: Final = struct.Struct("<2sBBQII")
-_WITHDRAW: Final = struct.Struct("<2sBBQH")
+_HELLO: Final = struct.Struct("<2sBBQII8s")
+_WITHDRAW: Final = struct.Struct("<2sBBQ8sH")
 _NAMED: Final = struct.Struct("<I8s")
 _RECEIPT: Final = struct.Struct("<2sBBQIIBHH")
 _CONFLICT: Final = 1
@@ -35,11 +36,10 @@ class Refusal(IntEnum):
     STALE = 2  # its base version is older than the task allows
     FUTURE = 3  # its base version does not exist yet
     VALUE_LIMIT = 4  # an entry is larger than the announced limit
-    ADDRESS = 5  # made for another task or device than its topic says
-    CONFLICT = 6  # its identity was used before for other bytes
-    UPDATE = 7  # its part does not fit the update it names
-    WITHDRAWN = 8  # the device asked to forget it before it came
-    DOMAIN = 9  # an absolute value lies outside its bounds, or an entry where values are absolute
+    CONFLICT = 5  # its identity was used before for other bytes
+    UPDATE = 6  # its part does not fit the update it names
+    WITHDRAWN = 7  # the device asked to forget it before it came
+    DOMAIN = 8  # an absolute value lies outside its bounds, or an entry where values are absolute
 
     @property
     def reason(self) -> str:
@@ -55,11 +55,13 @@ class Hello:
         epoch: random 64 bits of the device's store.
         next_sequence: the first sequence the store has not assigned.
         confirmed: every sequence below it is settled on the device.
+        ledger: that the device follows, 16 hexadecimal digits; another one does not answer.
     """
 
     epoch: int
     next_sequence: int
     confirmed: int
+    ledger: str = NO_LEDGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,12 @@ class Withdraw:
     Attributes:
         epoch: random 64 bits of the device's store.
         frames: (sequence, digest) of each, sequences ascending.
+        ledger: that the device follows; another one does not answer.
     """
 
     epoch: int
     frames: tuple[tuple[int, bytes], ...]
+    ledger: str = NO_LEDGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +124,20 @@ def check_prefix(data: bytes, wanted: int) -> None:
 
 
 def encode_hello(hello: Hello) -> bytes:
-    """24 bytes."""
-    return sealed(_HELLO.pack(MAGIC, WIRE_VERSION, HELLO, hello.epoch, hello.next_sequence, hello.confirmed))
+    """32 bytes."""
+    ledger = bytes.fromhex(hello.ledger)
+    return sealed(_HELLO.pack(MAGIC, WIRE_VERSION, HELLO, hello.epoch, hello.next_sequence, hello.confirmed, ledger))
 
 
 def decode_hello(data: bytes) -> Hello:
     """The HELLO in `data`, or WireError."""
     check_prefix(data, HELLO)
     reader = Reader(unsealed(data))
-    _, _, _, epoch, next_sequence, confirmed = reader.unpack(_HELLO.format)
+    _, _, _, epoch, next_sequence, confirmed, ledger = reader.unpack(_HELLO.format)
     reader.finish()
     if confirmed > next_sequence:
         raise WireError("range", f"confirmed {confirmed} of {next_sequence} sequences")
-    return Hello(epoch, next_sequence, confirmed)
+    return Hello(epoch, next_sequence, confirmed, ledger.hex())
 
 
 def encode_withdraw(withdraw: Withdraw) -> bytes:
@@ -140,12 +145,14 @@ def encode_withdraw(withdraw: Withdraw) -> bytes:
 
     Example:
         >>> decode_withdraw(encode_withdraw(Withdraw(7, ((3, b"01234567"),))))
-        Withdraw(epoch=7, frames=((3, b'01234567'),))
+        Withdraw(epoch=7, frames=((3, b'01234567'),), ledger='0000000000000000')
     """
     if not 1 <= len(withdraw.frames) <= MAX_WITHDRAW_LIST:
         raise ValueError(f"{len(withdraw.frames)} frames to withdraw at once, 1 to {MAX_WITHDRAW_LIST} are allowed")
     return sealed(
-        _WITHDRAW.pack(MAGIC, WIRE_VERSION, WITHDRAW, withdraw.epoch, len(withdraw.frames))
+        _WITHDRAW.pack(
+            MAGIC, WIRE_VERSION, WITHDRAW, withdraw.epoch, bytes.fromhex(withdraw.ledger), len(withdraw.frames)
+        )
         + b"".join(_NAMED.pack(sequence, digest) for sequence, digest in withdraw.frames)
     )
 
@@ -154,7 +161,7 @@ def decode_withdraw(data: bytes) -> Withdraw:
     """The WITHDRAW in `data`, or WireError."""
     check_prefix(data, WITHDRAW)
     reader = Reader(unsealed(data))
-    _, _, _, epoch, count = reader.unpack(_WITHDRAW.format)
+    _, _, _, epoch, ledger, count = reader.unpack(_WITHDRAW.format)
     if not 1 <= count <= MAX_WITHDRAW_LIST:
         raise WireError("range", f"{count} frames to withdraw, 1 to {MAX_WITHDRAW_LIST} are allowed")
     frames = tuple(
@@ -163,7 +170,7 @@ def decode_withdraw(data: bytes) -> Withdraw:
     reader.finish()
     if any(later <= earlier for (earlier, _), (later, _) in pairwise(frames)):
         raise WireError("range", "withdrawn sequences do not ascend")
-    return Withdraw(epoch, frames)
+    return Withdraw(epoch, frames, ledger.hex())
 
 
 def encode_receipt(receipt: Receipt) -> bytes:

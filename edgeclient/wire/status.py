@@ -52,6 +52,8 @@ class Status:
     fruitless: Annotated[int, _COUNT, "starts in a row, before this one, that got nothing done"] = 0
     cut: Annotated[int, _COUNT, "starts in a row, before this one, that ended within a round"] = 0
     spell_s: Annotated[int, _COUNT, "after how long the last of those ended; 0 for never"] = 0
+    ledger: Annotated[str, _TEXT, "that it follows"] = ""
+    stranger: Annotated[str, _TEXT, "another ledger that has announced the task, and that it does not follow"] = ""
     residual_norm: Annotated[
         float | None, number(0, 1e30), "Euclidean norm of what is not sent yet, after the last round of this session"
     ] = None

@@ -382,7 +382,7 @@ def test_training_is_measured_where_there_is_a_model(tmp_path: Path, endpoint: E
     settings = device(tmp_path, endpoint)
     assert list(bench.training(settings)) == []
     assert not settings.directory.exists()
-    models = Models(settings.directory / "models")
+    models = Models(settings.models)
     models.install_bundle(sha256(fleet.BUNDLE).hexdigest(), fleet.BUNDLE)
     models.activate(fleet.announcement("har", 1, fleet.START), fleet.START.astype("<f4").tobytes())
     (measured,) = bench.training(settings)

@@ -37,7 +37,7 @@ def body(*, base: int = 20, tag: bytes = TAG, size: int = 10, device: str = "d",
 
 
 def judged(data: bytes, terms: tuple[Layout, int, int] = TERMS) -> Refusal | None:
-    return refusal(frame.decode(data), frame.address("t", "d"), *terms)
+    return refusal(frame.decode(data), *terms)
 
 
 def test_a_frame_a_hello_and_a_withdrawal() -> None:
@@ -95,14 +95,13 @@ def test_a_forged_byte_never_raises_through_judgement(at: int, byte: int) -> Non
     forged[at % len(forged)] = byte
     said = decode(TOPIC, sealed(bytes(forged)), LAYOUTS)
     if isinstance(said, FrameIn):
-        refusal(said.frame, frame.address("t", "d"), *TERMS)
+        refusal(said.frame, *TERMS)
 
 
 @pytest.mark.parametrize(
     ("data", "wanted"),
     [
         (body(), None),
-        (body(device="e"), Refusal.ADDRESS),
         (body(tag=b"another8"), Refusal.LAYOUT),
         (body(size=11), Refusal.LAYOUT),
         (body(base=21), Refusal.FUTURE),
@@ -112,7 +111,6 @@ def test_a_forged_byte_never_raises_through_judgement(at: int, byte: int) -> Non
         (body(value=-16.0), None),
         (body(value=16.25), Refusal.VALUE_LIMIT),
         (body(value=-3e38), Refusal.VALUE_LIMIT),
-        (body(device="e", tag=b"another8", base=99, value=99), Refusal.ADDRESS),
     ],
 )
 def test_refusals(data: bytes, wanted: Refusal | None) -> None:
@@ -157,7 +155,7 @@ def by_tensor(*, tag: bytes = TAG) -> bytes:
 def test_a_frame_of_another_layout_is_answered_though_it_cannot_be_read() -> None:
     said = decode(TOPIC, by_tensor(tag=b"another8"), LAYOUTS)
     assert isinstance(said, FrameIn)
-    assert refusal(said.frame, frame.address("t", "d"), *TERMS) is Refusal.LAYOUT
+    assert refusal(said.frame, *TERMS) is Refusal.LAYOUT
     lied = decode(TOPIC, by_tensor(), LAYOUTS)
     assert isinstance(lied, Rejected)
     assert lied.reason == "layout"
@@ -170,7 +168,7 @@ def test_a_frame_of_another_layout_is_answered_though_it_cannot_be_read() -> Non
 def test_one_entry_over_the_limit_refuses_the_frame() -> None:
     made = frame.decode(body())
     update = SparseUpdate(10, np.array([0, 9]), FloatValues(np.array([1.0, 16.001], np.float32)))
-    assert refusal(replace(made, update=update), made.address, *TERMS) is Refusal.VALUE_LIMIT
+    assert refusal(replace(made, update=update), *TERMS) is Refusal.VALUE_LIMIT
 
 
 def test_no_staleness_at_all() -> None:

@@ -21,7 +21,6 @@ import secured
 
 from broker.service import Service
 from broker.settings import Aggregator, Task
-from broker.task.new import add_task
 from edgeclient.agent import Agent
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, Message
 from edgeclient.settings import ConfigError, Device, Mqtt, load
@@ -115,7 +114,7 @@ def test_a_round_of_learning_needs_no_other_rights(broker: Secured, tmp_path: Pa
     """Aggregator and device, each under its own name: head, blobs, HELLO, frame, receipt, the next version."""
     made = Aggregator(directory=tmp_path / "data", mqtt=broker.mqtt("aggregator"))
     task = f"round-{broker.port}"
-    add_task(made, task, fleet.BUNDLE, Task(goal=1, min_interval_s=0))
+    fleet.add_task(made, task, fleet.BUNDLE, Task(goal=1, min_interval_s=0))
     config = fleet.write_device(tmp_path, Endpoint("localhost", broker.port), "pi-7", task)
     device = load(config, Device)
     device.directory.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ def test_both_sides_do_the_same_work(tmp_path: Path) -> None:
     watched = monitor.Side(tmp_path / "watched", fleet.BUNDLE, metrics)
     plain.turn()
     watched.turn()
-    uploads = monitor._uploads(fleet.BUNDLE, seed=0)
+    uploads = monitor._uploads(fleet.BUNDLE, seed=0, ledger="0" * 16)
     rows = monitor._slices(plain, watched, metrics, uploads, slices=2, devices=100, share=0.5)
     assert [row["wall_ratio"] > 0 for row in rows] == [True, True]
     for side in ("plain", "watched"):

@@ -22,7 +22,6 @@ from broker.monitor.fleet import Fleet
 from broker.monitor.metrics import STUCK_S, Metrics
 from broker.processes import children
 from broker.settings import Aggregator, Task
-from broker.task.new import add_task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import Mqtt
 from edgeclient.wire import status, topics
@@ -341,7 +340,7 @@ def test_a_late_will_does_not_hide_who_came_back_while_nobody_read() -> None:
 @contextmanager
 def monitored(folder: Path, endpoint: Endpoint, task: str, settings: Task) -> Iterator[str]:
     """`edgebroker serve` with [monitor]; gives its address."""
-    add_task(Aggregator(directory=folder / "data", mqtt=Mqtt(port=endpoint.port)), task, fleet.BUNDLE, settings)
+    fleet.add_task(Aggregator(directory=folder / "data", mqtt=Mqtt(port=endpoint.port)), task, fleet.BUNDLE, settings)
     (folder / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n[monitor]\nport = 0\n')
     command = [sys.executable, "-m", "broker.cli", "serve", str(folder / "a.toml")]
     log = folder / "a.log"

@@ -19,7 +19,6 @@ from broker.monitor.mqtt_health import TOPICS, MqttHealth, number, of_varz
 from broker.processes import children
 from broker.processes.embedded import EmbeddedBroker, monitoring_url
 from broker.settings import Aggregator, Embedded, Monitor, Task
-from broker.task.new import add_task
 from edgeclient.settings import ConfigError, load
 from edgeclient.wire.errors import WireError
 from tools.chaos import brokers
@@ -130,7 +129,7 @@ def scraped(folder: Path, broker: str, wanted: dict[str, float]) -> dict[str, fl
     """What a real aggregator shows once it shows these series, and no smaller values."""
     (folder / "a.toml").write_text(f'directory = "data"\n{broker}\n[monitor]\nport = 0\n')
     settings = load(folder / "a.toml", Aggregator)
-    add_task(settings, "t", fleet.BUNDLE, Task())
+    fleet.add_task(settings, "t", fleet.BUNDLE, Task())
     log = folder / "a.log"
     command = [sys.executable, "-m", "broker.cli", "serve", str(folder / "a.toml")]
     with fleet._guarded(children.spawn(command, log=log), log):

@@ -27,7 +27,6 @@ from broker.ledger.rows import Entry, Version
 from broker.page.gate import Gate
 from broker.processes import children
 from broker.settings import Aggregator, Task
-from broker.task.new import add_task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import Mqtt
 
@@ -135,7 +134,7 @@ def test_the_demo_fleet_learns_live(page: Page, tmp_path: Path) -> None:
 
 def test_a_killed_device_is_offline_within_its_keep_alive(page: Page, tmp_path: Path, endpoint: Endpoint) -> None:
     task = "browser"
-    add_task(Aggregator(tmp_path / "data", mqtt=Mqtt(port=endpoint.port)), task, fleet.BUNDLE, Task(goal=1))
+    fleet.add_task(Aggregator(tmp_path / "data", mqtt=Mqtt(port=endpoint.port)), task, fleet.BUNDLE, Task(goal=1))
     (tmp_path / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n[monitor]\nport = 0\n')
     command = [sys.executable, "-m", "broker.cli", "serve", str(tmp_path / "a.toml")]
     config = fleet.write_device(tmp_path, endpoint, "pi-7", task)
@@ -190,7 +189,7 @@ def test_the_address_names_task_and_device(page: Page, tmp_path: Path) -> None:
     """It opens on the task that is alive; reload and back lead where one was; nothing is live before it is."""
     with served(tmp_path) as served_page:
         filled(served_page, 3)
-        add_task(served_page.settings, "aside", fleet.BUNDLE, Task())  # newer, but nobody takes part
+        fleet.add_task(served_page.settings, "aside", fleet.BUNDLE, Task())  # newer, but nobody takes part
         page.goto(served_page.url)
         expect(page.locator("#task")).to_have_value(TASK)
         assert page.url.endswith(f"/#{TASK}")

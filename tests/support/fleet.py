@@ -1,10 +1,11 @@
 """Real processes and a hand on the wire, for tests of the two sides."""
 
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +16,7 @@ from broker.demo import data
 from broker.processes import children
 from broker.publish import retained
 from broker.settings import Aggregator, Task
-from broker.task.new import add_task
+from broker.task import new
 from edgeclient import failpoint
 from edgeclient.bundle import archive
 from edgeclient.compress.arrays import F32
@@ -25,13 +26,14 @@ from edgeclient.settings import Mqtt
 from edgeclient.wire import frame, topics
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.frame import Origin
+from edgeclient.wire.messages import NO_LEDGER
 
 Accept: TypeAlias = Callable[[Message], bool]
 
 # Tests serve no page on the port that all aggregators have by default.
 NO_PAGE = "[monitor]\nenabled = false\n"
 # Of the ledgers that tests make: what strangers on the wire say they follow.
-LEDGER = "0123456789abcdef"
+LEDGER = NO_LEDGER
 BUNDLE = data.bundle_bytes()
 LAYOUT = archive.decode(BUNDLE).manifest.layout
 START = archive.decode(BUNDLE).parameters
@@ -62,6 +64,13 @@ def await_message(link: Link, accept: Accept, timeout_s: float = 30) -> Message:
                 if accept(event):
                     return event
     raise AssertionError(f"nothing acceptable in {timeout_s} s")
+
+
+def add_task(made: Aggregator, task: str, bundle: bytes, settings: Task) -> None:
+    """A new task; strangers on the wire know how its ledger is called: LEDGER."""
+    new.add_task(made, task, bundle, settings)
+    with closing(sqlite3.connect(made.ledger, isolation_level=None)) as db:
+        db.execute("UPDATE identity SET ledger = ?", (LEDGER,))
 
 
 def start_aggregator(
@@ -162,12 +171,12 @@ def announcement(task: str, version: int, parameters: F32, service: str = "0" * 
 
 def make_frame(  # noqa: PLR0913 (every field that a stranger may forge)
     task: str, device: str, *, epoch: int, sequence: int, scale: float = 0.01, size: int = LAYOUT.size,
-    layout: str = LAYOUT.digest, base_version: int = 0, seed: int = 0,
+    layout: str = LAYOUT.digest, base_version: int = 0, seed: int = 0, ledger: str = LEDGER,
 ) -> bytes:  # fmt: skip
     """A frame as a device makes it."""
     delta = np.random.default_rng(seed).normal(0, scale, size).astype(np.float32)
     update, _ = compress_with_feedback(delta, np.zeros(size, np.float32), k=50)
-    origin = Origin(task, device, bytes.fromhex(layout)[:4], sequence, base_version, 100)
+    origin = Origin(task, device, bytes.fromhex(layout)[:4], sequence, base_version, 100, ledger)
     (body,) = frame.encode_update(update, origin, 65536)
     return frame.stamp(body, epoch=epoch, sequence=sequence)
 

@@ -24,7 +24,7 @@ def holding(
     path = folder / "device.toml"
     path.write_text(f'device = "pi"\ntask = "mine"\ndirectory = "state"\n[data]\nsource = "{source}"\n')
     settings, opened = load(path, Device), archive.decode(bundle)
-    models, layout = Models(settings.directory / "models"), opened.manifest.layout
+    models, layout = Models(settings.models), opened.manifest.layout
     content = (opened.parameters if parameters is None else parameters).astype("<f4").tobytes()
     digest = sha256(bundle).hexdigest()
     models.install_bundle(digest, bundle)

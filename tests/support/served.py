@@ -18,7 +18,6 @@ from broker.page import routes
 from broker.page.gate import Gate
 from broker.page.server import serving
 from broker.settings import Aggregator, Task
-from broker.task.new import add_task
 from edgeclient.settings import Mqtt
 from edgeclient.wire import status, topics
 from edgeclient.wire.status import Status
@@ -74,7 +73,7 @@ class Page:
 def served(folder: Path, gate: Gate | None = None, port: int = 0, base: str = "") -> Iterator[Page]:
     settings = Aggregator(folder / "data", mqtt=Mqtt())
     if not settings.ledger.exists():
-        add_task(settings, TASK, fleet.BUNDLE, Task(goal=2))
+        fleet.add_task(settings, TASK, fleet.BUNDLE, Task(goal=2))
     with (
         routes.reading(settings.ledger, settings.registry) as (metrics, site),
         serving("127.0.0.1", port, replace(site, base=base), gate) as url,

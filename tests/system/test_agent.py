@@ -57,7 +57,7 @@ def test_a_frame_lives_until_its_receipt(tmp_path: Path, endpoint: Endpoint) -> 
         _announce(link, fleet.announcement(task, 0, fleet.START))
         first, again = _frame(link), _frame(link)
         assert (first.epoch, first.sequence, first.base_version) == (again.epoch, again.sequence, 0)
-        assert first.address == frame.address(task, "pi")
+        assert first.address == frame.address(task, "pi", fleet.LEDGER)
         down = topics.down(task, "pi")
         # A receipt of another epoch, and bytes that are none, settle nothing.
         link.publish(down, messages.encode_receipt(Receipt(first.epoch ^ 1, watermark=1, seen=1)))
@@ -252,7 +252,7 @@ def test_no_model_is_fetched_at_quiet_hours(tmp_path: Path, endpoint: Endpoint) 
         ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 3
     assert json.loads(ended.stdout.splitlines()[-1])["because"].startswith("quiet hours until")
-    assert not list((tmp_path / "state/models").glob("*/*"))
+    assert not list((tmp_path / "state/models").glob("*/*/*"))
 
 
 def test_status_tells_what_it_waits_for(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -370,7 +370,7 @@ def test_a_store_that_another_program_holds(tmp_path: Path, endpoint: Endpoint) 
     config = fleet.write_device(tmp_path, endpoint, "pi", "held")
     with a_model(endpoint, "held") as link, running(config):
         first = next_frame(link)
-        with closing(sqlite3.connect(tmp_path / "state/store/store.db", isolation_level=None)) as db:
+        with closing(sqlite3.connect(next(tmp_path.glob("state/store/*/store.db")), isolation_level=None)) as db:
             db.execute("BEGIN IMMEDIATE")
             link.publish(topics.down("held", "pi"), messages.encode_receipt(Receipt(first.epoch, 1, 1)))
             fleet.log_says(tmp_path, "database is locked: end the program that holds store.db")

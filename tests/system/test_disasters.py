@@ -38,6 +38,12 @@ def told(folder: Path) -> dict[str, int]:
     return json.loads(path.read_text()) if path.exists() else {"applied": 0, "renewals": 0, "rounds": 0}
 
 
+def store_of(folder: Path) -> Path:
+    """The device's database."""
+    (path,) = folder.glob("state/store/*/store.db")
+    return path
+
+
 def log(folder: Path) -> str:
     return (folder / "d.log").read_text()
 
@@ -112,7 +118,7 @@ def test_a_torn_residual(tmp_path: Path, endpoint: Endpoint, damage: str) -> Non
     """As after a power cut on a disk that lies about fsync."""
     with world(tmp_path, endpoint, f"d-{damage}") as (one, _):
         for slot in (0, 1):
-            path = one / f"state/store/residual.{slot}"
+            (path,) = one.glob(f"state/store/*/residual.{slot}")
             if damage == "torn":
                 with path.open("r+b") as file:
                     file.seek(4096)
@@ -126,7 +132,7 @@ def test_a_torn_residual(tmp_path: Path, endpoint: Endpoint, damage: str) -> Non
 
 def test_a_corrupted_database_is_one_line(tmp_path: Path, endpoint: Endpoint) -> None:
     with world(tmp_path, endpoint, "d-corrupt") as (one, _):
-        (one / "state/store/store.db").write_bytes(b"\0garbage" * 2000)
+        store_of(one).write_bytes(b"\0garbage" * 2000)
         command = [sys.executable, "-m", "edgeclient.cli", "run", str(one / "d.toml")]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert ended.returncode == 1
@@ -142,7 +148,7 @@ def test_a_corrupted_database_is_one_line(tmp_path: Path, endpoint: Endpoint) ->
 def test_damage_that_is_met_later_is_one_line_too(tmp_path: Path, endpoint: Endpoint) -> None:
     """Every page but those of the account: what the outbox and its index are kept in."""
     with world(tmp_path, endpoint, "d-later") as (one, _):
-        path = one / "state/store/store.db"
+        path = store_of(one)
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             (account,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'account'").fetchone()
@@ -163,7 +169,7 @@ def test_damage_that_is_met_later_is_one_line_too(tmp_path: Path, endpoint: Endp
 def test_a_damaged_frame_is_one_line_and_leaves_the_other_tasks_alone(tmp_path: Path, endpoint: Endpoint) -> None:
     """Other bytes in a row of a sound database, which SQLite does not notice."""
     with world(tmp_path, endpoint, "d-frame") as (one, _):
-        with closing(sqlite3.connect(one / "state/store/store.db", isolation_level=None)) as db:
+        with closing(sqlite3.connect(store_of(one), isolation_level=None)) as db:
             row = "INSERT INTO frame (state, sequence, layer, base_version, created, body) VALUES (?, NULL, 0, 0, 0, ?)"
             db.execute(row, ("returned", fleet.make_frame("d-frame", "one", epoch=0, sequence=0)[:-1] + b"!"))
         third = prepared(tmp_path / "third", endpoint, "d-frame", "third", 4)
@@ -187,7 +193,7 @@ def test_a_damaged_frame_is_one_line_and_leaves_the_other_tasks_alone(tmp_path: 
 
 def test_a_task_that_ends_leaves_the_others_alone(tmp_path: Path, endpoint: Endpoint) -> None:
     with world(tmp_path, endpoint, "d-alone") as (one, _):
-        (one / "state/store/store.db").write_bytes(b"\0garbage" * 2000)
+        store_of(one).write_bytes(b"\0garbage" * 2000)
         third = prepared(tmp_path / "third", endpoint, "d-alone", "third", 4)
         command = [sys.executable, "-m", "edgeclient.cli", "run", str(one / "d.toml"), str(third / "d.toml")]
         process = children.spawn(command, log=tmp_path / "two.log")

@@ -151,7 +151,7 @@ class World:
                 task="t", device="d", epoch=made.epoch, sequence=made.sequence, digest=frame.digest(said.body),
                 number=made.number, part=made.part, parts=made.parts, base_version=made.base_version,
                 num_examples=made.num_examples, weight=weight(made.num_examples, self.version - made.base_version),
-                refusal=refusal(made, frame.address("t", "d"), LAYOUT, self.version, 1), body=said.body,
+                refusal=refusal(made, LAYOUT, self.version, 1), body=said.body,
             )  # fmt: skip
             (admission,) = self.ledger.admit([entry], 1.0)
             assert not admission.conflict

@@ -13,7 +13,6 @@ import pytest
 
 from broker.processes import children
 from broker.settings import Aggregator, Task
-from broker.task.new import add_task
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.logs.fields import FIELDS, identity
 from edgeclient.logs.output import JsonLines
@@ -69,7 +68,7 @@ def lines(log: Path) -> list[dict[str, Any]]:
 
 def test_a_frame_is_traced_through_both_sides(tmp_path: Path, endpoint: Endpoint) -> None:
     task = "traced"
-    add_task(
+    fleet.add_task(
         Aggregator(directory=tmp_path / "data", mqtt=Mqtt(port=endpoint.port)),
         task,
         fleet.BUNDLE,

@@ -26,7 +26,6 @@ from broker.processes import children
 from broker.registry import blobs
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator, Task
-from broker.task.new import add_task
 from broker.upkeep import examine
 from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.link.events import Connected, Event
@@ -79,26 +78,32 @@ def test_refused_frames_are_answered_and_change_nothing(tmp_path: Path, endpoint
         wrong = [
             (fleet.make_frame(task, "a", epoch=EPOCH, sequence=0, layout=other), Refusal.LAYOUT),
             (fleet.make_frame(task, "a", epoch=EPOCH, sequence=1, size=100), Refusal.LAYOUT),
-            (fleet.make_frame(task, "b", epoch=EPOCH, sequence=2), Refusal.ADDRESS),
-            (fleet.make_frame("other", "a", epoch=EPOCH, sequence=3), Refusal.ADDRESS),
-            (fleet.make_frame(task, "a", epoch=EPOCH, sequence=4, base_version=10**6), Refusal.FUTURE),
-            (fleet.make_frame(task, "a", epoch=EPOCH, sequence=5, scale=1e6), Refusal.VALUE_LIMIT),
+            (fleet.make_frame(task, "a", epoch=EPOCH, sequence=2, base_version=10**6), Refusal.FUTURE),
+            (fleet.make_frame(task, "a", epoch=EPOCH, sequence=3, scale=1e6), Refusal.VALUE_LIMIT),
         ]
+        for elsewhere in (  # an answer would settle what others count, or returns
+            fleet.make_frame(task, "b", epoch=EPOCH, sequence=0),
+            fleet.make_frame("other", "a", epoch=EPOCH, sequence=0),
+            fleet.make_frame(task, "a", epoch=EPOCH, sequence=0, ledger="ab" * 8),
+            messages.encode_hello(Hello(EPOCH, 900, 900, "ab" * 8)),
+            messages.encode_withdraw(messages.Withdraw(EPOCH, ((0, bytes(8)),), "ab" * 8)),
+        ):
+            link.publish(topics.up(task, "a"), elsewhere)
         for sequence, (body, reason) in enumerate(wrong):
             receipt = _say(link, task, "a", body)
             assert dict(receipt.refused)[sequence] is reason
             assert not receipt.applied
         assert _versions(made, task) == [0]
         # A good one after them still counts, and makes the others stale.
-        receipt = _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=6))
-        assert receipt.watermark == 7
-        assert len(receipt.refused) == 6
+        receipt = _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=4))
+        assert receipt.watermark == 5
+        assert len(receipt.refused) == 4
         _wait_for_head(link, task, 1)
-        receipt = _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=7))
-        assert dict(receipt.refused)[7] is Refusal.STALE
+        receipt = _say(link, task, "a", fleet.make_frame(task, "a", epoch=EPOCH, sequence=5))
+        assert dict(receipt.refused)[5] is Refusal.STALE
         # What the device has settled is not told again.
-        receipt = _say(link, task, "a", messages.encode_hello(Hello(EPOCH, 8, 8)))
-        assert (receipt.watermark, receipt.seen, receipt.refused) == (8, 8, ())
+        receipt = _say(link, task, "a", messages.encode_hello(Hello(EPOCH, 6, 6)))
+        assert (receipt.watermark, receipt.seen, receipt.refused) == (6, 6, ())
 
 
 def test_junk_is_dropped_and_the_next_frame_counts(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -351,7 +356,7 @@ class _Statuses(Watch):
 
 def test_statuses_in_a_flood_do_not_hide_that_it_is_one(tmp_path: Path) -> None:
     made = Aggregator(directory=tmp_path / "data", mqtt=Mqtt())
-    add_task(made, "t", fleet.BUNDLE, Task())
+    fleet.add_task(made, "t", fleet.BUNDLE, Task())
     flood: list[Event] = []
     for turn in range(160):
         frames = tuple((512 * turn + i, b"12345678") for i in range(512))
@@ -378,7 +383,7 @@ def _parts(task: str, device: str, examples: int, seed: int, max_bytes: int) -> 
     """The frames of one update."""
     delta = np.random.default_rng(seed).normal(0, 0.01, fleet.LAYOUT.size).astype(np.float32)
     update, _ = compress_with_feedback(delta, np.zeros_like(delta), k=900 if examples > 100 else 20)
-    origin = frame.Origin(task, device, fleet.LAYOUT.tag, 0, 0, examples)
+    origin = frame.Origin(task, device, fleet.LAYOUT.tag, 0, 0, examples, fleet.LEDGER)
     bodies = [body for layer in frame.encode_layers(update, origin, frame.Coding(max_bytes)) for body in layer]
     return [frame.stamp(body, epoch=EPOCH, sequence=i) for i, body in enumerate(bodies)]
 
@@ -495,7 +500,7 @@ main()
 def test_versions_keep_coming_when_the_clock_jumps_a_year(tmp_path: Path, endpoint: Endpoint, jump_s: float) -> None:
     task = f"clock{'-' if jump_s < 0 else '_'}"
     made = Aggregator(directory=tmp_path / "data", mqtt=Mqtt(port=endpoint.port))
-    add_task(made, task, fleet.BUNDLE, Task(goal=100, deadline_s=0.5, min_interval_s=0.5))
+    fleet.add_task(made, task, fleet.BUNDLE, Task(goal=100, deadline_s=0.5, min_interval_s=0.5))
     (tmp_path / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n{fleet.NO_PAGE}')
     (tmp_path / "by").write_text("0")
     command = [sys.executable, "-c", JUMPING, "serve", str(tmp_path / "a.toml"), str(tmp_path / "by")]
@@ -541,7 +546,7 @@ def test_serve_starts_its_mqtt_broker_again(tmp_path: Path) -> None:
     port = free_port()
     config = tmp_path / "broker.toml"
     config.write_text(f'directory = "data"\n[embedded]\nport = {port}\n[monitor]\nenabled = false\n')
-    add_task(load(config, Aggregator), "s-again", fleet.BUNDLE, Task())
+    fleet.add_task(load(config, Aggregator), "s-again", fleet.BUNDLE, Task())
     endpoint = Endpoint("127.0.0.1", port)
     command = [sys.executable, "-m", "broker.cli", "serve", str(config)]
     process = children.spawn(command, log=tmp_path / "serve.log")

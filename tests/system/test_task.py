@@ -21,7 +21,6 @@ from broker.rounds.trigger import Buffer
 from broker.settings import Aggregator, Task
 from broker.task import open_batch as module
 from broker.task.live import LiveTask
-from broker.task.new import add_task
 from broker.task.open_batch import OpenBatch
 from broker.task.trigger import trigger
 from broker.upkeep.examine import remade
@@ -54,7 +53,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     settings = Aggregator(directory=tmp_path, mqtt=Mqtt())
-    add_task(settings, "t", fleet.BUNDLE, Task())
+    fleet.add_task(settings, "t", fleet.BUNDLE, Task())
     with open_ledger(settings.ledger) as ledger:
         yield World(ledger, Blobs(settings.registry))
         assert ledger.check() == []
@@ -133,7 +132,7 @@ def test_more_frames_than_a_batch_may_have_wait_for_the_next_and_leading_ones_co
 
 def test_the_best_version_stays_whatever_its_age(tmp_path: Path) -> None:
     settings = Aggregator(directory=tmp_path, mqtt=Mqtt())
-    add_task(settings, "t", fleet.BUNDLE, Task(keep_versions=3))
+    fleet.add_task(settings, "t", fleet.BUNDLE, Task(keep_versions=3))
     with open_ledger(settings.ledger) as ledger:
         world = World(ledger, Blobs(settings.registry))
         task = world.load()
@@ -163,7 +162,7 @@ def test_goal_and_deadline_follow_who_takes_part(world: World) -> None:
 
 def test_a_task_rests_when_asked_to_and_goes_on_with_new_data(tmp_path: Path) -> None:
     settings = Aggregator(directory=tmp_path, mqtt=Mqtt())
-    add_task(settings, "t", fleet.BUNDLE, Task(goal=1, min_interval_s=0, max_versions=3))
+    fleet.add_task(settings, "t", fleet.BUNDLE, Task(goal=1, min_interval_s=0, max_versions=3))
     with open_ledger(settings.ledger) as ledger:
         world = World(ledger, Blobs(settings.registry))
         task = world.load()

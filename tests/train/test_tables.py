@@ -73,7 +73,7 @@ def device(tmp_path_factory: pytest.TempPathFactory, opened: Bundle) -> Device:
 def read(device: Device, source: Path | str, options: dict[str, Any] | None = None) -> tuple[Batch, list[str]]:
     """What a round learns, and what its owner is told: the same by the doctor."""
     given = Data(Source(str(source)), options or {})
-    model = Models(device.directory / "models").active()
+    model = Models(device.models).active()
     assert model is not None
     local = open_local(given, model.manifest, directory=device.directory, device="d")
     batches = list(local.batches(16, np.random.default_rng(0)))
@@ -371,7 +371,7 @@ def test_rows_ordered_by_class_are_learnt_as_mixed_ones(
     monkeypatch.setattr(mixing, "POOL_BYTES", pool_bytes)
     for module in ("arrays", "delimited", "query", "table") if small else ():
         monkeypatch.setattr(f"edgeclient.train.sources.{module}.BLOCK_BYTES", 1 << 13)
-    model_ = Models(device.directory / "models").active()
+    model_ = Models(device.models).active()
     assert model_ is not None
     trainer = open_trainer(model_.bundle_directory)
     losses = {}
@@ -393,7 +393,7 @@ def test_the_same_seed_gives_the_same_batches(device: Device, tmp_path: Path, mo
     monkeypatch.setattr(mixing, "POOL_BYTES", 1 << 12)
     monkeypatch.setattr(table, "BLOCK_BYTES", 1 << 10)
     source, options = ordered(tmp_path, 600)["d.csv"]
-    model_ = Models(device.directory / "models").active()
+    model_ = Models(device.models).active()
     assert model_ is not None
     passes = [
         [batch[0] for batch in Examples(open_source(source, options, model_.manifest)).batches(32, rng)]

@@ -235,13 +235,15 @@ def test_frame_example() -> None:
 
 
 def test_withdraw_example() -> None:
-    withdraw = messages.Withdraw(0x0123456789ABCDEF, ((2, sha256(b"a").digest()[:8]), (5, sha256(b"b").digest()[:8])))
+    withdraw = messages.Withdraw(
+        0x0123456789ABCDEF, ((2, sha256(b"a").digest()[:8]), (5, sha256(b"b").digest()[:8])), "fedcba9876543210"
+    )
     assert messages.decode_withdraw(example("withdraw")) == withdraw
     assert messages.encode_withdraw(withdraw) == example("withdraw")
 
 
 def test_hello_example() -> None:
-    hello = messages.Hello(0x0123456789ABCDEF, 4, 2)
+    hello = messages.Hello(0x0123456789ABCDEF, 4, 2, "fedcba9876543210")
     assert messages.decode_hello(example("hello")) == hello
     assert messages.encode_hello(hello) == example("hello")
 

@@ -135,7 +135,7 @@ def run(world: World, rule: str, versions: int, seed: int) -> dict[str, Any]:
             late = min(int(rng.integers(0, STALENESS + 1)), len(recent) - 1)
             body = _update(world, layout, device, recent[-1 - late], version - late, rng)
             made = frame.decode(body)
-            assert refusal(made, frame.address(_TASK, device.name), layout, version, STALENESS) is None
+            assert refusal(made, layout, version, STALENESS) is None
             heavy = weight(made.num_examples, late)
             add(partial, Member(made.update, device.name, heavy, {}, made.absolute), _STRATEGY)
             sent_bytes += len(body)

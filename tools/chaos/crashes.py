@@ -157,7 +157,7 @@ def drain(world: World) -> None:
         live(world, "aggregator", calm=True)
         for name in NAMES:
             live(world, name, calm=True)
-        if not any(lives.under_way(world.folder / name / "store") for name in NAMES):
+        if not any(lives.under_way(world.folder / name / "store" / TASK) for name in NAMES):
             return
     raise RuntimeError(f"seed {world.seed}: {_DRAIN_LIVES} undisturbed lives were not enough: something is stuck")
 

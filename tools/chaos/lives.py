@@ -31,7 +31,7 @@ from edgeclient.conditions.board import Board, Observed
 from edgeclient.durable import store
 from edgeclient.link.events import Event
 from edgeclient.link.mqtt import Connected, Link, Message
-from edgeclient.models import follow, incoming
+from edgeclient.models import allegiance, follow, incoming
 from edgeclient.presence import teller
 from edgeclient.settings import Device
 from edgeclient.settings.device import MAX_PACKET_BYTES
@@ -199,7 +199,7 @@ def _live(link: Scripted, turn: Callable[[], object]) -> None:
 
 def learn(settings: Device, link: Scripted, clock: Clock) -> None:
     """A device's life."""
-    with _timed(clock, store, guard, pauses, spells, follow, incoming, teller, sender):
+    with _timed(clock, store, guard, pauses, spells, allegiance, follow, incoming, teller, sender):
         granted = guard.Guard(settings.conditions, settings.directory, Silent())
         learner = Learner(settings, lambda *_: (Noise(), Local(mock.Mock())))
         device = agent.Agent(settings, link, learner, granted)
@@ -223,6 +223,8 @@ def undisturbed(ledger: Ledger, folder: Path) -> str:
     settings = Aggregator(directory=folder, embedded=Embedded())
     ((_, _, values),) = ledger.tasks()
     add_task(settings, TASK, BUNDLE, task_settings(TASK, values))
+    with closing(sqlite3.connect(settings.ledger, isolation_level=None)) as db:  # the frames are for that one
+        db.execute("UPDATE identity SET ledger = ?", (ledger.identity().ledger,))
     clock = Clock(1e9)
     with _timed(clock, *_BROKER):
         link = Scripted([], {}, clock, lambda *_: None)

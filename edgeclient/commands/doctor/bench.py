@@ -182,7 +182,7 @@ def training(settings: Device) -> Iterator[Measured]:
     Raises:
         TrainingError, DataError: training would fail, too.
     """
-    directory = settings.directory / "models"
+    directory = settings.models
     model = Models(directory).active() if directory.is_dir() else None
     if model is None:
         return

@@ -44,7 +44,7 @@ def data(settings: Device) -> Iterator[Finding]:
 def _read(settings: Device) -> Iterator[Finding]:
     given = settings.data
     kind = check_source(given.source)
-    directory = settings.directory / "models"
+    directory = settings.models
     model = Models(directory).active() if directory.is_dir() else None
     if kind == "function" and given.replay_examples:
         yield Finding("ok", "data", f"{given.source}, not called: it gives what is new")

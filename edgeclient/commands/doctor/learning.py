@@ -30,7 +30,7 @@ _NEAR: Final = 1e-4
 
 def learning(settings: Device) -> Iterator[Finding]:
     """Of the model and its task's learning rate, on this device's own data; nothing is kept. Silent without a model."""
-    directory = settings.directory / "models"
+    directory = settings.models
     model = Models(directory).active() if directory.is_dir() else None
     if model is None:
         return

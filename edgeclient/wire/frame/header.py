@@ -37,6 +37,7 @@ class Origin:
         number: the update's number within its epoch.
         base_version: model version that the delta was trained from.
         num_examples: local examples behind it, at least 1.
+        ledger: that the device follows, 16 hexadecimal digits; part of the address as well.
     """
 
     task: str
@@ -45,6 +46,7 @@ class Origin:
     number: int
     base_version: int
     num_examples: int
+    ledger: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +97,7 @@ class Header:
         """Without identity; `part`, if the update has others: its number, how many there are, first, span."""
         number, parts, first, span = part or (0, 1, 0, size)
         return cls(
-            flags | (PART if part else 0), address(origin.task, origin.device), origin.layout_tag, 0, 0,
+            flags | (PART if part else 0), address(origin.task, origin.device, origin.ledger), origin.layout_tag, 0, 0,
             origin.number, origin.base_version, min(origin.num_examples, MAX_U32), size, number, parts, first, span,
         )  # fmt: skip
 
@@ -143,9 +145,9 @@ def _varint(reader: Reader, name: str, limit: int) -> int:
     return value
 
 
-def address(task: str, device: str) -> int:
-    """What ties a frame to its topic, so that one published elsewhere is noticed."""
-    return zlib.crc32(f"{task}/{device}".encode())
+def address(task: str, device: str, ledger: str = "") -> int:
+    """What ties a frame to its topic and to the ledger that its device follows: elsewhere it does not count."""
+    return zlib.crc32(f"{task}/{device}".encode(), zlib.crc32(bytes.fromhex(ledger)))
 
 
 def digest(frame: bytes) -> bytes:
