@@ -38,6 +38,7 @@ EXPECTED: Final = (
         "backup": "broker.commands.store:backup",
         "restore": "broker.commands.store:restore",
         "ledger": "broker.commands.store:ledger",
+        "takeover": "broker.commands.takeover:takeover_command",
         "export": "broker.commands.export:export_command",
         "predict": "broker.commands.predict:predict_command",
         "install": "broker.commands.install:install_command",

@@ -13,7 +13,7 @@ import click
 from broker.commands.options import CONFIG_OPTION, JSON
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
-from broker.monitor import story
+from broker.monitor import rivals, story
 from broker.monitor.events import Bookmark, Notice
 from broker.monitor.listener import Listener, endpoint_of
 from broker.monitor.story import Facts
@@ -83,7 +83,7 @@ def why(device: str, config: Path, *, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def events(config: Path, *, follow: bool, last: int, silent_after: float, as_json: bool) -> None:
-    """List notable events: new versions, refused frames, new devices, silent ones, and those that come back.
+    """List notable events: new versions, refused frames, new and silent devices, other aggregators of a task.
 
     Reads the ledger beside `serve`; of the past it knows what is not compacted yet.
 
@@ -127,4 +127,5 @@ def _as_json(device: str, facts: Facts) -> dict[str, Any]:
 
 
 def _news(ledger: Ledger, bookmark: Bookmark, now_s: float) -> list[Notice]:
-    return bookmark.notices(*ledger.news(bookmark.versions, bookmark.marks), now_s=now_s)
+    news = ledger.news(bookmark.versions, bookmark.marks)
+    return bookmark.notices(*news, rivals.met(ledger), now_s=now_s)

@@ -8,6 +8,14 @@ from broker.monitor.text import age
 from broker.views import Epoch, Mark, NewMark, NewVersion
 
 
+class Met(NamedTuple):
+    """Another aggregator that has to do with a task: when it was met (Unix seconds), and what came of it."""
+
+    task: str
+    met_s: float
+    text: str
+
+
 class Notice(NamedTuple):
     """One line: `device` is "" when it concerns all of them."""
 
@@ -44,8 +52,11 @@ class Bookmark:
     _refused: dict[Epoch, frozenset[int]] = field(default_factory=dict)
     _heard_s: dict[tuple[str, str], float] = field(default_factory=dict)
     _silent: set[tuple[str, str]] = field(default_factory=set)
+    _met_s: dict[str, float] = field(default_factory=dict)  # of each task: its newest rival
 
-    def notices(self, versions: Iterable[NewVersion], epochs: Iterable[NewMark], *, now_s: float) -> list[Notice]:
+    def notices(
+        self, versions: Iterable[NewVersion], epochs: Iterable[NewMark], rivals: Iterable[Met] = (), *, now_s: float
+    ) -> list[Notice]:
         """What is worth a line, oldest first; the bookmark stands behind it from now on.
 
         A time that the ledger has forgotten is taken as now, but for what is new at the first call: that is old.
@@ -57,6 +68,10 @@ class Bookmark:
             events.append(Notice(new.made_s, new.task, "", "held" if new.held else "version", _told(new)))
         for mark in sorted(epochs, key=lambda mark: mark.first_s or 0.0):
             events += self._of_device(mark, now_s=now_s, first_time=first_time)
+        for task, met_s, text in sorted(rivals, key=lambda met: met.met_s):
+            if met_s > self._met_s.get(task, 0.0):
+                self._met_s[task] = met_s
+                events.append(Notice(met_s, task, "", "rival", text))
         for who, heard_s in self._heard_s.items():
             if now_s - heard_s > self.silent_after_s and who not in self._silent:
                 self._silent.add(who)

@@ -198,6 +198,12 @@ class Metrics(Watch):
         for metric, value in metrics.items():
             self.series.metric.labels(task, metric).set(value)
 
+    def served(self, task: str, *, yes: bool) -> None:
+        self.series.served.labels(task).set(yes)
+
+    def met(self, task: str, contact: str) -> None:
+        self.series.met.labels(task, contact).inc()
+
     def lost(self, frames: int) -> None:
         self.series.lost.inc(frames)
 

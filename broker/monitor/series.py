@@ -67,6 +67,8 @@ class Series(Collector):
         self.wrong = self._gauge(
             "learning_wrong", "1: the learning curve shows it, as edgebroker status tells.", *("task", "kind")
         )
+        self.served = self._gauge("task_served", "1 while this aggregator serves it, 0 when another one does.", "task")
+        self.met = self._counter("rivals", "Times that another aggregator had to do with a task.", "task", "contact")
         self.waiting = self._gauge("updates_waiting", "Updates that wait for the next version.", "task")
 
     def describe(self) -> Iterator[Metric]:

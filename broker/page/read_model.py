@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
-from broker.monitor import story
+from broker.monitor import rivals, story
 from broker.monitor.events import Bookmark, Notice
 from broker.monitor.fleet import Sighting
 from broker.monitor.learning import finding, overfitting
@@ -86,7 +86,7 @@ class ReadModel:
                 "frame_bytes": last.frame_bytes,
                 "dense_bytes": self._metrics.dense_bytes(task) * last.updates,
                 "upload_bytes": self._metrics.upload_bytes(),
-                "wrong": self._metrics.ready() or self._metrics.held_back(task),
+                "wrong": self._metrics.ready() or self._contested(task) or self._metrics.held_back(task),
             },
             "fleet": {"states": summary.states, "reasons": summary.reasons(), "outbox": sum(summary.outbox.values())},
             "learning": self._learning(task, curve, settings),
@@ -101,6 +101,10 @@ class ReadModel:
             "events": self._happened(task),
             "statuses": self._metrics.fleet.changes,
         }
+
+    def _contested(self, task: str) -> str:
+        """Another aggregator has lately had to do with the task."""
+        return rivals.warning(self._ledger.rivals(task), self._ledger.identity().ledger, time.time())
 
     def devices(self, task: str, *, state: str = "", search: str = "", number: int = 0) -> dict[str, Any]:
         """Devices in a state, or in any, whose name contains `search`; PAGE of them by name, from page `number` on."""
@@ -167,7 +171,7 @@ class ReadModel:
 
     def _happened(self, task: str) -> list[dict[str, Any]]:
         news = self._ledger.news(self._bookmark.versions, self._bookmark.marks)
-        self._events.extend(self._bookmark.notices(*news, now_s=time.time()))
+        self._events.extend(self._bookmark.notices(*news, rivals.met(self._ledger), now_s=time.time()))
         both = sorted([*self._events, *self._metrics.fleet.events.copy()])
         return [each._asdict() for each in both if each.task == task][-_EVENTS:]
 

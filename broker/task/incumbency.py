@@ -196,6 +196,6 @@ class Incumbency:
 
     def _meet(self, task: str, other: Start, contact: Contact) -> None:
         """Tell people, at most twice a minute."""
-        if self._journal.met(task, other, contact, copy=other.ledger == self.me.ledger):
+        if self._journal.met(task, other.ledger, self.me.ledger, contact):
             with suppress(LedgerUnavailable):
                 self._ledger.meet(Rival(task, other.ledger, other.term, other.service, contact, time.time()))

@@ -6,8 +6,8 @@ from typing import Final
 
 from broker.intake.decode import FrameIn, Incoming, Rejected
 from broker.intake.door import SHARE
-from broker.ledger.rows import Admission, Contact, Entry, Start, Verdict, Withdrawal
-from broker.monitor import namesakes
+from broker.ledger.rows import Admission, Contact, Entry, Verdict, Withdrawal
+from broker.monitor import namesakes, rivals
 from broker.monitor.learning import finding
 from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
@@ -61,15 +61,11 @@ class Journal:
         if not alone:
             _LOG.error("%s", why, extra={"task": task, "reason": contact})
 
-    def met(self, task: str, other: Start, contact: Contact, *, copy: bool) -> bool:
-        """Another aggregator has to do with a task that is served here; whether a line was due for it."""
+    def met(self, task: str, other: str, own: str, contact: Contact) -> bool:
+        """An aggregator with the ledger `other` has to do with a task that is served here; whether a line was due."""
         self.watch.met(task, contact)
-        who = "on a copy of this ledger" if copy else f"with another ledger, {other.ledger},"
-        did = {
-            Contact.ASKED: "asked to serve it: it was told that this one does",
-            Contact.ANNOUNCED: "announces it: this one goes on and announces its own again; stop the other",
-        }[contact]
-        return self.complain(f"task {task}", contact, f"an aggregator {who} {did}", level=logging.ERROR)
+        reason, told = f"{contact} by {other}", rivals.told(contact, other, own)
+        return self.complain(f"task {task}", reason, told, level=logging.ERROR)
 
     def changed(self, task: LiveTask, before: Task) -> None:
         """A task goes on with other settings."""

@@ -80,17 +80,17 @@ def start_aggregator(
     made = Aggregator(directory=folder / "data", mqtt=Mqtt(port=endpoint.port))
     add_task(made, task, bundle, settings)
     (folder / "a.toml").write_text(f'directory = "data"\n[mqtt]\nport = {endpoint.port}\n{NO_PAGE}')
-    return _serve(folder)
+    return serve(folder)
 
 
-def _serve(folder: Path) -> "subprocess.Popen[bytes]":
+def serve(folder: Path) -> "subprocess.Popen[bytes]":
     return children.spawn([sys.executable, "-m", "broker.cli", "serve", str(folder / "a.toml")], log=folder / "a.log")
 
 
 @contextmanager
 def restarted_aggregator(folder: Path) -> Iterator[None]:
     """The same again, after its death."""
-    with _guarded(_serve(folder), folder / "a.log"):
+    with _guarded(serve(folder), folder / "a.log"):
         yield
 
 
