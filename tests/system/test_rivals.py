@@ -140,6 +140,7 @@ def test_a_copy_beside_the_original_does_not_serve(field: Field) -> None:
 
 def test_a_forged_announcement_stops_nobody_and_leads_nobody_away(field: Field) -> None:
     """It claims a succession, is retained, and says a version that would win."""
+    field.goes_on()
     with fleet.hand(field.endpoint, topics.head(field.task)) as link:
 
         def heard(wanted: str) -> Announcement:
