@@ -46,8 +46,10 @@ class Follower:
         self._service = ""  # of the last announcement
         self.allegiance = models.allegiance
         active = models.active()
-        ours = active is not None and active.announcement.ledger == self.allegiance.ledger
+        ours = active is not None and self.allegiance.ledger in {active.announcement.ledger, ""}
         self.active: Model | None = active if ours else None
+        if self.active is not None and not self.allegiance.ledger:  # a file that was lost
+            self.allegiance.follow(self.active.announcement)
         self._announced: Announcement | None = None
         self._fetch: Fetch | None = None
         self._aim_at: Announcement | None = None  # that the fetch is for
@@ -100,7 +102,7 @@ class Follower:
         return Owner(self._task, device, self.allegiance.ledger)
 
     def _continues(self, announced: Announcement, had: int) -> bool:
-        ours = (announced.task, announced.ledger) == (self._task, self.allegiance.ledger)
+        ours = announced.task == self._task and announced.ledger == (self.allegiance.ledger or announced.ledger)
         return ours and announced.version > had
 
     def _follow(self, announced: Announcement) -> None:

@@ -78,6 +78,8 @@ LABELS = {
     "edgebroker_versions_held_total": {"task"},
     "edgebroker_updates_waiting": {"task"},
     "edgebroker_rests": {"task"},
+    "edgebroker_task_served": {"task"},
+    "edgebroker_rivals_total": {"task", "contact"},
     "edgebroker_learning_wrong": {"task", "kind"},
     "edgebroker_devices": {"task", "state"},
     "edgebroker_devices_doing": {"task", "doing"},

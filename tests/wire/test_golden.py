@@ -168,7 +168,8 @@ def test_the_step_vector_holds_every_level() -> None:
 def test_withdraw() -> None:
     (data,), (meaning,) = load("v1-withdraw")
     withdraw = messages.decode_withdraw(data)
-    assert {"epoch": withdraw.epoch, "frames": [[s, d.hex()] for s, d in withdraw.frames]} == meaning
+    frames = [[s, d.hex()] for s, d in withdraw.frames]
+    assert {"epoch": withdraw.epoch, "frames": frames, "ledger": withdraw.ledger} == meaning
     assert messages.encode_withdraw(withdraw) == data
 
 
