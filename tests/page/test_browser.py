@@ -177,7 +177,7 @@ def test_tasks_come_and_go_while_it_is_open(page: Page, tmp_path: Path) -> None:
         filled(served_page, 3)
         page.goto(served_page.url)
         expect(page.locator("#task")).to_have_value(TASK)
-        add_task(served_page.settings, "aside", fleet.BUNDLE, Task())
+        fleet.add_task(served_page.settings, "aside", fleet.BUNDLE, Task())
         expect(page.locator("#task option")).to_have_text(["aside", TASK])
         ledger.remove_task(TASK)
         expect(page.locator("#task")).to_have_value("aside")
