@@ -12,9 +12,9 @@ import click
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import LedgerError
 from broker.ledger.rows import Version
-from broker.registry.best import best
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator, task_settings
+from broker.task.worth import best_version
 
 VERSION: Final = click.option(
     "--version", "wanted", default="latest", show_default=True, metavar="N|best|latest", help="Of the task's model."
@@ -52,7 +52,7 @@ def kept(settings: Aggregator, task: str, wanted: str) -> Kept:
             near = difflib.get_close_matches(task, rows, n=1) or sorted(rows)
             raise LedgerError(f"no task {task}: {f'did you mean {near[0]}?' if near else 'none has been added yet'}")
         versions = ledger.versions(task)
-    finest = best((each.number, each.metrics) for each in versions if not each.held)
+    finest = best_version(versions)
     version = _version(versions, finest, task, wanted)
     blobs, row = Blobs(settings.registry), rows[task]
     for digest in (row.bundle, version.digest):

@@ -10,9 +10,9 @@ from broker.commands.options import CONFIG, JSON
 from broker.commands.task import metrics_text
 from broker.ledger.opening import open_ledger
 from broker.monitor.learning import finding
-from broker.registry.best import best
 from broker.settings import Aggregator, task_settings
 from broker.task.trigger import resting
+from broker.task.worth import best_version
 from edgeclient.settings import load
 
 
@@ -39,7 +39,7 @@ def status_command(config: Path, *, as_json: bool) -> None:
                     "task": name,
                     "version": versions[-1].number,
                     "metrics": versions[-1].metrics,
-                    "best": best(curve),
+                    "best": best_version(versions),
                     "learning": "" if wrong is None else wrong.text,
                     "rests": resting(ledger, name, settings),
                     "updates_waiting": ledger.pending(name).updates,

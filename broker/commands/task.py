@@ -11,11 +11,11 @@ import click
 from broker.commands.options import CONFIG_OPTION, FILE, JSON
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
-from broker.registry.best import best
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator, Task, differences, task_settings, task_values
 from broker.task.new import add_task, measured
 from broker.task.trigger import resting, trigger
+from broker.task.worth import best_version
 from edgeclient.bundle import archive
 from edgeclient.settings import ConfigError, load, structure
 from edgeclient.wire import topics
@@ -167,7 +167,7 @@ def listed(ledger: Ledger, name: str, bundle: str, values: Mapping[str, Any]) ->
         "version": versions[-1].number,
         "bundle": bundle,
         "metrics": versions[-1].metrics,
-        "best": best((each.number, each.metrics) for each in versions),
+        "best": best_version(versions),
         "updates_waiting": ledger.pending(name).updates,
         "rests": resting(ledger, name, found),
         "goal": trigger(ledger, name, found).goal,

@@ -18,9 +18,9 @@ from broker.monitor.events import Bookmark, Notice
 from broker.monitor.fleet import Sighting
 from broker.monitor.learning import finding, overfitting
 from broker.monitor.metrics import Metrics
-from broker.registry.best import best
 from broker.settings import Task, task_settings
 from broker.task.trigger import resting, trigger
+from broker.task.worth import best_version
 from broker.views import Point
 from edgeclient.wire.status import OFFLINE
 from edgeclient.wire.topics import checked
@@ -152,7 +152,7 @@ class ReadModel:
         devices = self._metrics.fleet.devices(task).values()
         changes = [each.said.holdout_change for each in devices]
         told = overfitting(task, changes, settings.policy.local_epochs) if wrong is None else wrong.text
-        champion = best((each.number, each.metrics) for each in self._ledger.versions(task))
+        champion = best_version(self._ledger.versions(task))
         return {
             "best": champion,
             "wrong": told,

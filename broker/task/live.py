@@ -13,7 +13,6 @@ from broker.ledger.rows import PENDING, Admission, Entry, Start, TaskRow, Versio
 from broker.monitor.watch import Watch
 from broker.publish import retained
 from broker.publish.retained import CLEARED, Publisher
-from broker.registry.best import best
 from broker.registry.blobs import Blobs, RegistryError
 from broker.registry.evaluator import MOST, Evaluated, Evaluator
 from broker.registry.retention import outdated
@@ -23,6 +22,7 @@ from broker.task.asked import asked
 from broker.task.gate import Gate, Judged
 from broker.task.open_batch import OpenBatch, state_of
 from broker.task.trigger import resting, trigger
+from broker.task.worth import best_version
 from edgeclient.bundle import archive
 from edgeclient.wire.announcement import MAX_SUCCEEDED, Announcement
 from edgeclient.wire.messages import Refusal
@@ -237,7 +237,7 @@ class LiveTask:
             stay, _ = self.served(ledger)
             versions = ledger.versions(self.name)
             there = {each.number: each.digest for each in versions}
-            if (champion := best((each.number, each.metrics) for each in versions)) is not None:
+            if (champion := best_version(versions)) is not None:
                 stay.append(there[champion])
             for digest in ledger.forget_versions(self.name, outdated(there.items(), settings.keep_versions, stay)):
                 blobs.remove(digest)

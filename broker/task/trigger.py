@@ -1,12 +1,12 @@
 """When the batch of a task closes, by its settings and by who took part lately; and when the task rests."""
 
 from broker.ledger.protocol import Ledger
-from broker.registry.best import best
 from broker.rounds import goal
 from broker.rounds.goal import Turnout
 from broker.rounds.rest import rest
 from broker.rounds.trigger import Buffer
 from broker.settings import AUTO, Task
+from broker.task.worth import best_version
 
 
 def trigger(ledger: Ledger, task: str, settings: Task) -> Buffer:
@@ -22,11 +22,11 @@ def resting(ledger: Ledger, task: str, settings: Task) -> str:
     if not (settings.max_versions or settings.patience):
         return ""
     versions = ledger.versions(task)
-    worth = [(each.number, each.metrics) for each in versions if each.metrics]
+    evaluated = [each.number for each in versions if each.metrics and not each.held]
     return rest(
         newest=versions[-1].number,
-        evaluated=worth[-1][0] if worth else None,
-        best=best(worth),
+        evaluated=evaluated[-1] if evaluated else None,
+        best=best_version(versions),
         since=ledger.since(task),
         max_versions=settings.max_versions,
         patience=settings.patience,

@@ -23,6 +23,7 @@ from broker.task import open_batch as module
 from broker.task.live import LiveTask
 from broker.task.open_batch import OpenBatch
 from broker.task.trigger import trigger
+from broker.task.worth import best_version
 from broker.upkeep.examine import remade
 from edgeclient.logs.complaints import EVERY_S, MAX_KEYS, OTHERS, Complaints
 from edgeclient.settings import Mqtt
@@ -142,6 +143,12 @@ def test_the_best_version_stays_whatever_its_age(tmp_path: Path) -> None:
             ledger.add_metrics("t", number, {"loss": 0.1 if number == 7 else 1.0})
             with mock.patch.object(task, "served", return_value=([], [])):  # as if none was young
                 task.tidy(ledger, world.blobs)
+        versions = ledger.versions("t")
+        held = [replace(each, held="broken") if each.number == 7 else each for each in versions]
+        assert (best_version(versions), best_version(held)) == (
+            7,
+            min(each.number for each in held if each.metrics and not each.held),
+        )
         kept = [version.number for version in ledger.versions("t")]
         assert 7 in kept
         assert len(kept) < 20
