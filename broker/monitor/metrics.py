@@ -101,7 +101,16 @@ class Metrics(Watch):
     def ended(self, task: str) -> None:
         """What was counted stays; what is no longer so goes."""
         now = self.series
-        for gauge in (now.version, now.created, now.evaluated, now.waiting, now.metric, now.rests, now.wrong):
+        for gauge in (
+            now.version,
+            now.created,
+            now.evaluated,
+            now.waiting,
+            now.metric,
+            now.rests,
+            now.wrong,
+            now.served,
+        ):
             for sample in [each for family in gauge.collect() for each in family.samples]:
                 if sample.labels["task"] == task:
                     gauge.remove(*sample.labels.values())

@@ -238,3 +238,20 @@ def test_another_ledger_takes_over_when_it_is_told_to(served: Endpoint, tmp_path
         children.end(field.aggregator)
         one_line(field.serve("data"), "which does not answer now: it is not served here; if that one is gone for good")
         field.aggregator = children.spawn(command_, log=tmp_path / "a.log")
+
+
+def test_nothing_is_taken_over_without_reason(tmp_path: Path) -> None:
+    made = Aggregator(directory=tmp_path / "data", mqtt=Mqtt())
+    (tmp_path / "b.toml").write_text('directory = "data"\n[mqtt]\n')
+
+    def takeover(*more: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "broker.cli", "takeover", *more, "--config", str(tmp_path / "b.toml")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert "does not exist: add a task first" in takeover("t").stderr
+    new.add_task(made, "t", fleet.BUNDLE, SETTINGS)
+    for given, said in ((["u"], "there is no task u here"), (["t"], "no other ledger was met for task t")):
+        done = takeover(*given)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert said in done.stderr
+    assert f"succeeds {STRANGER}" in takeover("t", "--ledger", STRANGER).stdout
