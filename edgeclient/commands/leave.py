@@ -38,7 +38,7 @@ def leave_command(config: Path, *, yes: bool) -> None:
       edgeclient leave device.toml
     """
     settings = load(config, Device)
-    if in_use(settings.store / "lock"):
+    if in_use(settings.directory / LOCK):
         raise StoreError(f"{settings.device} is running: stop it first")
     kept = {each.name for each in settings.directory.glob("*")}
     if others := sorted(kept - _OWN):

@@ -404,7 +404,7 @@ def test_uninstall_ends_what_the_phone_has_started(home: Home, *, once: bool) ->
             assert shell.wait(10) in {143, -signal.SIGTERM}
             assert (home.files(), "termux-wake-unlock" in home.called()) == (set(), True)
             assert elsewhere.poll() is None
-            assert in_use(home.folder / "state" / "store" / "lock") is False
+            assert in_use(home.folder / "state" / "lock") is False
         finally:
             elsewhere.kill()
             elsewhere.wait()

@@ -22,7 +22,7 @@ SIZE = 64
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with Store(tmp_path / "data/store", layout="ab" * 32, size=SIZE) as store:
+    with Store(tmp_path / "data/store/t", layout="ab" * 32, size=SIZE) as store:
         for number in range(4):
             delta = np.random.default_rng(number).standard_normal(SIZE).astype(np.float32)
             update, residual = compress_with_feedback(delta, store.residual(), 8)
@@ -51,7 +51,7 @@ def test_a_sound_store(folder: Path) -> None:
 
 
 def test_a_store_in_use_can_be_checked(folder: Path) -> None:
-    with Store(folder / "data/store", layout="ab" * 32, size=SIZE):
+    with Store(folder / "data/store/t", layout="ab" * 32, size=SIZE):
         assert told(folder)[1]["running"] is True
 
 
@@ -92,7 +92,7 @@ def _flip(path: Path) -> None:
     ],
 )  # fmt: skip
 def test_every_damage_is_named(folder: Path, damage: Callable[[Path], None], said: str) -> None:
-    damage(folder / "data/store")
+    damage(folder / "data/store/t")
     code, report = told(folder)
     assert (code, report["sound"]) == (1, False)
     assert said in json.dumps(report["faults"])
@@ -104,6 +104,6 @@ def test_every_damage_is_named(folder: Path, damage: Callable[[Path], None], sai
 
 def test_nothing_is_changed(folder: Path) -> None:
     shutil.copytree(folder / "data", folder / "before")
-    check_store(folder / "data/store", lambda _: None)
-    for path in (folder / "before/store").iterdir():
-        assert (folder / "data/store" / path.name).read_bytes() == path.read_bytes()
+    check_store(folder / "data/store/t", lambda _: None)
+    for path in (folder / "before/store/t").iterdir():
+        assert (folder / "data/store/t" / path.name).read_bytes() == path.read_bytes()
