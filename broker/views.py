@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 Epoch: TypeAlias = tuple[str, str, int]  # task, device, epoch as the ledger has it
@@ -112,6 +113,26 @@ class Recent(NamedTuple):
     version: int | None
     examples: int
     size: int | None
+
+
+class Contact(StrEnum):
+    """What came of meeting another aggregator that serves a task, or would."""
+
+    ASKED = "asked"  # it was told that this one serves
+    ANNOUNCED = "announced"  # it announced the task while this one served, and goes on
+    ALIVE = "alive"  # it serves, so that this one does not
+    SILENT = "silent"  # it served last and does not answer; this one does not serve
+
+
+class Rival(NamedTuple):
+    """Another aggregator, or another start on a copy of this ledger, as it was met last (Unix seconds)."""
+
+    task: str
+    ledger: str
+    term: int
+    service: str
+    contact: Contact
+    met_s: float
 
 
 RESTORE: Final = "move the ledger away and restore a backup (edgebroker restore), or keep it and accept this"

@@ -128,4 +128,8 @@ def _as_json(device: str, facts: Facts) -> dict[str, Any]:
 
 def _news(ledger: Ledger, bookmark: Bookmark, now_s: float) -> list[Notice]:
     news = ledger.news(bookmark.versions, bookmark.marks)
-    return bookmark.notices(*news, rivals.met(ledger), now_s=now_s)
+    return bookmark.notices(
+        *news,
+        rivals.met([each for row in ledger.tasks() for each in ledger.rivals(row.name)], ledger.identity().ledger),
+        now_s=now_s,
+    )

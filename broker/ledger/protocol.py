@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from broker.ledger.rows import Admission, Contribution, Entry, Pending, Rival, Start, TaskRow, Version, Withdrawal
-from broker.views import Breach, Epoch, Mark, NewMark, NewVersion, Past, Point, Recent, Round
+from broker.ledger.rows import Admission, Contribution, Entry, Pending, Start, TaskRow, Version, Withdrawal
+from broker.views import Breach, Epoch, Mark, NewMark, NewVersion, Past, Point, Recent, Rival, Round
 from edgeclient.wire.messages import Hello, Receipt, Refusal
 
 

@@ -36,26 +36,6 @@ class Start(NamedTuple):
     place: str = ""
 
 
-class Contact(StrEnum):
-    """What came of meeting another aggregator that serves a task, or would."""
-
-    ASKED = "asked"  # it was told that this one serves
-    ANNOUNCED = "announced"  # it announced the task while this one served, and goes on
-    ALIVE = "alive"  # it serves, so that this one does not
-    SILENT = "silent"  # it served last and does not answer; this one does not serve
-
-
-class Rival(NamedTuple):
-    """Another aggregator, or another start on a copy of this ledger, as it was met last (Unix seconds)."""
-
-    task: str
-    ledger: str
-    term: int
-    service: str
-    contact: Contact
-    met_s: float
-
-
 class Verdict(StrEnum):
     """What became of a frame, or of a withdrawal: APPLIED and REFUSED then say that it came too late."""
 

@@ -1,10 +1,10 @@
 """Other aggregators that have to do with a task, in words."""
 
+from collections.abc import Iterable
 from typing import Final
 
-from broker.ledger.protocol import Ledger
-from broker.ledger.rows import Contact, Rival
 from broker.monitor.events import Met
+from broker.views import Contact, Rival
 
 _DID: Final = {
     Contact.ASKED: "asked to serve it: it was told that this one does",
@@ -26,11 +26,9 @@ def told(contact: Contact, other: str, own: str) -> str:
     return f"an aggregator {who} {_DID[contact]}"
 
 
-def met(ledger: Ledger) -> list[Met]:
-    """All that a ledger remembers, of every task."""
-    own = ledger.identity().ledger
-    found = [each for row in ledger.tasks() for each in ledger.rivals(row.name)]
-    return [Met(each.task, each.met_s, told(each.contact, each.ledger, own)) for each in found]
+def met(rivals: Iterable[Rival], own: str) -> list[Met]:
+    """Those that the ledger `own` remembers."""
+    return [Met(each.task, each.met_s, told(each.contact, each.ledger, own)) for each in rivals]
 
 
 def warning(rivals: list[Rival], own: str, now_s: float) -> str:

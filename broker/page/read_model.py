@@ -171,7 +171,16 @@ class ReadModel:
 
     def _happened(self, task: str) -> list[dict[str, Any]]:
         news = self._ledger.news(self._bookmark.versions, self._bookmark.marks)
-        self._events.extend(self._bookmark.notices(*news, rivals.met(self._ledger), now_s=time.time()))
+        self._events.extend(
+            self._bookmark.notices(
+                *news,
+                rivals.met(
+                    [each for row in self._ledger.tasks() for each in self._ledger.rivals(row.name)],
+                    self._ledger.identity().ledger,
+                ),
+                now_s=time.time(),
+            )
+        )
         both = sorted([*self._events, *self._metrics.fleet.events.copy()])
         return [each._asdict() for each in both if each.task == task][-_EVENTS:]
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from broker.ledger.rows import Contact, Start
+from broker.ledger.rows import Start
+from broker.views import Contact
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.claim import Claim
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from broker.ledger.protocol import Ledger, LedgerError, LedgerUnavailable
-from broker.ledger.rows import Contact, Rival, Start
+from broker.ledger.rows import Start
 from broker.task.candidacy import Candidacy, Verdict
 from broker.task.journal import Journal
+from broker.views import Contact, Rival
 from edgeclient.link.mqtt import Link, LinkDown, Message
 from edgeclient.wire import announcement, topics
 from edgeclient.wire import claim as claims

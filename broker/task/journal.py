@@ -6,7 +6,7 @@ from typing import Final
 
 from broker.intake.decode import FrameIn, Incoming, Rejected
 from broker.intake.door import SHARE
-from broker.ledger.rows import Admission, Contact, Entry, Verdict, Withdrawal
+from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
 from broker.monitor import namesakes, rivals
 from broker.monitor.learning import finding
 from broker.monitor.watch import Watch
@@ -14,7 +14,7 @@ from broker.registry.evaluator import Evaluated
 from broker.settings import Task, differences
 from broker.task.gate import Judged
 from broker.task.live import LiveTask
-from broker.views import Point
+from broker.views import Contact, Point
 from edgeclient.logs.complaints import Complaints
 from edgeclient.logs.fields import identity
 

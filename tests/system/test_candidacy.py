@@ -6,8 +6,9 @@ import fleet
 import numpy as np
 import pytest
 
-from broker.ledger.rows import Contact, Start
+from broker.ledger.rows import Start
 from broker.task.candidacy import ANSWER_S, Candidacy, Verdict
+from broker.views import Contact
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.claim import Claim
 

@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from broker.ledger.rows import Contact, Rival, Start
+from broker.ledger.rows import Start
 from broker.ledger.sqlite.database import Database
+from broker.views import Contact, Rival
 
 _MET: Final = 16  # of a task, at most: who publishes may invent them
 

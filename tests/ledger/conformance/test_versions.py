@@ -12,7 +12,8 @@ import pytest
 from ledgers import EPOCH, INTERRUPTED, admitted, close, entry, version
 
 from broker.ledger.protocol import Ledger, LedgerError
-from broker.ledger.rows import Contact, Rival, Start
+from broker.ledger.rows import Start
+from broker.views import Contact, Rival
 from edgeclient.failpoint import VARIABLE
 from edgeclient.wire.messages import Refusal
 
