@@ -163,9 +163,11 @@ def test_delays_grow_whatever_the_jitter(monkeypatch: pytest.MonkeyPatch) -> Non
             share * each for each in (1, 2, 4, 8, 16, 32, 64, 128, 256, 300)
         ]
         assert delays.next_s(refused=False) == share * 8  # a closed port: somebody restarts the broker
-        delays.ended(lasted_s=3.0, arrived_bytes=100, acknowledged=2)  # worth nothing
+        delays.ended(lasted_s=7.0, arrived_bytes=100, acknowledged=2)  # worth nothing
         assert delays.next_s(refused=False) == share * 8
-        delays.ended(lasted_s=3.0, arrived_bytes=20_000)
+        delays.ended(lasted_s=7.0, arrived_bytes=20_000)
+        assert delays.next_s(refused=False) == share
+        delays.ended(lasted_s=2.0)  # twice as long as it was waited for
         assert delays.next_s(refused=False) == share
 
 
