@@ -147,6 +147,7 @@ class Link:
                 if self._thread.is_alive() and self._socket is not None:
                     self._socket.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
+        self._client._reset_sockets()  # noqa: SLF001 (its pair for wake-ups stays open otherwise)
 
     def poll(self, timeout_s: float, *, limit: int = 64) -> list[Event]:
         """Wait for the first event, at most so long, and return what is there, at most `limit` events."""
