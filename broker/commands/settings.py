@@ -8,7 +8,7 @@ import click
 from broker.commands.options import JSON
 from broker.settings import Aggregator, Task
 from edgeclient.settings import ConfigError
-from edgeclient.settings.keys import keys_of, matching, told
+from edgeclient.settings.listing import keys_of, matching, told
 
 
 @click.command("settings")

@@ -8,7 +8,7 @@ import click
 
 from edgeclient.commands.options import JSON
 from edgeclient.settings import ConfigError, Device
-from edgeclient.settings.keys import Key, keys_of, matching, told
+from edgeclient.settings.listing import Key, keys_of, matching, told
 from edgeclient.train.sources import delimited, query, table
 
 

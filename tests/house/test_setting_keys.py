@@ -10,7 +10,7 @@ import broker.cli
 import edgeclient.cli
 from broker.settings import Aggregator, Task
 from edgeclient.settings import Conditions, ConfigError, Device, structure
-from edgeclient.settings.keys import Key, keys_of
+from edgeclient.settings.listing import Key, keys_of
 from edgeclient.train.sources import delimited, query, table
 
 NUMBERS: Final = {str(int), str(float)}
