@@ -125,10 +125,10 @@ class Agent:
 
     def _adopt(self) -> None:
         """Model → trainer, data, store: open for the active one, as far as they are not."""
-        model, owner = self._follower.active, self._follower.owner(self._settings.device)
+        model = self._follower.active
         if model is None or model is self._model or self._pauses.disk:
             return
-        asked = model.announcement
+        asked, owner = model.announcement, model.owner(self._settings.device)
         self.guard.accept(asked.task, asked.size, begun=self._settings.store.exists())
         self._learner.open(model.bundle_directory)
         if self._store is None or (self._store.account().layout, self._store.account().owner) != (asked.layout, owner):

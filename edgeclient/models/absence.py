@@ -32,18 +32,20 @@ class Absence:
         self._complain = Complaints(_TOLD_S).tell
         self._due_s: float | None = None  # of the next step
         self._looks = False
+        self._here = False
 
     def connected(self) -> None:
         """A new connection: an announcement is due."""
-        self._due_s, self._looks = time.monotonic() + _PATIENCE_S, False
+        self._due_s, self._looks, self._here = time.monotonic() + _PATIENCE_S, False, False
 
     def begun(self) -> None:
         """The task is announced no longer."""
-        self._due_s, self._looks = time.monotonic(), False
+        self._due_s, self._looks, self._here = time.monotonic(), False, False
 
     def ended(self) -> None:
-        """The task is announced."""
-        self.told, self._due_s = "", None
+        """The task is announced; a look that is under way still ends."""
+        self.told, self._here = "", True
+        self._due_s = self._due_s if self._looks else None
 
     def heard(self, task: str) -> bool:
         """Another task is announced; whether that was asked for."""
@@ -59,7 +61,8 @@ class Absence:
             if self._looks:
                 link.unsubscribe(topics.heads())
                 self._due_s = None
-                self._tell()
+                if not self._here:
+                    self._tell()
             else:
                 link.subscribe(topics.heads(), qos=0)
                 self._due_s, self._looks = time.monotonic() + _LOOK_S, True

@@ -61,6 +61,10 @@ class Allegiance:
             self._successor = since_s, announced
         return False
 
+    def connected(self) -> None:
+        """A new connection, which brings what is announced: who was not to be heard was not silent."""
+        self._successor = None
+
     def successor(self) -> Announcement | None:
         """What a successor has announced that is followed from now on, since the other one has stayed silent."""
         if self._successor is None or time.monotonic() - self._successor[0] < SILENT_S:

@@ -3,8 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from edgeclient.link.mqtt import Link, LinkDown
@@ -14,7 +14,6 @@ from edgeclient.models.slots import Model, Models
 from edgeclient.wire import announcement, topics
 from edgeclient.wire.announcement import Announcement, Blob
 from edgeclient.wire.errors import WireError
-from edgeclient.wire.life import Owner
 
 _LOG = logging.getLogger(__name__)
 _AGAIN_S: Final = 2.0  # after a blob that was not what it should be; twice as long each time
@@ -56,6 +55,7 @@ class Follower:
         # When the fetch began, its last chunk or the connection came, a line was written about it.
         self._begun_s = self._came_s = self._told_s = time.monotonic()
         self._asked: set[str] = set()  # topics of chunks, as subscribed
+        self._unkept = False  # the disk had no room for what was announced
         self._ask_after_s, self._again_s = 0.0, _AGAIN_S
         had = -1 if self.active is None else self.active.announcement.version
         kept = models.incoming.kept()
@@ -73,7 +73,8 @@ class Follower:
             WireError: it is no announcement, or one of another task.
         """
         if payload:
-            return self.announce(announcement.decode(payload))
+            with self._keeping():
+                return self.announce(announcement.decode(payload))
         self._absence.begun()
         return False
 
@@ -96,10 +97,6 @@ class Follower:
         self._follow(announced)
         before, self._service = self._service, announced.service
         return before != announced.service
-
-    def owner(self, device: str) -> Owner:
-        """Whose account a device's work on this model is."""
-        return Owner(self._task, device, self.allegiance.ledger)
 
     def _continues(self, announced: Announcement, had: int) -> bool:
         ours = announced.task == self._task and announced.ledger == (self.allegiance.ledger or announced.ledger)
@@ -141,6 +138,8 @@ class Follower:
         """Ask a new connection, which has no subscriptions, for announcements."""
         self._asked.clear()
         self._absence.connected()
+        self.allegiance.connected()
+        self._unkept = False
         self._came_s = time.monotonic()
         with suppress(LinkDown):
             link.subscribe(topics.head(self._task))
@@ -151,11 +150,17 @@ class Follower:
         `may_fetch` is told how many bytes are missing and how far the fetch is.
         """
         self._absence.look(link)
-        if (successor := self.allegiance.successor()) is not None:
-            self._follow(successor)
+        if link.connected:
+            with self._keeping():
+                if (successor := self.allegiance.successor()) is not None:
+                    self._follow(successor)
         allowed = may_fetch(self.missing_bytes, self.progress)
         if allowed and link.connected:
             self._tell()
+            if self._unkept:
+                with suppress(LinkDown):
+                    link.subscribe(topics.head(self._task))  # it is retained, and comes again
+                    self._unkept = False
         now = allowed and time.monotonic() >= self._ask_after_s
         wanted = {topics.blob(self._task, *chunk) for chunk in self.wanted()} if now else set()
         with suppress(LinkDown):
@@ -170,7 +175,8 @@ class Follower:
             WireError: the chunk or the content is not what was announced; the content is asked for again.
         """
         try:
-            return self._take(digest, chunk, payload)
+            with self._keeping():
+                return self._take(digest, chunk, payload)
         except WireError:
             self._ask_after_s = time.monotonic() + self._again_s
             self._again_s = min(2 * self._again_s, _MAX_AGAIN_S)
@@ -179,7 +185,7 @@ class Follower:
     def _take(self, digest: str, chunk: int, payload: bytes) -> Model | None:
         if self._fetch is None or self._aim_at is None or digest != self._fetch.blob.digest or chunk in self._fetch:
             return None
-        incoming, before = self._models.incoming, self.active
+        incoming, before, content = self._models.incoming, self.active, None
         self._came_s = time.monotonic()
         try:
             content = self._fetch.receive(chunk, payload)
@@ -194,10 +200,24 @@ class Follower:
             if error.reason != "range":  # that chunk alone is refused
                 incoming.begin(self._aim_at, self._fetch.blob)
             raise
+        except OSError:
+            if content is not None:  # only its last chunk is asked for again
+                kept = incoming.kept()
+                self._fetch = Fetch(self._fetch.blob, None if kept is None else kept.parts)
+            raise
         incoming.clear()
         self._fetch, self._again_s = None, _AGAIN_S
         self._aim()
         return None if self.active is before else self.active
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Around what is written: where the disk is full, what was announced is to be heard again."""
+        try:
+            yield
+        except OSError:
+            self._unkept = True
+            raise
 
     def _aim(self) -> None:
         """Choose what to fetch next, if anything."""
@@ -238,7 +258,7 @@ class Follower:
             self._fetch is not None
             and aim is not None
             and self._fetch.blob == aim.parameters != announced.parameters
-            and (aim.bundle, aim.layout) == (announced.bundle, announced.layout)
+            and (aim.bundle, aim.layout, aim.ledger) == (announced.bundle, announced.layout, announced.ledger)
             and 0 < announced.version - aim.version <= announced.policy.max_staleness // 2
             and now - self._begun_s > _SLOW_S
             and now - self._came_s < _GONE_S

@@ -20,6 +20,7 @@ from edgeclient.models.incoming import Incoming
 from edgeclient.wire import announcement
 from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.errors import WireError
+from edgeclient.wire.life import Owner
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +41,10 @@ class Model:
     def manifest(self) -> Manifest:
         """Of the bundle."""
         return read_manifest(self.bundle_directory)
+
+    def owner(self, device: str) -> Owner:
+        """Whose account a device's work on it is; a successor is followed before its first version has come."""
+        return Owner(self.announcement.task, device, self.announcement.ledger)
 
 
 class Models:

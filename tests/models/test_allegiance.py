@@ -2,12 +2,18 @@
 
 import logging
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tiny_models import announced
 
-from edgeclient.models import allegiance
+from edgeclient.link.mqtt import Link
+from edgeclient.models import absence, allegiance
+from edgeclient.models.absence import Absence
 from edgeclient.models.allegiance import SILENT_S, Allegiance
+from edgeclient.models.follow import Follower
+from edgeclient.models.slots import Models
+from edgeclient.wire import topics
 
 OURS, OTHER = "1e" * 8, "ab" * 8
 
@@ -56,3 +62,51 @@ def test_a_successor_is_followed_when_nobody_objects(tmp_path: Path, clock: Cloc
     assert followed.successor() == newer
     assert followed.facts == Allegiance(tmp_path / "ledger").facts == {"ledger": OTHER, "stranger": ""}
     assert not followed.accepts(announced(8))
+
+
+class Line:
+    """A connection that breaks, and keeps what is subscribed."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def subscribe(self, *wanted: str, **_: int) -> None:
+        self.asked |= set(wanted)
+
+    def unsubscribe(self, *unwanted: str) -> None:
+        self.asked -= set(unwanted)
+
+
+def test_who_could_not_be_heard_was_not_silent(tmp_path: Path, clock: Clock) -> None:
+    """The link breaks before the ledger that is followed has answered a forged successor."""
+    follower, line = Follower("t", Models(tmp_path)), Line()
+    link = cast("Link", line)
+    follower.announce(announced(7))
+    follower.announce(announced(0, ledger=OTHER, succeeds=(OURS,)))
+    line.connected = False
+    clock.now_s += 2 * SILENT_S
+    follower.ask(link, lambda *_: False)
+    line.connected = True
+    follower.connected(link)
+    follower.ask(link, lambda *_: False)
+    assert follower.allegiance.ledger == OURS
+    follower.announce(announced(0, ledger=OTHER, succeeds=(OURS,)))  # it is retained
+    clock.now_s += SILENT_S
+    follower.ask(link, lambda *_: False)
+    assert follower.allegiance.ledger == OTHER
+
+
+def test_a_look_for_other_tasks_ends_when_the_own_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who went on listening would hear every version of every task."""
+    now, line, looked = Clock(), Line(), Absence("t")
+    monkeypatch.setattr(absence, "time", now)
+    looked.connected()
+    now.now_s += 9
+    looked.look(cast("Link", line))
+    assert line.asked == {topics.heads()}
+    looked.ended()
+    now.now_s += 5
+    looked.look(cast("Link", line))
+    assert (line.asked, looked.told) == (set(), "")

@@ -1,15 +1,21 @@
 """A fetch survives the process: chunks on the disk, whatever a power cut or a stranger has made of them."""
 
+import errno
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import BUNDLE, LAYOUT, announced, blob_of, contents_of, feed, installed, parameters
 
+from edgeclient.link.mqtt import Link
+from edgeclient.models.allegiance import SILENT_S
 from edgeclient.models.follow import Follower
 from edgeclient.models.incoming import Incoming
-from edgeclient.models.slots import Models
+from edgeclient.models.slots import Model, Models
+from edgeclient.wire import announcement, topics
+from edgeclient.wire.announcement import Announcement
 from edgeclient.wire.errors import WireError
 
 CHUNKS = [BUNDLE[i : i + 64] for i in range(0, len(BUNDLE), 64)]
@@ -144,3 +150,109 @@ def test_on_a_slow_link_a_version_is_finished_though_there_is_a_newer_one(
     now[0] += 61  # and no chunk has come since
     again.announce(announced(14))
     assert {digest for digest, _ in again.wanted()} == {announced(14).parameters.digest}
+
+
+class Full(Models):
+    """A disk on which no model has room, as long as it is `full`."""
+
+    full = True
+
+    def _look(self) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "no room")
+
+    def install_bundle(self, digest: str, content: bytes) -> Path:
+        self._look()
+        return super().install_bundle(digest, content)
+
+    def activate(self, announced: Announcement, content: bytes) -> Model:
+        self._look()
+        return super().activate(announced, content)
+
+
+class Line:
+    """A connection that keeps what was subscribed."""
+
+    connected = True
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def subscribe(self, *wanted: str, **_: int) -> None:
+        self.asked += wanted
+
+    def unsubscribe(self, *unwanted: str) -> None:
+        pass
+
+
+def test_on_a_full_disk_a_whole_model_costs_its_last_chunk_and_no_more_room(tmp_path: Path) -> None:
+    models, digest, last = Full(tmp_path), blob_of(BUNDLE).digest, len(CHUNKS) - 1
+    follower = Follower("t", models)
+    follower.announce(announced(1))
+    for chunk, payload in enumerate(CHUNKS[:-1]):
+        follower.receive(digest, chunk, payload)
+    size = (tmp_path / "incoming").stat().st_size
+    for _ in range(3):
+        assert follower.wanted() == [(digest, last)]
+        with pytest.raises(OSError, match="no room"):
+            follower.receive(digest, last, CHUNKS[-1])
+        assert (tmp_path / "incoming").stat().st_size == size
+    models.full = False
+    follower = Follower("t", models)
+    follower.announce(announced(1))
+    assert follower.wanted() == [(digest, last)]
+    feed(follower, contents_of(1))
+    assert follower.active is not None
+
+
+def test_what_a_full_disk_kept_from_being_followed_is_heard_again(tmp_path: Path) -> None:
+    """Nothing is left to fetch of version 0, and a task whose devices wait for it announces no other."""
+    models, line = Full(tmp_path), Line()
+    models.full = False
+    models.install_bundle(blob_of(BUNDLE).digest, BUNDLE)
+    models.full = True
+    follower = Follower("t", models)
+    said = announcement.encode(announced(0, content=bytes(4 * LAYOUT.size)))
+    with pytest.raises(OSError, match="no room"):
+        follower.hear(said)
+    follower.ask(cast("Link", line), lambda *_: False)
+    assert line.asked == []
+    models.full = False
+    follower.ask(cast("Link", line), lambda *_: True)
+    follower.ask(cast("Link", line), lambda *_: True)
+    assert line.asked == [topics.head("t")]
+    follower.hear(said)
+    assert follower.active is not None
+
+
+def test_a_slow_fetch_of_another_ledger_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained from it would be taken for work on the successor's version of that number."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    installed(tmp_path)
+    follower = Follower("t", Models(tmp_path))
+    follower.announce(announced(1))
+    follower.receive(announced(1).parameters.digest, 0, parameters(1)[:16])
+    follower = Follower("t", Models(tmp_path))  # it was cut off: that is slow
+    follower.announce(announced(1))
+    successor = announced(2, ledger="ab" * 8, succeeds=("1e" * 8,))
+    follower.announce(successor)
+    now[0] += SILENT_S
+    follower.ask(cast("Link", Line()), lambda *_: True)
+    assert {digest for digest, _ in follower.wanted()} == {successor.parameters.digest}
+
+
+def test_work_is_of_the_ledger_whose_version_it_is_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    follower = Follower("t", installed(tmp_path))
+    follower.announce(announced(1))
+    feed(follower, contents_of(1))
+    follower.announce(announced(0, ledger="ab" * 8, succeeds=("1e" * 8,), content=parameters(5)))
+    now[0] += SILENT_S
+    follower.ask(cast("Link", Line()), lambda *_: True)
+    assert follower.allegiance.ledger == "ab" * 8
+    assert follower.active is not None
+    assert follower.active.owner("pi") == ("t", "pi", "1e" * 8)
+    feed(follower, contents_of(5))
+    assert follower.active.owner("pi") == ("t", "pi", "ab" * 8)
