@@ -9,7 +9,7 @@ MAX_BACKOFF_S: Final = 8.0
 REFUSED_BACKOFF_S: Final = 300.0  # a wrong password does not get better by asking
 _WORTH: Final = 2.0  # times as long as it was waited for
 _USEFUL_BYTES: Final = 16 << 10
-_USEFUL_MESSAGES: Final = 8
+_USEFUL_MESSAGES: Final = 16  # more than a device says of itself at every connection
 
 
 class Backoff:

@@ -32,7 +32,8 @@ from edgeclient.wire import topics
 
 __all__ = ["Connected", "Disconnected", "Endpoint", "Link", "LinkDown", "Message", "SubscriptionRefused", "Will"]
 
-MAX_UNREAD_BYTES: Final = 16 << 20  # then QoS 0, which promises nothing, is dropped
+MAX_UNREAD_BYTES: Final = 16 << 20  # then QoS 0, which promises nothing, is dropped ...
+MAX_UNREAD: Final = 1 << 16  # ... as well as then: an empty message takes memory, too
 _GOODBYE_S: Final = 2.0
 _MAYBE_THE_LINK: Final = 4  # times that a broker which tells no limit may hang up at one message
 _LOOK_S: Final = 1.0  # between two looks at the password file of a broker that refuses us
@@ -378,7 +379,8 @@ class Link:
         except UnicodeDecodeError:
             topic = ""  # no topic of ours; it is dropped, and acknowledged, where topics are read
         # The broker waits with QoS 1 for our acknowledgements; nothing else holds QoS 0 back while we are busy.
-        if message.qos == 0 and self._arrived_bytes - self._read_bytes > MAX_UNREAD_BYTES:
+        unread = self._arrived_bytes - self._read_bytes
+        if message.qos == 0 and (unread > MAX_UNREAD_BYTES or self.backlog > MAX_UNREAD):
             return
         # What nobody has acknowledged in time comes again, and again: while we are busy that must not pile up.
         if message.qos:

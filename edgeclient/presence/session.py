@@ -78,12 +78,14 @@ class Session:
         Args:
             now: seconds on a steady clock.
             facts: fields of Status that the caller knows.
-            socket_bytes: sent and received; they change with the telling, so they alone are no reason.
+            socket_bytes: sent and received; they change with the telling, as what was received does, which it comes
+                back in: they alone are no reason.
             health: fields that change all the time, so they alone are no reason either.
         """
         self._status = replace(self._status, **facts)
         since_s, last = self._told
-        if now - since_s < (self._heartbeat_s if self._status == last else self._every_s):
+        same = replace(self._status, down_bytes=last.down_bytes) == last
+        if now - since_s < (self._heartbeat_s if same else self._every_s):
             return None
         self._told = (now, self._status)
         return self._with(socket_bytes, health)

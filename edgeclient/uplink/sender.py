@@ -186,7 +186,7 @@ class Sender:
         self._withdraw_after = now + self._withdraw_s
         self._withdraw_s = min(2 * self._withdraw_s, _MAX_WITHDRAW_S) if asked else _WITHDRAW_S
         with suppress(LinkDown):
-            at_once = min(MAX_WITHDRAW_LIST, self.room // _NAMED_BYTES - 2)
+            at_once = max(1, min(MAX_WITHDRAW_LIST, self.room // _NAMED_BYTES - 2))
             for at in range(0, len(asked), at_once):
                 named = tuple(
                     (sequence, frame.digest(frame.stamp(frames.body(id_), epoch=epoch, sequence=sequence)))

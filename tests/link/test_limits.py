@@ -17,7 +17,9 @@ from edgeclient.link import backoff, limits, refusal
 from edgeclient.link.backoff import Backoff
 from edgeclient.link.limits import Limits, asked
 from edgeclient.link.mqtt import Connected, Disconnected, Endpoint, Link, Message, Will
+from edgeclient.presence.home_assistant import SENSORS
 from edgeclient.settings import Mqtt, structure
+from edgeclient.uplink.window import FIRST
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -169,6 +171,16 @@ def test_delays_grow_whatever_the_jitter(monkeypatch: pytest.MonkeyPatch) -> Non
         assert delays.next_s(refused=False) == share
         delays.ended(lasted_s=2.0)  # twice as long as it was waited for
         assert delays.next_s(refused=False) == share
+
+
+def test_what_is_said_at_every_connection_makes_none_worth_its_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two clients with one id each throws the other out, right after it has introduced itself."""
+    delays = Backoff(draw=lambda: 0.0)
+    monkeypatch.setattr(backoff, "FIRST_S", 1.0)
+    said = len(SENSORS) + 2 + FIRST  # status, HELLO, and frames whose receipts go to the other
+    for expected in (1, 2, 4, 8, 8):
+        assert delays.next_s(refused=False) == expected
+        delays.ended(lasted_s=0.5, arrived_bytes=2000, acknowledged=said)
 
 
 @mosquittos.NEEDED

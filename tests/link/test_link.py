@@ -17,6 +17,7 @@ from links import connected, expect, started, wait_for
 from paho.mqtt.enums import MQTTErrorCode
 
 from broker.processes.embedded import EmbeddedBroker
+from edgeclient.link import mqtt
 from edgeclient.link.mqtt import (
     MAX_UNREAD_BYTES,
     Connected,
@@ -453,3 +454,16 @@ def test_an_oversized_message_ends_its_senders_connection_alone(mqtt_broker: Emb
         sender.publish(topic, b"after it")
         message = wait_for(listens, Message)
         assert (message.payload, message.connection) == (b"after it", 1)
+
+
+def test_empty_messages_at_qos_0_are_dropped_where_nobody_reads(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no bytes to count, and take memory all the same."""
+    monkeypatch.setattr(mqtt, "MAX_UNREAD", 100)
+    with started(at(listener.getsockname()[1])) as link, accept(listener) as connection:
+        wait_for(link, Connected)
+        connection.sendall(bytes([0x30, 5, 0, 3]) + b"a/b")
+        connection.sendall((bytes([0x30, 5, 0, 3]) + b"a/b") * 1000 + packet(b"a/b", 7, b"kept"))
+        wait_until(lambda: any(mid == 7 for _, mid in link._unread))
+        assert link.backlog <= 102

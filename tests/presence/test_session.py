@@ -41,3 +41,15 @@ def test_the_goodbye_carries_health_and_the_will_says_what_it_is() -> None:
     assert (last.state, last.doing, last.battery_percent, last.uploaded_s) == ("offline", "stopped", 4, 10**9)
     will = status.decode(session.will("har", "pi").payload)
     assert (will.state, will.session, will.note) == ("offline", "s", "connection lost")
+
+
+def test_the_echo_of_a_status_is_no_reason_for_another() -> None:
+    """For a minute after it has connected a device hears what is said in its name: its own words, too."""
+    session = Session("s", every_s=5.0, heartbeat_s=900.0)
+    assert due(session, 0.0) is not None
+    for now in (5.0, 10.0, 60.0):
+        session.received(600)
+        assert due(session, now) is None
+    beat = due(session, 900.0)
+    assert beat is not None
+    assert beat.down_bytes == 1800
