@@ -57,7 +57,7 @@ def run_command(configs: tuple[Path, ...], log_format: str, log_level: str) -> N
             again = devices(configs)
             agents = opened(again, signals)
             every = again
-        except (ConfigError, DataError, OSError) as error:
+        except (ConfigError, DataError, StoreError, OSError) as error:
             _LOG.error("the configuration is not taken, the old one goes on: %s", error)
             agents = opened(every, signals)
         take_part(agents)
@@ -78,8 +78,10 @@ def devices(configs: Sequence[Path]) -> list[Device]:
 def opened(every: Sequence[Device], signals: Signals) -> list[Agent]:
     """Agents that share what the owner grants; signals stop them."""
     agents: list[Agent] = []
-    for settings in every:
+    for settings in every:  # all that can be wrong, before the first takes its directory
         check_source(settings.data.source)
+        Endpoint.of(settings.mqtt)
+    for settings in every:
         settings.directory.mkdir(parents=True, exist_ok=True)
         os.nice(max(0, settings.training.nice - os.nice(0)))
         agents.append(Agent(settings, guard=agents[0].guard if agents else None))
