@@ -20,6 +20,7 @@ from edgeclient.train.sources.delimited import is_table
 from edgeclient.train.sources.functions import is_function
 
 _TOP: Final = 3
+_NAMES: Final = {CLASSES, "columns", "group", "labels"}  # several, with commas between
 
 
 def _read_options(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def _read_options(_: click.Context, __: click.Parameter, given: tuple[str, ...])
         try:
             options[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            options[key] = value
+            options[key] = value.split(",") if key in _NAMES and "," in value else value
     return options
 
 
@@ -45,7 +46,7 @@ def _read_options(_: click.Context, __: click.Parameter, given: tuple[str, ...])
     multiple=True,
     callback=_read_options,
     metavar="KEY=VALUE",
-    help="Of FILE, as in [data.options]; repeatable.",
+    help="Of FILE, as in [data.options]; names with commas between; repeatable.",
 )
 @NAME
 @JSON
@@ -61,18 +62,22 @@ def predict_command(
     \b
     Example:
       edgeclient predict device.toml new_windows.npy
-      edgeclient predict mine.bundle windows.csv --option labels=activity --option 'classes=["rest", "run"]'
+      edgeclient predict mine.bundle windows.csv --option labels=activity --option classes=rest,run
     """
     with chosen(place, parameters, name) as model:
         options = {**_own_options(model, file), **options}
         names = strings(options.get(CLASSES, []), CLASSES)
         if model.manifest.classes is not None and names and len(names) != model.manifest.classes:
-            raise DataError(f"[data.options] classes has {len(names)} names, the model has {model.manifest.classes}")
+            raise DataError(f"classes has {len(names)} names, the model has {model.manifest.classes} classes")
         rows = []
-        for row in _rows(model, file, options, names):
-            rows.append(row)
-            if not as_json:
-                click.echo(f"{len(rows):>6}  {_text(row)}")
+        try:
+            for row in _rows(model, file, options, names):
+                rows.append(row)
+                if not as_json:
+                    click.echo(f"{len(rows):>6}  {_text(row)}")
+        except DataError as error:
+            here = "; --option KEY=VALUE gives [data.options]" if "[data.options]" in str(error) else ""
+            raise DataError(f"{error}{here}") from None
     right = [row["label"] == row["class"] for row in rows if "label" in row and "class" in row]
     if as_json:
         said = {"accuracy": sum(right) / len(right)} if right else {}

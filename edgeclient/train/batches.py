@@ -28,6 +28,10 @@ class NoExamplesError(DataError):
     """The source is in order, but there is nothing to draw yet; more data may come."""
 
 
+class AbsentError(DataError):
+    """The source has no column or array of a name that is wanted, nor one called nearly so."""
+
+
 class Dataset(Protocol):
     """Something to learn from."""
 

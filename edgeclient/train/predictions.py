@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.compress.arrays import F32, Array
-from edgeclient.train.batches import Batch, DataError, Dataset
+from edgeclient.train.batches import AbsentError, Batch, DataError, Dataset, NoExamplesError
 from edgeclient.train.data import open_data
 from edgeclient.train.holdout import Examples
 from edgeclient.train.sources.arrays import Whole, array_names, read_npz
@@ -30,7 +30,8 @@ def examples(
         manifest: of the model.
 
     Raises:
-        DataError: it is not there, or fits the model neither with labels nor without.
+        DataError: it is not there, or fits the model neither with labels nor without; of a source without a name
+            for labels, what is wrong beside that.
     """
     found, labelled = _begun(source, options, manifest)
     for batch in found:
@@ -56,11 +57,13 @@ def _begun(source: str, options: Mapping[str, Any], manifest: Manifest) -> tuple
         return _first_and_rest(_unlabelled(source, options, manifest)), False
     try:
         return _first_and_rest(open_data(source, options, manifest)), True
+    except NoExamplesError:
+        raise
     except DataError as error:
         try:
             return _first_and_rest(_unlabelled(source, options, manifest)), False
         except DataError as second:
-            raise (error if str(second) == str(error) else DataError(f"{error}; without labels: {second}")) from None
+            raise (second if isinstance(error, AbsentError) else error) from None
 
 
 def _first_and_rest(found: Dataset) -> Iterator[Batch]:

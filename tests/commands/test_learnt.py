@@ -208,8 +208,40 @@ def test_tables_with_labels_and_without(folder: Path, tmp_path: Path) -> None:
         assert [each["class"] for each in found["rows"]] == [each["class"] for each in expected["rows"]]
         assert found.get("accuracy") == (expected["accuracy"] if more.startswith("classes") else None)
     wrong = CliRunner().invoke(cli, ["predict", str(folder / "device.toml"), str(tmp_path / "bare.csv")])
-    assert "has no column 'labels'" in str(wrong.exception)
-    assert "without labels: " in str(wrong.exception)
+    assert "wants 3 x 32: window = 32 in [data.options] takes so many rows; --option KEY=VALUE gives" in str(
+        wrong.exception
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "has no column 'labels': did you mean 'label'? ([data.options] labels and columns name them); --option "),
+        (["labels=label"], "line 2, column 'label': is 'rest', no number: words need classes = [...]"),
+        (["labels=label", "classes=rest,run"], "classes has 2 names, the model has 3 classes"),
+        (
+            ["labels=label", "classes=rest,walk,ran", "window=32"],
+            "is 'run', [data.options] classes has rest, walk, ran",
+        ),
+        (
+            ["labels=label", "classes=rest,walk,run", "window=32"],
+            "gives 32 x 4 numbers for x, the model wants 3 x 32: see",
+        ),
+        (
+            ["labels=label", "classes=rest,walk,run", "columns=ax,ay,az", "window=99"],
+            "has no examples: no window of 99",
+        ),
+    ],
+)
+def test_a_table_that_does_not_fit_is_one_message(folder: Path, tmp_path: Path, options: list[str], said: str) -> None:
+    rows = [f"{at},{at % 7},{at % 5},{at % 3},{['rest', 'walk', 'run'][at // 32]}" for at in range(96)]
+    (tmp_path / "recorded.csv").write_text("\n".join(["t,ax,ay,az,label", *rows]) + "\n")
+    words = [each for option in options for each in ("--option", option)]
+    done = edgebroker("predict", "mine", str(tmp_path / "recorded.csv"), *words, folder=folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
+    assert "without labels" not in done.stderr
+    assert (done.stderr.count("no window"), done.stderr.count("\n")) == ("window=99" in options, 1)
 
 
 def test_the_device_s_own_options_hold_where_they_mean_something(folder: Path, tmp_path: Path) -> None:

@@ -60,14 +60,15 @@ def device(tmp_path_factory: pytest.TempPathFactory, opened: Bundle) -> Device:
     """A device that has fetched it."""
     folder = tmp_path_factory.mktemp("device")
     content = (CASES / "functions.bundle").read_bytes()
-    models = Models(folder / "state" / "models")
+    made = Device("d", "t", folder / "state", Data(Source("x.npz")))
+    models = Models(made.models)
     models.install_bundle(sha256(content).hexdigest(), content)
     numbers = opened.parameters.astype("<f4").tobytes()
     parameters, bundle = (Blob(sha256(each).hexdigest(), len(each), 1 << 14) for each in (numbers, content))
     layout = opened.manifest.layout
     announced = Announcement("t", 0, "00" * 8, "00" * 8, 1, parameters, bundle, layout.digest, layout.size)
     models.activate(announced, numbers)
-    return Device("d", "t", folder / "state", Data(Source("x.npz")))
+    return made
 
 
 def read(device: Device, source: Path | str, options: dict[str, Any] | None = None) -> tuple[Batch, list[str]]:
@@ -487,6 +488,45 @@ def test_a_recording_of_one_sample_a_row(device: Device) -> None:
     assert last[0, 0] == pytest.approx(float(source.read_text().splitlines()[15].rstrip(";").split(",")[-1]))
     with pytest.raises(DataError, match="no window of 16 rows: the group changes, or the file ends"):
         pieces(source, options | {"window": 16, "group": "1"}, model((16, 6)))
+
+
+def test_windows_are_missed_only_by_a_pass_that_ended(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("\n".join(["x,labels", *(f"{at},0" for at in range(24)), "24,run"]) + "\n")
+    for window in (25, 10):
+        source = open_source(str(path), {"window": window}, model((10,)))
+        with pytest.raises(DataError, match="line 26, column 'labels': is 'run', no number"):
+            list(source.blocks(None))
+        assert not source.notes
+    path.write_text(path.read_text().replace("run", "0"))
+    source = open_source(str(path), {"window": 26}, model((26,)))
+    assert not list(source.blocks(None))
+    assert source.notes == {"windows": "no window of 26 rows: the group changes, or the file ends, before"}
+    path.write_text(path.read_text() + "25,0\n")
+    assert len(list(source.blocks(None))) == 1
+    assert not source.notes
+
+
+@pytest.mark.parametrize(
+    ("window", "columns", "shape", "way"),
+    [
+        (16, 3, (3, 32), "window = 32 in"),
+        (16, 3, (96,), "window = 32 in"),
+        (32, 4, (3, 32), "see [data.options] columns"),
+        (16, 4, (3, 32), "see [data.options] window and columns"),
+        (None, 3, (3, 32), "window = 32 in"),
+        (None, 3, (6,), "see [data.options] columns"),
+    ],
+)
+def test_what_is_wrong_about_a_window_is_named(
+    tmp_path: Path, window: int | None, columns: int, shape: tuple[int, ...], way: str
+) -> None:
+    names = [f"c{at}" for at in range(columns)]
+    rows = [",".join(["1"] * columns + ["0"])] * 64
+    (tmp_path / "d.csv").write_text("\n".join([",".join([*names, "labels"]), *rows]) + "\n")
+    with pytest.raises(DataError) as refused:
+        pieces(tmp_path / "d.csv", {"window": window} if window else {}, model(shape))
+    assert way in str(refused.value)
 
 
 def test_windows_never_cross_files_and_a_kind_holdout_is_told(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from edgeclient.bundle.manifest import Manifest, Tensor
 from edgeclient.compress.arrays import Array
 from edgeclient.train.batches import (
     BLOCK_BYTES,
+    AbsentError,
     Batch,
     Blocks,
     Cursor,
@@ -110,7 +111,7 @@ def read_npz(path: Path, names: Sequence[str]) -> list[Array]:
         with in_memory(str(path)), np.load(path, allow_pickle=False) as file:
             for name in names or file:
                 if name not in file:
-                    raise DataError(f"{path} has no array {name!r}; it has {', '.join(file) or 'none'}")
+                    raise AbsentError(f"{path} has no array {name!r}; it has {', '.join(file) or 'none'}")
             sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in file.zip.infolist()}
             # Linux promises more than it has, and kills who believes it.
             wanted, there = sum(sizes.get(name, 0) for name in names or file), available_bytes()

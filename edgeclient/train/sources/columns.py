@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeclient.settings import nearest
-from edgeclient.train.batches import DataError
+from edgeclient.train.batches import AbsentError, DataError
 
 CLASSES: Final = "classes"
 # What recorders write where they have no value; the last two are Home Assistant's.
@@ -151,7 +151,8 @@ def chosen(
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             has = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(filter(None, names))}"
-            raise DataError(f"{where} has no column {name!r}: {has} ([data.options] labels and columns name them)")
+            kind = DataError if near else AbsentError
+            raise kind(f"{where} has no column {name!r}: {has} ([data.options] labels and columns name them)")
     if both := [name for name in input_names if name in label_names]:
         raise DataError(f"[data.options] {both[0]!r} cannot be both a label and an input")
     return Columns(

@@ -75,6 +75,7 @@ class Table(Source):
     def blocks(self, rng: np.random.Generator | None, cursor: Cursor = None) -> Blocks:
         """See Source."""
         self._skipped, given = {}, False
+        self.notes.pop("windows", None)
         try:
             for part in self.parts(rng, cursor):
                 for batch, mark in self._cut(part):
@@ -82,10 +83,11 @@ class Table(Source):
                     if len(batch[-1]):
                         given = True
                         yield fitting(batch, self._manifest, self.name), cursor
+            if self.window and not given and not (self.grows and cursor is not None):  # the error that follows tells it
+                self.notes["windows"] = (
+                    f"no window of {self.window[0]} rows: the group changes, or the file ends, before"
+                )
         finally:
-            short = self.window and not given and not (self.grows and cursor is not None)
-            why = "the group changes, or the file ends, before"
-            self.note("windows", f"no window of {self.window[0]} rows: {why}" if self.window and short else "")
             for about, what in (("bad", "bad rows"), ("missing", "rows without a value")):
                 count, first = self._skipped.get(about, (0, ""))
                 self.note(about, f"{count} {what} skipped, such as {first}" if count else "")
@@ -155,8 +157,11 @@ class Table(Source):
         if windows and sizes == given[::-1] != given:
             numbers = numbers.swapaxes(1, 2)
         elif math.prod(shape) != math.prod(given) or (windows and len(sizes) > 1 and sizes != given):
-            rows = [size for size in sizes if option == "columns" and size * math.prod(given) == math.prod(shape)]
-            way = f"window = {rows[0]} in [data.options] takes so many rows" if rows else f"see [data.options] {option}"
+            rows, rest = divmod(math.prod(shape), given[-1] or 1)
+            wrong = windows and option == "columns" and given[0] not in sizes
+            way = f"see [data.options] {'window and ' * wrong}{option}"
+            if option == "columns" and not rest and (rows in sizes or (wrong and len(sizes) == 1)):
+                way = f"window = {rows} in [data.options] takes so many rows"
             gives = f"{'a window' if windows else 'a row'} gives {_size(given)} numbers for {tensor.name}"
             raise DataError(f"{self.name}: {gives}, the model wants {_size(shape)}: {way}")
         return numbers.reshape(len(numbers), *shape)
