@@ -107,6 +107,10 @@ class Task:
     evaluation: Annotated[
         Source | None, "every version is evaluated on it, when given: any source of data that a device may have"
     ] = None
+    evaluation_options: Annotated[
+        dict[str, Any],
+        "how that data is read: what [data.options] of a device are, such as labels, classes, columns, window",
+    ] = attrs.field(factory=dict)
     evaluation_wait_s: Annotated[
         float,
         number(0, 86400),
@@ -138,6 +142,8 @@ class Task:
     def __attrs_post_init__(self) -> None:
         if self.patience and self.evaluation is None:
             raise ValueError("patience needs evaluation: give data on which versions are measured")
+        if self.evaluation_options and self.evaluation is None:
+            raise ValueError("evaluation_options need evaluation: give the data, or set evaluation_options= as well")
 
 
 def task_settings(name: str, values: Mapping[str, Any]) -> Task:
@@ -147,6 +153,11 @@ def task_settings(name: str, values: Mapping[str, Any]) -> Task:
         ConfigError: they were written by another release.
     """
     return structure(values, Task, where=f"settings of task {name}")
+
+
+def measures(task: Task) -> tuple[Source | None, dict[str, Any]]:
+    """On what versions are measured: when that changes, what was measured before tells nothing."""
+    return task.evaluation, task.evaluation_options
 
 
 def differences(before: Task, after: Task) -> Iterator[tuple[str, Any, Any]]:
@@ -159,7 +170,10 @@ def differences(before: Task, after: Task) -> Iterator[tuple[str, Any, Any]]:
     for key, old in task_values(before).items():
         new = task_values(after)[key]
         if isinstance(old, dict):
-            yield from ((f"{key}.{name}", each, new[name]) for name, each in old.items() if each != new[name])
+            names = dict.fromkeys((*old, *new))
+            yield from (
+                (f"{key}.{name}", old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)
+            )
         elif old != new:
             yield key, old, new
 

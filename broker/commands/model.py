@@ -1,11 +1,12 @@
 """The model of a version, as files that an `edgeclient` child process reads: no training code runs in here."""
 
 import difflib
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -13,7 +14,7 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import LedgerError
 from broker.ledger.rows import Version
 from broker.registry.blobs import Blobs
-from broker.settings import Aggregator, task_settings
+from broker.settings import Aggregator, measures, task_settings
 from broker.task.worth import best_version
 
 VERSION: Final = click.option(
@@ -29,6 +30,7 @@ class Kept(NamedTuple):
         bundle: the file of its task's bundle.
         parameters: the file of its parameters.
         evaluation: what the task evaluates on.
+        options: by which files like that are read.
         better: number of another version with a better evaluation.
     """
 
@@ -36,6 +38,7 @@ class Kept(NamedTuple):
     bundle: Path
     parameters: Path
     evaluation: str | None
+    options: Mapping[str, Any]
     better: int | None
 
 
@@ -57,15 +60,19 @@ def kept(settings: Aggregator, task: str, wanted: str) -> Kept:
     blobs, row = Blobs(settings.registry), rows[task]
     for digest in (row.bundle, version.digest):
         blobs.get(digest)
-    evaluation = task_settings(task, row.settings).evaluation
+    evaluation, options = measures(task_settings(task, row.settings))
+    if evaluation is not None and not Path(evaluation).exists():  # of a function, the arguments
+        options = {key: value for key, value in options.items() if key == "classes"}
     better = finest if version.metrics and finest != version.number else None
     name = f"{task} version {version.number}"
-    return Kept(name, blobs.path(row.bundle), blobs.path(version.digest), evaluation, better)
+    return Kept(name, blobs.path(row.bundle), blobs.path(version.digest), evaluation, options, better)
 
 
 def edgeclient(command: Sequence[str]) -> None:
     """Run a command of the device's program; its output is ours, and its failure ends us likewise."""
-    done = subprocess.run([sys.executable, "-m", "edgeclient.cli", *command], check=False)  # noqa: S603 (our own program)
+    sys.stdout.flush()
+    done = subprocess.run([sys.executable, "-m", "edgeclient.cli", *command], stderr=subprocess.PIPE, check=False)  # noqa: S603 (our own program)
+    click.echo(re.sub(rb"^edgeclient: ", b"edgebroker: ", done.stderr, flags=re.MULTILINE), nl=False, err=True)
     if done.returncode:
         sys.exit(done.returncode)
 

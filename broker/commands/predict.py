@@ -6,6 +6,7 @@ import click
 
 from broker.commands.model import VERSION, edgeclient, kept
 from broker.commands.options import CONFIG_OPTION, JSON
+from broker.registry.evaluator import words
 from broker.settings import Aggregator
 from edgeclient.settings import load
 
@@ -15,8 +16,9 @@ from edgeclient.settings import load
 @click.argument("file", type=click.Path(path_type=Path))
 @VERSION
 @click.option(
-    "--option", "options", multiple=True, metavar="KEY=VALUE", help="Of FILE, as in [data.options]; repeatable."
-)
+    "--option", "options", multiple=True, metavar="KEY=VALUE",
+    help="Of FILE, as in [data.options] of a device, such as classes=rest,walk,run; repeatable.",
+)  # fmt: skip
 @CONFIG_OPTION
 @JSON
 def predict_command(
@@ -25,13 +27,13 @@ def predict_command(
     """Say what a version of TASK answers for each example in FILE: class, confidence and the next best, or numbers.
 
     FILE is whatever a device's data source reads (CSV, .npz, SQLite, a folder …), with labels or without, or one .npy
-    file. Works while `serve` runs; ONNX Runtime must be installed here.
+    file. The task's evaluation_options hold for it, too. Works while `serve` runs; ONNX Runtime must be installed here.
 
     \b
     Example:
-      edgebroker predict mine windows.csv --version best --option 'classes=["rest", "run"]'
+      edgebroker predict mine windows.csv --version best --option classes=rest,run
     """
     found = kept(load(config, Aggregator), task, wanted)
-    given = [word for each in options for word in ("--option", each)]
+    given = [word for each in options for word in ("--option", each)] + words("--usual", found.options)
     named = ["--parameters", str(found.parameters), "--name", found.name]
     edgeclient(["predict", str(found.bundle), str(file), *named, *given, *["--json"] * as_json])

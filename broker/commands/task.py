@@ -1,10 +1,9 @@
 """`edgebroker task`: tasks are added, changed, removed and listed, while `serve` runs or not."""
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -18,7 +17,10 @@ from broker.task.trigger import resting, trigger
 from broker.task.worth import best_version
 from edgeclient.bundle import archive
 from edgeclient.settings import ConfigError, load, structure
+from edgeclient.settings.toml import word
 from edgeclient.wire import topics
+
+_MEASURED: Final = {"evaluation", "evaluation_options"}
 
 
 @click.group("task")
@@ -44,7 +46,9 @@ def _add(name: str, bundle_file: Path, config: Path, settings_file: Path | None)
       edgebroker task add har watch-har.bundle --config broker.toml --settings har.toml
     \b
     Example har.toml:
-      evaluation = "test.npz"     # every version is evaluated on it
+      evaluation = "test.csv"     # every version is evaluated on it
+      [evaluation_options]        # as [data.options] of a device
+      labels = "activity"
       [policy]
       density = 0.01              # fraction of coordinates that an update keeps
     """
@@ -53,7 +57,8 @@ def _add(name: str, bundle_file: Path, config: Path, settings_file: Path | None)
     aggregator, content = load(config, Aggregator), bundle_file.read_bytes()
     archive.decode(content)
     if settings.evaluation is not None:
-        click.echo(f"before training: {metrics_text(measured(bundle_file, settings.evaluation))}")
+        found = measured(bundle_file, settings.evaluation, settings.evaluation_options)
+        click.echo(f"before training: {metrics_text(found)}")
     add_task(aggregator, name, content, settings)
     click.echo(f"task {name} added: devices may join once edgebroker serve runs")
 
@@ -72,22 +77,23 @@ def _set(name: str, changes: tuple[str, ...], config: Path, *, as_json: bool) ->
     \b
     Example:
       edgebroker task set har goal=8 deadline_s=120 policy.learning_rate=0.01
-      edgebroker task set har evaluation=test.npz
+      edgebroker task set har evaluation=test.csv evaluation_options.labels=activity
     """
     aggregator = _standing(config)
     wanted = assigned(changes)
     with open_ledger(aggregator.ledger) as ledger:
         before = {row.name: row for row in ledger.tasks()}.get(name)
-        if before is not None and wanted.get("evaluation"):
-            source = structure(
-                {"evaluation": wanted["evaluation"]}, Task, where="task set", folder=Path.cwd()
-            ).evaluation
-            assert source is not None
-            wanted["evaluation"] = source
-            click.echo(
-                f"before training: {metrics_text(measured(Blobs(aggregator.registry).path(before.bundle), source))}",
-                err=as_json,
-            )
+        if wanted.get("evaluation"):
+            given = structure({"evaluation": wanted["evaluation"]}, Task, where="task set", folder=Path.cwd())
+            wanted["evaluation"] = given.evaluation
+        if before is not None and any(key.partition(".")[0] in _MEASURED for key in wanted):
+            after = changed(name, before.settings, wanted)
+            if after.evaluation is not None:
+                (last,), blobs = ledger.versions(name, last=1), Blobs(aggregator.registry)
+                found = measured(
+                    blobs.path(before.bundle), after.evaluation, after.evaluation_options, blobs.path(last.digest)
+                )
+                click.echo(f"version {last.number}: {metrics_text(found)}", err=as_json)
         told: list[tuple[str, Any, Any]] = []
 
         def change(values: dict[str, Any]) -> dict[str, Any]:
@@ -190,16 +196,8 @@ def assigned(changes: Sequence[str]) -> dict[str, Any]:
         key, is_one, text = change.partition("=")
         if not is_one:
             raise ConfigError(f"{change} is no change: write KEY=VALUE, such as goal=8")
-        found[key.strip()] = _value(text.strip()) if text.strip() else None
+        found[key.strip()] = word(key.strip(), text.strip()) if text.strip() else None
     return found
-
-
-def _value(text: str) -> Any:
-    """As TOML has it; words need no quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def changed(name: str, values: Mapping[str, Any], wanted: Mapping[str, Any]) -> Task:

@@ -6,10 +6,10 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 # Requests that wait: more could fill the pipe, and then the aggregator waits for its evaluator.
 MOST: Final = 128
@@ -25,22 +25,48 @@ class Evaluated:
     error: str = ""
 
 
+def command(bundle: Path, data: str, options: Mapping[str, Any]) -> list[str]:
+    """What measures a bundle's models on data that is read by these options."""
+    named = words("--option", options)
+    return [
+        sys.executable, "-m", "edgeclient.cli", "evaluate", "--bundle", str(bundle), "--data", data, *named, "--json",
+    ]  # fmt: skip
+
+
+def words(flag: str, options: Mapping[str, Any]) -> list[str]:
+    """Options as a command line has them.
+
+    Example:
+        >>> words("--option", {"labels": "activity", "window": 64})
+        ['--option', 'labels="activity"', '--option', 'window=64']
+    """
+    given = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items())
+    return [word for each in given for word in (flag, each)]
+
+
+def told(why: str) -> str:
+    """What a device says of its data, said of a task's."""
+    return why.replace("[data.options]", "[evaluation_options]")
+
+
 class Evaluator:
     """One child that evaluates the versions of one task on one data source, in order.
 
     Args:
         bundle: the task's bundle file.
-        data: an .npz file or `package.module:function`.
+        data: as [data] source of a device.
+        options: as [data.options] of a device.
         spawn: starts a command with pipes for standard input and output.
         on_result: called (in another thread) when a result waits; must only wake somebody up.
 
-    Example: `Evaluator(bundle, "held_out.npz", spawn).submit(3, registry.path(digest))`, later `results()`.
+    Example: `Evaluator(bundle, "held_out.npz", {}, spawn).submit(3, registry.path(digest))`, later `results()`.
     """
 
     def __init__(
         self,
         bundle: Path,
         data: str,
+        options: Mapping[str, Any],
         spawn: Callable[[list[str]], subprocess.Popen[bytes]],
         on_result: Callable[[], None] = lambda: None,
     ) -> None:
@@ -49,8 +75,7 @@ class Evaluator:
         self._on_result = on_result
         self._told = False  # that it has ended
         self._slow = False
-        command = [sys.executable, "-m", "edgeclient.cli", "evaluate"]
-        self.process = spawn([*command, "--bundle", str(bundle), "--data", data, "--follow", "--json"])
+        self.process = spawn([*command(bundle, data, options), "--follow"])
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self._stdin: TextIO = open(self.process.stdin.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
@@ -106,7 +131,7 @@ class Evaluator:
             if not isinstance(answer, dict):  # something that the data source prints
                 continue
             metrics = {key: float(value) for key, value in answer.items() if isinstance(value, int | float)}
-            self._results.put(Evaluated(self._submitted.get(), metrics, str(answer.get("error", ""))))
+            self._results.put(Evaluated(self._submitted.get(), metrics, told(str(answer.get("error", "")))))
             self._on_result()
         if self._submitted.qsize():
             self._tell_end(self._submitted.get())

@@ -208,7 +208,7 @@ class LiveTask:
         self.close()
         if self.settings.evaluation:
             path = blobs.path(self.bundle.digest)
-            self._evaluator = Evaluator(path, self.settings.evaluation, spawn, wake)
+            self._evaluator = Evaluator(path, self.settings.evaluation, self.settings.evaluation_options, spawn, wake)
             for version in ledger.versions(self.name, MOST):
                 if again or (not version.metrics and version.held in {"", PENDING}):
                     self._evaluator.submit(version.number, blobs.path(version.digest))

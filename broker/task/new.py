@@ -2,8 +2,8 @@
 
 import json
 import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import attrs
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Version
 from broker.registry.blobs import Blobs
+from broker.registry.evaluator import command, told
 from broker.settings import Aggregator, Task, task_values
 from edgeclient import files
 from edgeclient.bundle import archive
@@ -40,16 +41,17 @@ def add_task(settings: Aggregator, name: str, content: bytes, task_settings: Tas
         ledger.add_task(name, blobs.put(content), task_values(task_settings), Version(0, initial, None, time.time()))
 
 
-def measured(bundle: Path, source: str) -> dict[str, Any]:
-    """What a bundle's own parameters are worth on this data: loss, accuracy, num_examples; proof that it can be read.
+def measured(bundle: Path, source: str, options: Mapping[str, Any], parameters: Path | None = None) -> dict[str, Any]:
+    """What parameters (a bundle's own by default) are worth: loss, accuracy, num_examples; proof that data is read.
 
     Raises:
         ConfigError: it is not there, does not fit the model, or the packages to evaluate with are missing.
     """
-    command = [sys.executable, "-m", "edgeclient.cli", "evaluate", "--bundle", str(bundle), "--data", source, "--json"]
-    answered = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own command)
+    of = [] if parameters is None else ["--parameters", str(parameters)]
+    wanted = [*command(bundle, source, options), *of]
+    answered = subprocess.run(wanted, capture_output=True, text=True, check=False)  # noqa: S603 (our own command)
     if answered.returncode:
         why = (answered.stderr.strip().splitlines() or ["no reason was given"])[-1]
-        raise ConfigError(f"evaluation: {why.removeprefix('edgeclient: ').removesuffix(_ON_A_DEVICE)}")
+        raise ConfigError(f"evaluation: {told(why.removeprefix('edgeclient: ').removesuffix(_ON_A_DEVICE))}")
     found: dict[str, Any] = json.loads(answered.stdout.splitlines()[-1])
     return found

@@ -11,6 +11,7 @@ from broker.ledger.rows import TaskRow
 from broker.publish.clearing import Clearing
 from broker.publish.retained import CLEARED, KEEP_VERSIONS, Publisher
 from broker.registry.blobs import Blobs, RegistryError
+from broker.settings import measures
 from broker.task.incumbency import Incumbency
 from broker.task.journal import Journal
 from broker.task.live import LiveTask
@@ -140,7 +141,7 @@ class Roster:
         if row.name in self._candidates:
             return
         self._journal.changed(task, before)
-        if task.settings.evaluation != before.evaluation:
+        if measures(task.settings) != measures(before):
             task.evaluate(self._ledger, self._blobs, self._spawn, self._link.wake)
         self.publish(task)
 

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgeclient.bundle import archive
 from edgeclient.bundle.manifest import read_manifest
 from edgeclient.commands.model import flat, unpack
-from edgeclient.commands.options import FILE, JSON
+from edgeclient.commands.options import DATA_OPTIONS, FILE, JSON
 from edgeclient.durable.lock import StoreError
 from edgeclient.models.slots import Models
 from edgeclient.settings import Device, load
@@ -27,7 +28,8 @@ from edgeclient.train.trainers import open_trainer
 @click.command("evaluate")
 @click.argument("config", required=False, type=FILE)
 @click.option("--bundle", "bundle_file", type=FILE, help="A training bundle, instead of CONFIG.")
-@click.option("--data", "source", help="With --bundle: an .npz file or package.module:function.")
+@click.option("--data", "source", help="With --bundle: what [data] source of a device may be.")
+@DATA_OPTIONS
 @click.option("--parameters", type=FILE, help="With --bundle: flat float32 numbers, instead of the bundle's own.")
 @click.option(
     "--follow", is_flag=True, help="With --bundle: evaluate the parameter file named on each line of standard input."
@@ -37,6 +39,7 @@ def evaluate_command(
     config: Path | None,
     bundle_file: Path | None,
     source: str | None,
+    options: dict[str, Any],
     parameters: Path | None,
     *,
     follow: bool,
@@ -47,7 +50,7 @@ def evaluate_command(
     \b
     Example:
       edgeclient evaluate device.toml
-      edgeclient evaluate --bundle watch-har.bundle --data held_out.npz --json
+      edgeclient evaluate --bundle watch-har.bundle --data held_out.csv --option labels=activity --json
     """
     if (config is None) == (bundle_file is None):
         raise click.UsageError("give either a device's CONFIG or --bundle with --data")
@@ -65,7 +68,7 @@ def evaluate_command(
         raise click.UsageError("--bundle needs --data")
     assert bundle_file is not None
     opened = archive.decode(bundle_file.read_bytes())
-    data = open_data(source, {}, opened.manifest)
+    data = open_data(source, options, opened.manifest)
     with tempfile.TemporaryDirectory(prefix="edgeclient-") as directory:
         unpack(opened, Path(directory))
         trainer = open_trainer(Path(directory))

@@ -1,8 +1,7 @@
 """The command `edgeclient predict`: what the model says of a file; the aggregator's child process as well."""
 
 import json
-import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ import click
 import numpy as np
 
 from edgeclient.commands.model import NAME, PARAMETERS, PLACE, Chosen, chosen
-from edgeclient.commands.options import JSON
+from edgeclient.commands.options import DATA_OPTIONS, JSON, USUAL_OPTIONS
 from edgeclient.compress.arrays import Array
 from edgeclient.train import inference, predictions
 from edgeclient.train.batches import DataError
@@ -18,46 +17,35 @@ from edgeclient.train.sources import delimited, query, table
 from edgeclient.train.sources.columns import CLASSES, strings
 from edgeclient.train.sources.delimited import is_table
 from edgeclient.train.sources.functions import is_function
+from edgeclient.train.sources.windows import window_of
 
 _TOP: Final = 3
-_NAMES: Final = {CLASSES, "columns", "group", "labels"}  # several, with commas between
-
-
-def _read_options(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
-    options = {}
-    for each in given:
-        key, equals, value = each.partition("=")
-        if not key or not equals:
-            raise click.BadParameter(f"{each!r}: KEY=VALUE is wanted, such as labels=activity")
-        try:
-            options[key] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            options[key] = value.split(",") if key in _NAMES and "," in value else value
-    return options
 
 
 @click.command("predict")
 @PLACE
 @click.argument("file", type=click.Path(path_type=Path))
 @PARAMETERS
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    callback=_read_options,
-    metavar="KEY=VALUE",
-    help="Of FILE, as in [data.options]; names with commas between; repeatable.",
-)
+@DATA_OPTIONS
+@USUAL_OPTIONS
 @NAME
 @JSON
 def predict_command(
-    place: Path, file: Path, parameters: Path | None, options: dict[str, Any], name: str, *, as_json: bool
+    place: Path,
+    file: Path,
+    parameters: Path | None,
+    options: dict[str, Any],
+    usual: dict[str, Any],
+    name: str,
+    *,
+    as_json: bool,
 ) -> None:
     """Say what the model answers for each example in FILE: class, confidence and the next best, or numbers.
 
     CONFIG is a device's file, whose current version answers, or a training bundle. FILE is whatever a data source
     reads (CSV, .npz, SQLite, a folder …), with labels or without, or one .npy file. Of a device's data, its
-    [data.options] hold for FILE, too; `classes` among them names the classes.
+    [data.options] hold for FILE, too; `classes` among them names the classes. Examples are numbered from 1 in the
+    order of FILE, and where an example is a window of rows, it says which.
 
     \b
     Example:
@@ -65,16 +53,19 @@ def predict_command(
       edgeclient predict mine.bundle windows.csv --option labels=activity --option classes=rest,run
     """
     with chosen(place, parameters, name) as model:
-        options = {**_own_options(model, file), **options}
+        options = {**_meant(usual, model, file), **_own_options(model, file), **options}
+        window = _window(file, options)
         names = strings(options.get(CLASSES, []), CLASSES)
         if model.manifest.classes is not None and names and len(names) != model.manifest.classes:
             raise DataError(f"classes has {len(names)} names, the model has {model.manifest.classes} classes")
-        rows = []
+        rows: list[dict[str, Any]] = []
         try:
             for row in _rows(model, file, options, names):
-                rows.append(row)
+                at = len(rows)
+                span = [at * window[1] + 1, at * window[1] + window[0]] if window else []
+                rows.append({"example": at + 1, **({"rows": span} if span else {}), **row})
                 if not as_json:
-                    click.echo(f"{len(rows):>6}  {_text(row)}")
+                    click.echo(f"{at + 1:>6}  {'rows {} to {}  '.format(*span) if span else ''}{_text(row)}")
         except DataError as error:
             here = "; --option KEY=VALUE gives [data.options]" if "[data.options]" in str(error) else ""
             raise DataError(f"{error}{here}") from None
@@ -92,13 +83,31 @@ def _own_options(model: Chosen, file: Path) -> dict[str, Any]:
     if model.settings is None:
         return {}
     own = model.settings.data
-    if is_function(own.source):
-        known = {CLASSES}
-    elif is_table(file) or file.suffix.lower() in query.SUFFIXES or file.is_dir():
-        known = {*table.OPTIONS, *delimited.OPTIONS, *query.OPTIONS}
+    return _meant({k: v for k, v in own.options.items() if not is_function(own.source) or k == CLASSES}, model, file)
+
+
+def _meant(options: dict[str, Any], model: Chosen, file: Path) -> dict[str, Any]:
+    """Those that mean something for the file."""
+    if is_table(file) or file.is_dir():
+        known = {*table.OPTIONS, *delimited.OPTIONS}
+    elif file.suffix.lower() in query.SUFFIXES:
+        known = {*table.OPTIONS, *query.OPTIONS}
     else:
         known = {CLASSES, model.manifest.labels.name, *(each.name for each in model.manifest.inputs)}
-    return {key: value for key, value in own.options.items() if key in known}
+    return {key: value for key, value in options.items() if key in known}
+
+
+def _window(file: Path, options: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Rows of an example of a table, and from one to the next; None where rows are not counted so.
+
+    Example:
+        >>> _window(Path("d.csv"), {"window": 64, "stride": 32}), _window(Path("d.csv"), {"window": 64, "group": "run"})
+        ((64, 32), None)
+    """
+    if file.is_dir() or not (is_table(file) or file.suffix.lower() in query.SUFFIXES):
+        return None
+    uneven = "group" in options or options.get("skip_bad") or options.get("missing") == "skip"
+    return None if uneven else window_of(options)
 
 
 def _rows(model: Chosen, file: Path, options: dict[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:

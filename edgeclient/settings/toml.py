@@ -2,11 +2,13 @@
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import attrs
 import cattrs
@@ -15,6 +17,7 @@ from edgeclient import files
 from edgeclient.settings.keys import Source
 
 T = TypeVar("T")
+_NAMES: Final = {"classes", "columns", "group", "labels"}  # of [data.options]: several names with commas between
 
 
 class ConfigError(Exception):
@@ -30,6 +33,24 @@ def nearest(name: str, known: Collection[str], prefix: str = "") -> str:
     """
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def word(key: str, text: str) -> Any:
+    """A value that somebody has typed for a key: as TOML or JSON has it; words need no quotes, names no brackets.
+
+    Example:
+        >>> word("window", "128"), word("labels", "activity"), word("data.classes", "rest, run")
+        (128, 'activity', ['rest', 'run'])
+        >>> word("classes", '["rest", "run"]'), word("query", "SELECT a, b FROM readings")
+        (['rest', 'run'], 'SELECT a, b FROM readings')
+    """
+    with suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(f"value = {text}")["value"]
+    with suppress(ValueError):
+        return json.loads(text)
+    if "," in text and key.rpartition(".")[2] in _NAMES:
+        return [each.strip() for each in text.strip("[]").split(",")]
+    return text
 
 
 def load(path: Path, kind: type[T]) -> T:

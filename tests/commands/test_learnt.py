@@ -21,6 +21,7 @@ from edgeclient.bundle import archive, forward
 from edgeclient.bundle.archive import FORWARD
 from edgeclient.cli import cli
 from edgeclient.compress.arrays import F32
+from edgeclient.settings import Source
 from edgeclient.train import runtime
 from edgeclient.train.trainer import TrainingError
 from edgeclient.wire.errors import WireError
@@ -152,7 +153,7 @@ def test_an_aggregator_exports_a_version(folder: Path, tmp_path: Path, wanted: s
     [
         (("export", "mien", "--onnx", "m.onnx"), "edgebroker: no task mien: did you mean mine?"),
         (("export", "mine", "--version", "9", "--onnx", "m.onnx"), "version 9 of mine is not kept: of 0 to 2"),
-        (("predict", "mine", "nothing.npz"), "edgeclient: nothing.npz does not exist"),
+        (("predict", "mine", "nothing.npz"), "edgebroker: nothing.npz does not exist"),
     ],
 )
 def test_what_is_not_there_is_one_line(folder: Path, words: tuple[str, ...], said: str) -> None:
@@ -190,6 +191,26 @@ def test_a_version_answers_in_the_words_of_the_classes(folder: Path) -> None:
     *rows, last = done.stdout.splitlines()
     assert last == "6 examples by mine version 2"
     assert all(each.split()[1] in {"rest", "walk", "run"} for each in rows)
+    plain = edgebroker("predict", "mine", "windows.npy", "--option", "classes=rest, walk, run", folder=folder)
+    assert plain.stdout == done.stdout
+
+
+def test_files_are_read_as_the_task_s_evaluation_is(folder: Path, tmp_path: Path) -> None:
+    lines = [f"{at},{at % 7},{at % 5},{at % 3},run" for at in range(160)]
+    (tmp_path / "new.csv").write_text("\n".join(["t,ax,ay,az,activity", *lines]) + "\n")
+    options = {"labels": "activity", "columns": ["ax", "ay", "az"], "classes": ["rest", "walk", "run"], "window": 32}
+    settings = Aggregator(tmp_path / "data", embedded=Embedded())
+    (tmp_path / "broker.toml").write_text('directory = "data"\n[embedded]\n')
+    add_task(settings, "mine", BUNDLE, Task(evaluation=Source(f"{tmp_path}/new.csv"), evaluation_options=options))
+    done = edgebroker("predict", "mine", "new.csv", "--json", "--option", "stride=64", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [(each["example"], each["rows"]) for each in rows] == [(1, [1, 32]), (2, [65, 96]), (3, [129, 160])]
+    assert {each["name"] for each in rows} <= {"rest", "walk", "run"}
+    people = edgebroker("predict", "mine", "new.csv", folder=tmp_path).stdout
+    assert people.splitlines()[1].startswith("     2  rows 33 to 64  ")
+    wrong = edgebroker("predict", "mine", str(folder / "windows.npy"), "--option", "classes=rest", folder=tmp_path)
+    assert wrong.stderr.startswith("edgebroker: classes has 1 names, the model has 3")
 
 
 def test_tables_with_labels_and_without(folder: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def evaluator(program: str, woken: threading.Semaphore) -> Iterator[Evaluator]:
     command, pipe = [sys.executable, "-c", program], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe) as child:
         try:
-            yield Evaluator(Path("bundle"), "data", lambda _: child, woken.release)
+            yield Evaluator(Path("bundle"), "data", {}, lambda _: child, woken.release)
         finally:
             child.kill()
 

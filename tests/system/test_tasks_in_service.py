@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edgeclient.wire import announcement, topics
 from edgeclient.wire.announcement import Announcement
 
 EPOCH = 77
+CLASSIFIER = (resources.files("edgeclient.commands.new") / "classifier/model.bundle").read_bytes()
 FIRST, SECOND = "in-service", "in-service-2"
 
 
@@ -153,7 +155,7 @@ def test_other_evaluation_data_measures_every_version_anew(folder: Path) -> None
     x, labels = data.held_out_windows()
     for name, some in (("few", slice(50)), ("more", slice(80))):
         np.savez(folder / f"{name}.npz", x=x[some], labels=labels[some])
-        assert "before training: accuracy" in told(folder, "set", FIRST, f"evaluation={folder}/{name}.npz")
+        assert "version 2: accuracy" in told(folder, "set", FIRST, f"evaluation={folder}/{name}.npz")
         until_s = time.monotonic() + 60
         while set(measured(folder)) != {float(len(labels[some]))}:
             assert time.monotonic() < until_s, measured(folder)
@@ -168,6 +170,38 @@ def test_other_evaluation_data_measures_every_version_anew(folder: Path) -> None
     assert set(measured(folder)) == {None}
 
 
-def measured(folder: Path) -> list[Any]:
+def test_evaluation_data_is_read_as_a_device_s(folder: Path) -> None:
+    """One row a sample, words as labels, a column that the model does not know."""
+    name, words = "in-service-4", ("rest", "walk", "run")
+    lines = [f"{at},{at % 7},{at % 5},{at % 3},{words[at // 64 % 3]}" for at in range(320)]
+    (folder / "eval.csv").write_text("\n".join(["t,ax,ay,az,activity", *lines]) + "\n")
+    (folder / "small.bundle").write_bytes(CLASSIFIER)
+    settings = folder / "fourth.toml"
+    settings.write_text('evaluation = "eval.csv"\n')
+    said = wrong(folder, "add", name, folder / "small.bundle", "--settings", settings)
+    assert "([evaluation_options] labels and columns name them)" in said
+    with settings.open("a") as file:
+        file.write('[evaluation_options]\nlabels = "activity"\ncolumns = ["ax", "ay", "az"]\n')
+        file.write('classes = ["rest", "walk", "run"]\nwindow = 32\n')
+    assert "before training: accuracy" in told(folder, "add", name, folder / "small.bundle", "--settings", settings)
+    await_measured(folder, name, 10.0)
+    assert "[evaluation_options] classes has rest, walk" in wrong(
+        folder, "set", name, "evaluation_options.classes=rest,walk"
+    )
+    assert "version 0: accuracy" in told(folder, "set", name, "evaluation_options.stride=16")
+    await_measured(folder, name, 19.0)
+    assert "set evaluation_options= as well" in wrong(folder, "set", name, "evaluation=")
+    told(folder, "set", name, "evaluation=", "evaluation_options=")
+    assert measured(folder, name) == [None]
+
+
+def await_measured(folder: Path, task: str, examples: float) -> None:
+    until_s = time.monotonic() + 60
+    while measured(folder, task) != [examples]:
+        assert time.monotonic() < until_s, measured(folder, task)
+        time.sleep(0.2)
+
+
+def measured(folder: Path, task: str = FIRST) -> list[Any]:
     with open_ledger(aggregator(folder).ledger, read_only=True) as ledger:
-        return [version.metrics.get("num_examples") for version in ledger.versions(FIRST)]
+        return [version.metrics.get("num_examples") for version in ledger.versions(task)]

@@ -48,7 +48,7 @@ class Tasks(Database):
             row = self._served(name)
             changed = change(row.settings)
             db.execute("UPDATE task SET settings = ? WHERE name = ?", (json.dumps(changed), name))
-            if changed.get("evaluation") != row.settings.get("evaluation"):
+            if any(changed.get(key) != row.settings.get(key) for key in ("evaluation", "evaluation_options")):
                 db.execute("UPDATE version SET metrics = '{}' WHERE task = ?", (name,))
             return row._replace(settings=changed)
 
