@@ -3,6 +3,7 @@
 import platform
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,8 @@ import click
 from edgeclient.commands import names
 from edgeclient.commands.options import FILE
 from edgeclient.settings import ConfigError, Device, structure
+from edgeclient.train.batches import DataError
+from edgeclient.train.data import check_source
 
 _FILE: Final = """\
 # Written by `edgeclient join`; `edgeclient settings` explains every key.
@@ -40,7 +43,7 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
 
     URL is mqtt://HOST[:PORT]/TASK, or mqtts:// with TLS; below a topic prefix of its own, mqtt://HOST/PREFIX/TASK. An
     existing file is left alone. The id is the host's name, or where another board of the task has that, the next free
-    one: the MQTT broker is asked, if it answers.
+    one: the MQTT broker is asked, if it answers. What is not there yet, the task or the data, is a warning.
 
     \b
     Example:
@@ -75,10 +78,10 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
     made = structure(tomllib.loads(text), Device, where=f"the configuration for {out}", folder=out.parent)
     if out.exists():
         raise ConfigError(_THERE.format(out=out))
-    taken, told = names.taken(made), ""
-    free = names.free(name, taken or ())
-    if taken is None:
-        told = f"; whether another board is called {name} is not known: {host} does not tell"
+    met, told = names.met(made), ""
+    free = names.free(name, met.taken)
+    if met.why:
+        told = f"; whether the task is there, and another board called {name}, is not known: {met.why}"
     elif free != name and device:
         told = f"; {name} is there already: if that is another board, choose another id, such as {free}"
     elif free != name:
@@ -90,3 +93,16 @@ def join_command(url: str, source: str, device: str | None, out: Path) -> None:
     except FileExistsError:
         raise ConfigError(_THERE.format(out=out)) from None
     click.echo(f"{out} is written{told}; next: edgeclient doctor {out}, then edgeclient run {out}")
+    for line in _not_there(made, met):
+        click.echo(f"warning: {line}", err=True)
+
+
+def _not_there(made: Device, met: names.Met) -> Iterator[str]:
+    """What `run` would wait for, or end at."""
+    if not met.why and made.task not in met.tasks:
+        announced = f", announced are: {', '.join(sorted(met.tasks))}" if met.tasks else ""
+        yield f"nobody announces the task {made.task}{announced}; on the server: edgebroker task add, edgebroker serve"
+    try:
+        check_source(made.data.source)
+    except DataError as error:
+        yield str(error)

@@ -13,10 +13,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import attrs
 import fleet
 import numpy as np
 import pytest
 
+from broker.settings import Task
 from edgeclient.commands.doctor import bench, connection, machine, software, task
 from edgeclient.commands.doctor.connection import Heard
 from edgeclient.commands.doctor.data import data
@@ -26,7 +28,7 @@ from edgeclient.conditions.board import Observed
 from edgeclient.link.limits import Answer, Limits
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.models.slots import Models
-from edgeclient.settings import Device, load, structure
+from edgeclient.settings import Data, Device, Source, load, structure
 from edgeclient.train.batches import DataError
 from edgeclient.wire import announcement, topics
 
@@ -390,3 +392,18 @@ def test_training_is_measured_where_there_is_a_model(tmp_path: Path, endpoint: E
     np.savez(tmp_path / "windows.npz", x=np.zeros(3))
     with pytest.raises(DataError, match="no array"):
         list(bench.training(settings))
+
+
+def test_data_is_compared_with_what_is_announced_before_a_model_has_come(tmp_path: Path, endpoint: Endpoint) -> None:
+    settings = device(tmp_path, endpoint, "doctor-data")
+    with fleet.aggregator(tmp_path, endpoint, "doctor-data", Task()):
+        with fleet.hand(endpoint, topics.head("doctor-data")) as link:
+            fleet.await_message(link, lambda message: bool(message.payload))
+        (finding, *_) = data(settings)
+        assert (finding.level, "examples fit the model" in finding.what) == ("ok", True)
+        assert not settings.directory.exists()
+        rows = [f"{at},0,0,0,{at // 100}" for at in range(300)]
+        (tmp_path / "d.csv").write_text("\n".join(["t,ax,ay,az,labels", *rows]) + "\n")
+        given = Data(Source(str(tmp_path / "d.csv")), {"window": 16, "columns": ["ax", "ay", "az"]})
+        (finding,) = data(attrs.evolve(settings, data=given))
+        assert (finding.level, "window = 200 in [data.options]" in finding.what) == ("fail", True)

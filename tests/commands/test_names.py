@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import fleet
+import numpy as np
 import pytest
 from command_lines import edgeclient
 
@@ -22,18 +23,27 @@ HOST = re.sub(r"[^A-Za-z0-9_-]", "-", platform.node())[:60]
 def test_join_offers_a_name_that_is_free(tmp_path: Path, endpoint: Endpoint) -> None:
     url = f"mqtt://127.0.0.1:{endpoint.port}/j-names"
 
+    warnings: list[str] = []
+
     def joined(*more: str) -> tuple[str, str]:
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.toml"
         done = edgeclient("join", url, "--data", "w.npz", "--out", str(out), *more)
         assert done.returncode == 0, done.stderr
+        warnings[:] = [line.partition(",")[0].partition(";")[0] for line in done.stderr.splitlines()]
         return load(out, Device).device, done.stdout
 
     assert joined()[0] == HOST
-    with fleet.hand(endpoint, topics.everyone("j-names", "status")) as link:
+    assert warnings[0] == "warning: nobody announces the task j-names"
+    assert warnings[1].endswith("w.npz does not exist: [data] source in the configuration names it")
+    np.savez(tmp_path / "w.npz", x=np.zeros((3, 2)))
+    with fleet.hand(endpoint, topics.everyone("j-names", "status"), topics.head("j-names")) as link:
         for name in (HOST, f"{HOST}-2", "pi-7"):
             link.publish(topics.status("j-names", name), status.encode(Status("offline", "s")), retain=True)
             fleet.await_message(link, lambda message, name=name: message.topic.endswith(f"/{name}"))  # type: ignore[misc]
+        link.publish(topics.head("j-names"), b"anything", retain=True)
+        fleet.await_message(link, lambda message: message.topic == topics.head("j-names"))
     name, said = joined()
+    assert not warnings
     assert name == f"{HOST}-3"
     assert f"{HOST} is there already, so this one is called {HOST}-3" in said
     name, said = joined("--device", "pi-7")
@@ -45,7 +55,9 @@ def test_join_offers_a_name_that_is_free(tmp_path: Path, endpoint: Endpoint) -> 
 def test_join_without_a_broker_says_what_it_does_not_know(tmp_path: Path) -> None:
     done = edgeclient("join", "mqtt://127.0.0.1:1/t", "--data", "w.npz", "--out", str(tmp_path / "d.toml"))
     assert done.returncode == 0
-    assert "whether another board is called" in done.stdout
+    assert f"another board called {HOST}, is not known: nobody listens at 127.0.0.1:1: does the" in done.stdout
+    assert "does not exist" in done.stderr
+    assert "announces" not in done.stderr
     assert load(tmp_path / "d.toml", Device).device == HOST
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeclient.bundle.layout import Layout, Parameter
 from edgeclient.bundle.manifest import Manifest, Optimiser, Tensor, read_manifest
+from edgeclient.commands.doctor.announced import announced
 from edgeclient.commands.doctor.findings import Finding
 from edgeclient.models.slots import Models
 from edgeclient.settings import Data, Device
@@ -31,7 +32,9 @@ _ANY: Final = Manifest(
 
 
 def data(settings: Device) -> Iterator[Finding]:
-    """Whether the data is there, fits the model that has come, and teaches something; nothing is changed.
+    """Whether the data is there, fits the model, and teaches something; nothing is changed.
+
+    The model is the one that has come, or without one what the MQTT broker announces.
 
     A function's module is imported, as `run` does. It is not called where it gives what is new only once.
     """
@@ -48,8 +51,8 @@ def _read(settings: Device) -> Iterator[Finding]:
     model = Models(directory).active() if directory.is_dir() else None
     if kind == "function" and given.replay_examples:
         yield Finding("ok", "data", f"{given.source}, not called: it gives what is new")
-    elif model is not None:
-        yield from judged(given, read_manifest(model.bundle_directory))
+    elif (manifest := read_manifest(model.bundle_directory) if model else announced(settings)) is not None:
+        yield from judged(given, manifest)
     else:
         has = unjudged(given, kind)
         yield Finding("ok", "data", f"{given.source}{has}: compared with the model once that has come")
