@@ -122,8 +122,10 @@ class Teller:
         """The last word of this session; how things stood: done, because, and fields of Status."""
         standing = self._standing()
         facts = self._facts(standing)
-        last = f"{why}{standing.progress and ', '}{standing.progress}"
-        told = self._session.goodbye({**facts, "note": last}, self._link.socket_bytes(), self._health(standing))
+        waited = standing.progress if self._link.connected else facts["note"]
+        told = self._session.goodbye(
+            {**facts, "note": f"{why}{waited and ', '}{waited}"}, self._link.socket_bytes(), self._health(standing)
+        )
         self._tell(told, standing.own)
         because = standing.note if standing.forbidden else ""
         return {"done": standing.done, "because": because, "progress": standing.progress, **facts}

@@ -1,5 +1,6 @@
 """What others read of a device whose connection breaks while it is busy."""
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,3 +46,16 @@ def test_a_reconnect_within_a_round_says_the_status_again(tmp_path: Path) -> Non
     assert (status.decode(said).state, status.decode(said).doing) == ("online", "training")
     teller.report()
     assert len(line.published) == 1
+
+
+def test_the_last_word_keeps_why_there_was_no_connection(tmp_path: Path) -> None:
+    values = {"device": "pi", "task": "har", "directory": str(tmp_path), "data": {"source": "x.npz"}}
+    settings, line = structure(values, Device, where="test"), Line()
+    standing = Standing("model", "waiting for the model", forbidden=False, done=False)
+    teller = Teller(settings, cast("Link", line), Session.of(settings.upload), lambda: standing)
+    assert teller.goodbye("stopped")["note"] == "waiting for the model"
+    assert status.decode(line.published[-1][1]).note == "stopped"
+    line.connected, line.why = False, "nobody listens at pi:1883"
+    teller.goodbye("stopped")
+    said = json.loads((tmp_path / "status.json").read_text())["note"]
+    assert said == "stopped, waiting without a connection: nobody listens at pi:1883"

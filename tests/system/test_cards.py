@@ -124,7 +124,7 @@ def test_a_device_recovers_from_every_file_that_a_power_cut_has_emptied(tmp_path
     whole = tmp_path / "whole"
     (tmp_path / "state").rename(whole)
     files = sorted(str(each.relative_to(whole)) for each in whole.rglob("*") if each.is_file())
-    assert {"status.json", "spells.json", "models/active", "store/store.db"} <= set(files)
+    assert {"status.json", "spells.json", f"models/{task}/active", f"store/{task}/store.db"} <= set(files)
     settings = load(config, Device)
     for name in files:
         shutil.copytree(whole, settings.directory)
