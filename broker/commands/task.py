@@ -20,6 +20,7 @@ from edgeclient.settings import ConfigError, load, structure
 from edgeclient.settings.toml import word
 from edgeclient.wire import topics
 
+_ADAMW_RATE: Final = 0.01  # more is seldom stable
 _MEASURED: Final = {"evaluation", "evaluation_options"}
 
 
@@ -55,11 +56,14 @@ def _add(name: str, bundle_file: Path, config: Path, settings_file: Path | None)
     topics.checked(name)
     settings = load(settings_file.absolute(), Task) if settings_file else Task()
     aggregator, content = load(config, Aggregator), bundle_file.read_bytes()
-    archive.decode(content)
+    optimiser, rate = archive.decode(content).manifest.optimiser.name, settings.policy.learning_rate
     if settings.evaluation is not None:
         found = measured(bundle_file, settings.evaluation, settings.evaluation_options)
         click.echo(f"before training: {metrics_text(found)}")
     add_task(aggregator, name, content, settings)
+    if optimiser == "adamw" and rate > _ADAMW_RATE:
+        slower = f"edgebroker task set {name} policy.learning_rate={_ADAMW_RATE / 5:g}"
+        click.echo(f"adamw moves every number by about the learning rate, and {rate:g} is much: {slower} is usual")
     click.echo(f"task {name} added: devices may join once edgebroker serve runs")
 
 

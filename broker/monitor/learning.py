@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 KINDS: Final = ("diverged", "chance", "overfits")
@@ -10,6 +11,12 @@ _SAME: Final = 0.98  # a loss that has fallen by less has not fallen
 _CLIFF: Final = 1.5  # times the loss before training: worse than knowing nothing
 _LATER: Final = 10  # evaluated versions since the lowest loss
 _RISEN: Final = 1.1  # times the lowest loss
+_LASTING: Final = 5  # evaluated versions in which it has: one alone may be of an odd update
+_GIVEN_BACK: Final = 0.1  # of what was learnt before, too: near zero, twice the loss is nothing
+_LATELY: Final = 10  # evaluated versions in which two jumps are a finding
+_JUMP: Final = 0.25  # of what was learnt is given back by one version
+_LEARNT: Final = 0.9  # times the first loss, before a jump means something
+SAME_TIME: Final = 20  # versions within which a finding that goes and comes back is no news
 
 
 WORSE: Final = 0.05  # a round made the loss on a device's held-out examples worse by more than this fraction
@@ -52,18 +59,16 @@ def finding(task: str, versions: Sequence[tuple[int, Mapping[str, float]]], lear
         return None
     first, last, later = worth[0], worth[-1], worth[1:]
     slower = f"edgebroker task set {task} policy.learning_rate={learning_rate / 4:.2g}"
-    if not math.isfinite(last.loss):
-        return Finding("diverged", f"the loss of version {last.version} is no number: try {slower}")
-    if last.loss > _CLIFF * first.loss:
-        told = f"the loss has risen from {first.loss:.3g} in version {first.version} to {last.loss:.3g}"
+    best = min(later, key=_finite)
+    if told := _diverged(worth, best):
         return Finding("diverged", f"{told}: the learning rate is too high, try {slower}")
     if len(later) >= _ENOUGH and not any(map(_better_than_chance, later)) and _unmoved(first, later):
         many = f"after {len(later)} versions the model is no better than chance ({_chance(last)})"
         told = "do labels belong to their inputs, and is the learning rate"
         return Finding("chance", f"{many}: {told} {learning_rate:.3g} far too low or too high?")
-    best = min(later, key=_finite)
     since = sum(each.version > best.version for each in later)
-    if since >= _LATER and last.loss > _RISEN * best.loss:
+    risen = max(_RISEN * best.loss, best.loss + _GIVEN_BACK * (first.loss - best.loss))
+    if since >= _LATER and all(each.loss > risen for each in later[-_LASTING:]):
         told = f"the loss was lowest in version {best.version} ({best.loss:.3g}) and has risen to {last.loss:.3g} since"
         return Finding("overfits", f"{told}: it learns examples by heart; version {best.version} is kept")
     return None
@@ -101,6 +106,27 @@ def _worth(number: int, metrics: Mapping[str, float]) -> _Worth:
 
 def _finite(worth: _Worth) -> float:
     return worth.loss if math.isfinite(worth.loss) else math.inf
+
+
+def _diverged(worth: Sequence[_Worth], best: _Worth) -> str:
+    """How it shows that steps are too large; "" when it does not."""
+    first, before, last = worth[0], worth[-2], worth[-1]
+    if not math.isfinite(last.loss):
+        return f"the loss of version {last.version} is no number"
+    if min(last.loss, before.loss) > _CLIFF * first.loss:
+        return f"the loss has risen from {first.loss:.3g} in version {first.version} to {last.loss:.3g}"
+    if len(jumps := _jumps(first, best, worth[-_LATELY - 1 :])) > 1:
+        was, jump = jumps[-1]
+        return f"the loss jumps up again and again (from {was.loss:.3g} to {jump.loss:.3g} in version {jump.version})"
+    return ""
+
+
+def _jumps(first: _Worth, best: _Worth, lately: Sequence[_Worth]) -> list[tuple[_Worth, _Worth]]:
+    """Versions that gave back much of what was learnt, each behind the one before it."""
+    if not best.loss < _LEARNT * first.loss:
+        return []
+    much = _JUMP * (first.loss - best.loss)
+    return [(one, next_) for one, next_ in pairwise(lately) if _finite(next_) > max(_CLIFF * one.loss, one.loss + much)]
 
 
 def _better_than_chance(worth: _Worth) -> bool:

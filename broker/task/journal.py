@@ -8,7 +8,7 @@ from broker.intake.decode import FrameIn, Incoming, Rejected
 from broker.intake.door import SHARE
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
 from broker.monitor import namesakes, rivals
-from broker.monitor.learning import finding
+from broker.monitor.learning import SAME_TIME, finding
 from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
 from broker.settings import Task, differences
@@ -33,8 +33,8 @@ class Journal:
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.complain = Complaints().tell
-        self._findings: dict[str, str] = {}  # of each task, as last told
-        self._rests: dict[str, str] = {}  # likewise
+        self._findings: dict[tuple[str, str], int] = {}  # by task and kind, the version at which it last was so
+        self._rests: dict[str, str] = {}  # of each task, as last told
         self._turns = namesakes.Turns()
         self._connection = Complaints(_CONNECTION_S).tell
 
@@ -155,8 +155,13 @@ class Journal:
         if found.error:
             self.complain(task.name, "evaluation", f"version {found.version} is not evaluated: {found.error}")
         self.watch.evaluated(task.name, found.version, found.metrics)
+        if found.version < task.news_from:
+            return
         wrong = finding(task.name, [(each.number, each.metrics) for each in points], task.settings.policy.learning_rate)
-        if wrong is not None and wrong.kind != self._findings.get(task.name):
+        self.watch.learns(task.name, "" if wrong is None else wrong.kind)
+        if wrong is None:
+            return
+        before = self._findings.get((task.name, wrong.kind))
+        if before is None or found.version - before > SAME_TIME:
             _LOG.warning("task %s: %s", task.name, wrong.text, extra={"task": task.name, "reason": wrong.kind})
-        self._findings[task.name] = "" if wrong is None else wrong.kind
-        self.watch.learns(task.name, self._findings[task.name])
+        self._findings[task.name, wrong.kind] = found.version

@@ -40,6 +40,7 @@ class LiveTask:
         bundle: how its bundle is served.
         layout: of its parameters.
         version: the current one, which the fleet sees.
+        news_from: evaluations of versions before this one measure again what was known, or was missed.
 
     Raises:
         ConfigError, RegistryError: the settings or the contents cannot be used.
@@ -60,6 +61,7 @@ class LiveTask:
         self._rest: str | None = None  # why it rests; None: not asked since something changed
         self._grown_at = 0  # frames that wait of which none is of new data
         self._evaluator: Evaluator | None = None
+        self.news_from = 0
         self._unwritten: list[Evaluated] = []
         self._behind: bool | None = False  # None: that was dealt with, once a start
 
@@ -212,6 +214,7 @@ class LiveTask:
             for version in ledger.versions(self.name, MOST):
                 if again or (not version.metrics and version.held in {"", PENDING}):
                     self._evaluator.submit(version.number, blobs.path(version.digest))
+                    self.news_from = version.number
 
     def evaluated(self, ledger: Ledger) -> Iterator[Evaluated]:
         """What the evaluator has found; each is in the ledger when it comes."""
