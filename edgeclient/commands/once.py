@@ -15,7 +15,14 @@ from edgeclient.settings.signals import Signals
 
 @click.command("once")
 @CONFIG
-@click.option("--timeout", "timeout_s", default=1800.0, show_default=True, help="Give up after so many seconds.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0, 1e7),
+    default=1800.0,
+    show_default=True,
+    help="Give up after so many seconds.",
+)
 @JSON
 @output.options
 def once_command(config: Path, timeout_s: float, log_format: str, log_level: str, *, as_json: bool) -> None:

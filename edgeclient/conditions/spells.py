@@ -195,6 +195,6 @@ def _read(path: Path) -> Spells:
         numbers = [read.spell_s, read.share, read.began_s, read.lived_s]
         if all(-1 <= each <= 1e9 for each in numbers) and _LEAST_SHARE <= read.share <= _SHARE:
             return replace(read, fruitless=int(read.fruitless), cut=int(read.cut))
-    except (OSError, ValueError, TypeError):
+    except (OSError, OverflowError, ValueError, TypeError):
         pass
     return Spells()

@@ -5,6 +5,7 @@ one that lives announces the task again at once (PROTOCOL.md, 8).
 """
 
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -30,9 +31,11 @@ class Allegiance:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self.ledger = path.read_text(encoding="utf-8").strip()
+            said = path.read_text(encoding="utf-8").strip()
         except (FileNotFoundError, ValueError):
-            self.ledger = ""
+            said = ""
+        # Zeros that a power cut has left would be a ledger that nobody announces.
+        self.ledger = said if re.fullmatch("[0-9a-f]{16}", said) else ""
         self.stranger = ""
         self._successor: tuple[float, Announcement] | None = None  # since when, and as it last announced the task
 

@@ -79,7 +79,8 @@ class Sender:
     @property
     def reach(self) -> Reach:
         """How far messages get."""
-        return Reach(self._link.connected, self.room, self._unanswered)
+        # No frame is smaller than the least: one that is over the room would be cut anew for ever.
+        return Reach(self._link.connected, max(_LEAST_FRAME_BYTES, self.room), self._unanswered)
 
     @property
     def _unanswered(self) -> str:

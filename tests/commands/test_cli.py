@@ -127,3 +127,12 @@ def test_a_lack_of_memory_is_one_line(tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "edgeclient: there is no more memory\n")
+
+
+@pytest.mark.parametrize("seconds", ["-1", "inf", "1e12"])
+def test_a_time_that_no_clock_knows_is_refused(seconds: str, tmp_path: Path) -> None:
+    """A timer of so long fails in its own thread, and `once` would go on without an end."""
+    (tmp_path / "device.toml").write_text(DEVICE)
+    done = _call("edgeclient.cli", "once", "device.toml", "--timeout", seconds, folder=tmp_path)
+    assert done.returncode == 2
+    assert "is not in the range" in done.stderr

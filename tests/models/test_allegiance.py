@@ -110,3 +110,11 @@ def test_a_look_for_other_tasks_ends_when_the_own_one_comes(monkeypatch: pytest.
     now.now_s += 5
     looked.look(cast("Link", line))
     assert (line.asked, looked.told) == (set(), "")
+
+
+@pytest.mark.parametrize("damaged", [bytes(16), b"", b"1e1e", b"\xff" * 16])
+def test_a_damaged_file_is_none(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / "ledger").write_bytes(damaged)
+    followed = Allegiance(tmp_path / "ledger")
+    assert followed.accepts(announced(1))
+    assert followed.ledger == OURS

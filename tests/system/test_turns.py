@@ -92,6 +92,14 @@ def test_an_unanswered_withdrawal_is_said_less_and_less_often(tmp_path: Path, mo
         assert [messages.kind(payload) for _, payload in link.published[-2:]] == [messages.HELLO, messages.WITHDRAW]
 
 
+def test_a_broker_that_takes_no_frame_is_no_reason_to_train_for_ever(tmp_path: Path) -> None:
+    """What is over its limit is cut anew by a round, and no frame is smaller than these."""
+    link: Any = Script()
+    link.room = lambda *_: 100
+    sender = Sender(device(tmp_path), link, lambda _count, _now_s: None)
+    assert sender.frame_bytes <= sender.reach.room
+
+
 def test_a_task_that_cannot_go_on_says_why_once(tmp_path: Path) -> None:
     link: Any = Script()
     link.stop = lambda: None

@@ -244,6 +244,7 @@ def test_a_pass_is_shuffled_and_complete(tmp_path: Path, monkeypatch: pytest.Mon
         ("a,b,c,labels\n1,2,3,0\n1,,3,0\n", {}, r"line 3, column 'b': is '', no number"),
         ("a,b,c,labels\n\n1,2,nan,0\n", {}, r"line 3, column 'c': is 'nan', no number: missing = "),
         ("a,b,c,labels\n1,2,3,walk\n", {}, r"line 2, column 'labels': is 'walk', no number: words need classes"),
+        ("a,b,c,labels\n1,2,3,walk\n", {"classes": ["walk", "walk"]}, "classes has a name twice: walk, walk"),
         ("a,b,c,labels\n1,2,3,walk\n", {"classes": ["rest"]}, r"column 'labels': is 'walk', .* classes has rest"),
         ("a,b,c,labels\n1,2,3\n", {}, "line 2: 3 cells, the header has 4"),
         ("a,b,c,labels\n1,2,3,0.5\n", {}, "labels has 0.5, the model wants whole numbers"),

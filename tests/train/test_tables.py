@@ -237,7 +237,7 @@ def test_encodings_and_packed_files(device: Device, tmp_path: Path) -> None:
 
 def test_bad_rows_are_skipped_when_asked_to(device: Device, tmp_path: Path) -> None:
     rows = (CASES / "plain.csv").read_text().splitlines()
-    bad = ["1,2,3", 'boom,"x', "1,2,3,4,5,6,seven", "1,2,inf,4,5,6,0", ",,,,,,", "1,2,3,4,5,6,7,8"]
+    bad = ["1,2,3", 'boom,"x', '"' + "1" * 200_000, "1,2,3,4,5,6,seven", "1,2,inf,4,5,6,0", ",,,,,,", "1,2,3,4,5,6,7,8"]
     text = "\n".join([*rows[:50], *bad, "GARBAGE", *rows[50:]]) + "\n"
     # What a power cut leaves on a card: zeros where a block was not written, and what stood there before.
     garbage = bytes(3 << 20) + b"\n\xff\xfe\x80,1,2"

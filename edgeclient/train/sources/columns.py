@@ -179,6 +179,8 @@ def strings(value: Any, key: str) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
         raise DataError(f"[data.options] {key} is {value!r}: a name or a list of names is wanted")
+    if key == CLASSES and len(set(values)) < len(values):
+        raise DataError(f"[data.options] {key} has a name twice: {', '.join(values)}")
     return values
 
 

@@ -169,6 +169,8 @@ class _Head:
         try:
             made = text.split(self.delimiter) if '"' not in text else next(csv.reader([text], delimiter=self.delimiter))
         except csv.Error as error:
+            if self.lenient:
+                return [text]  # a bad row
             raise DataError(f"{self.path} cannot be read as CSV: {error}") from None
         return made if any(map(str.strip, made)) else None
 
