@@ -30,6 +30,8 @@ _UNANSWERED: Final = 4  # resends before somebody hears of it; a power of two, a
 _LEAST_FRAME_BYTES: Final = 256
 _NAMED_BYTES: Final = 12  # of a frame in WITHDRAW
 _AT_ONCE: Final = 64  # events in a turn
+# What was not sent although it was due may wait for hours, for conditions: nobody spins until then.
+_LATE_S: Final = 0.25
 _TIDY_S: Final = 5.0  # between two looks at what waits
 
 
@@ -96,8 +98,8 @@ class Sender:
 
         One at a time: when the disk is full, those behind the one that did not fit stay where they are.
         """
-        resend_s = self.window.next_s()
-        wait_s = wait_s if resend_s is None else min(wait_s, max(0.0, resend_s - time.monotonic()))
+        resend_s = self.window.next_s() if self._link.connected else None
+        wait_s = wait_s if resend_s is None else min(wait_s, max(_LATE_S, resend_s - time.monotonic()))
         for _ in range(_AT_ONCE):
             if not (events := self._link.poll(wait_s, limit=1)):
                 return

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -98,6 +99,23 @@ def test_a_broker_that_takes_no_frame_is_no_reason_to_train_for_ever(tmp_path: P
     link.room = lambda *_: 100
     sender = Sender(device(tmp_path), link, lambda _count, _now_s: None)
     assert sender.frame_bytes <= sender.reach.room
+
+
+@pytest.mark.parametrize(("connected", "waits_s"), [(True, 0.25), (False, 0.5)])
+def test_what_is_due_and_cannot_be_sent_keeps_nobody_busy(tmp_path: Path, connected: bool, waits_s: float) -> None:
+    """A frame under way when the broker went, or when quiet hours began."""
+    link: Any = Script()
+    waited: list[float] = []
+
+    def poll(wait_s: float, **_: int) -> list[Message]:
+        waited.append(wait_s)
+        return []
+
+    link.connected, link.poll = connected, poll
+    sender = Sender(device(tmp_path), link, lambda _count, _now_s: None)
+    sender.window.sent(0, now=time.monotonic() - 100)
+    assert list(sender.events(0.5)) == []
+    assert waited == [waits_s]
 
 
 def test_a_task_that_cannot_go_on_says_why_once(tmp_path: Path) -> None:
