@@ -113,13 +113,16 @@ class _Turned(asyncio.Protocol):
 
 
 def _application(site: Site, gate: Gate) -> web.Application:
+    # Where nothing else is: what is at /metrics stays behind the gate, whatever the base.
+    entry = site.base if site.base not in {*site.routes, "/api/stream"} else ""
+
     @web.middleware
     async def guard(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
         foreign = gate.foreign(request.method, request.headers)
         if foreign:
             return _response(told(403, foreign), request)
         path = site.local(request.path)
-        public = path in site.public or path in {"/login", site.base}
+        public = path in site.public or path in {"/login", entry}
         if not public and not gate.knows(request.headers, request.cookies.get(COOKIE, "")):
             return _response(_asks_for_token(site, request), request)
         try:
@@ -146,8 +149,8 @@ def _application(site: Site, gate: Gate) -> web.Application:
             application.router.add_get(f"{base}/api/stream", streaming, allow_head=False)
         if logging_in is not None:
             application.router.add_post(f"{base}/login", logging_in)
-    if site.base:
-        application.router.add_get(site.base, _entering(site.base))
+    if entry:
+        application.router.add_get(entry, _entering(entry))
     return application
 
 

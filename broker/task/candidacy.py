@@ -14,6 +14,8 @@ ANSWER_S: Final = 5.0
 # Between the own claim, which comes back after what the broker has retained, and what may still follow.
 _GRACE_S: Final = 0.1
 _HEARD: Final = 16  # announcements: who publishes may invent them
+# Starts that an older self, put back, may be behind: who invents a higher term must not use up the numbers.
+_BEHIND: Final = 1 << 24
 
 
 class Verdict(NamedTuple):
@@ -100,7 +102,7 @@ class Candidacy:
                 rival = Start(heard.ledger, heard.term, heard.service)
                 return Verdict(self._why_silent(rival), rival)
         own = [heard.term for heard in self._announced.values() if heard.ledger == self.me.ledger]
-        return Verdict(above=max(own, default=0))
+        return Verdict(above=max((term for term in own if term <= self.me.term + _BEHIND), default=0))
 
     def _yields_to(self, heard: Announcement) -> bool:
         """To another ledger that does not answer: unless it was succeeded, or this one has served and was not."""

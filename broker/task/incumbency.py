@@ -5,6 +5,7 @@ Nothing that is heard makes an aggregator stop that serves: whoever can publish 
 
 import secrets
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -105,24 +106,26 @@ class Incumbency:
 
     def hear(self, message: Message) -> bool:
         """Whether a message was about who serves, and needs nothing more."""
+        kind, task = _about(message.topic)
         with suppress(WireError):
-            match topics.parse(message.topic):
-                case topics.Topic(task, "head"):
-                    if message.payload:
-                        self._announced(announcement.decode(message.payload), task, retained=message.retained)
-                    return True
-                case topics.Topic(task, "claim"):
-                    self._claimed(claims.decode(message.payload), task)
-                    return True
-        return message.topic.endswith(("/head", "/claim"))
+            if kind == "claim":
+                self._claimed(claims.decode(message.payload), task)
+            elif kind == "head" and message.payload:
+                self._announced(announcement.decode(message.payload), task, retained=message.retained)
+        return bool(kind)
 
-    def elected(self) -> list[str]:
-        """Tasks that are served from now on.
+    def cleared(self, message: Message) -> str:
+        """The task whose announcement somebody has cleared by this message; "" for none."""
+        kind, task = _about(message.topic)
+        return task if kind == "head" and not message.payload else ""
+
+    def elected(self) -> Iterator[str]:
+        """Tasks that are served from now on, each named once, whatever becomes of the next.
 
         Raises:
             LedgerError: none is, since others serve them.
         """
-        now, found = time.monotonic(), []
+        now = time.monotonic()
         if now - self._asked_s > _ASK_AGAIN_S:
             self._ask(now)
         for task, candidacy in [*self._candidacies.items()]:
@@ -131,16 +134,16 @@ class Incumbency:
                 continue
             if verdict.rival is not None:
                 self._yield(task, verdict.rival, verdict)
-            else:
-                if verdict.above >= self.me.term:
-                    self.me = self.me._replace(term=self._ledger.begin(verdict.above).term)
-                self._ledger.inherit(task, self.me, time.time())
-                self._served[task] = Defence()
-                found.append(task)
+                del self._candidacies[task]
+                continue
+            if verdict.above >= self.me.term:
+                self.me = self.me._replace(term=self._ledger.begin(verdict.above).term)
+            self._ledger.inherit(task, self.me, time.time())
+            self._served[task] = Defence()
             del self._candidacies[task]
+            yield task
         if self._refused and not (self._served or self._candidacies):
             raise LedgerError("; ".join(self._refused.values()))
-        return found
 
     def contested(self) -> list[str]:
         """Tasks to announce again now, since another one has announced them."""
@@ -200,3 +203,12 @@ class Incumbency:
         if self._journal.met(task, other.ledger, self.me.ledger, contact):
             with suppress(LedgerUnavailable):
                 self._ledger.meet(Rival(task, other.ledger, other.term, other.service, contact, time.time()))
+
+
+def _about(topic: str) -> tuple[str, str]:
+    """Whether it is the head or the claim of a task, and of which; nothing for others: a device may be called head."""
+    if topic.endswith(("/head", "/claim")):  # faster than to take every upload's topic apart
+        with suppress(WireError):
+            parsed = topics.parse(topic)
+            return (parsed.kind, parsed.task) if not parsed.rest else ("", "")
+    return "", ""

@@ -64,8 +64,9 @@ class Journal:
     def met(self, task: str, other: str, own: str, contact: Contact) -> bool:
         """An aggregator with the ledger `other` has to do with a task that is served here; whether a line was due."""
         self.watch.met(task, contact)
-        reason, told = f"{contact} by {other}", rivals.told(contact, other, own)
-        return self.complain(f"task {task}", reason, told, level=logging.ERROR)
+        # Whichever other ledger it has: who publishes may invent one a message.
+        reason = f"{contact} by a copy" if other == own else contact
+        return self.complain(f"task {task}", reason, rivals.told(contact, other, own), level=logging.ERROR)
 
     def changed(self, task: LiveTask, before: Task) -> None:
         """A task goes on with other settings."""

@@ -181,7 +181,7 @@ class LiveTask:
         Returns:
             The version that it was at; None when nothing has changed.
         """
-        if not self._behind:
+        if not self._behind or self._gate.busy:  # what waits there would be lost
             return None
         was = self.version.number
         ledger.jump(time.time(), self.name)
@@ -261,7 +261,10 @@ class LiveTask:
                 publisher.blob(self.name, digest, blobs.get(digest))
             except RegistryError as error:
                 yield error
-        self.publish(ledger, blobs, publisher, me)
+        try:
+            self.publish(ledger, blobs, publisher, me)
+        except RegistryError as error:
+            yield error
 
     def announcement(self, ledger: Ledger, me: Start) -> Announcement:
         """Of the current version, by this start of the aggregator."""

@@ -6,12 +6,12 @@ from contextlib import suppress
 from subprocess import Popen
 from typing import Final
 
-from broker.ledger.protocol import Ledger
+from broker.ledger.protocol import Ledger, LedgerUnavailable
 from broker.ledger.rows import TaskRow
 from broker.publish.clearing import Clearing
 from broker.publish.retained import CLEARED, KEEP_VERSIONS, Publisher
 from broker.registry.blobs import Blobs, RegistryError
-from broker.settings import measures
+from broker.settings import measures, task_settings
 from broker.task.incumbency import Incumbency
 from broker.task.journal import Journal
 from broker.task.live import LiveTask
@@ -51,6 +51,9 @@ class Roster:
         self._candidates: dict[str, LiveTask] = {}  # until it is known that nobody else serves them
         self._incumbency = Incumbency(ledger, link, journal, place)
         self._looked_s, self._clearing = 0.0, Clearing()
+        self._elected: list[str] = []  # that have not begun
+        self._unserved: set[str] = set()  # to be subscribed to and published, again until the ledger lets it
+        self._connected = False  # a connection of which others are not told yet
         self._leaving: dict[str, float] = {}  # removed tasks, and when they were taken off the MQTT broker
         for row in ledger.tasks():
             self._stand(row)
@@ -68,21 +71,25 @@ class Roster:
 
     def welcome(self) -> None:
         """A new connection has no subscriptions, and a killed broker may have forgotten everything."""
-        self._incumbency.connected()
         self._leaving.clear()
-        for task in self:
-            self._serve(task)
+        self._connected, self._unserved = True, set(self._tasks)
+        with suppress(LedgerUnavailable):  # the next look tries again
+            self._renew()
 
     def hear(self, message: Message) -> bool:
         """Whether a message was an announcement or of other aggregators, and needs nothing more."""
-        if not message.payload and message.topic.endswith("/head"):  # somebody has cleared it
-            with suppress(WireError):
-                self._clearing.note(topics.parse(message.topic).task)
+        if cleared := self._incumbency.cleared(message):
+            self._clearing.note(cleared)
         return self._incumbency.hear(message)
 
     def publish(self, task: LiveTask) -> None:
         """Its current version."""
-        task.publish(self._ledger, self._blobs, self._publisher, self._incumbency.me)
+        self._unserved.add(task.name)
+        try:
+            task.publish(self._ledger, self._blobs, self._publisher, self._incumbency.me)
+        except RegistryError as error:
+            self._journal.complain(task.name, "registry", f"{error}: until then it is not served")
+        self._unserved.discard(task.name)
 
     def look(self) -> None:
         """Begin with tasks that nobody else serves; take up what the ledger names newly, or otherwise than before.
@@ -90,8 +97,11 @@ class Roster:
         Raises:
             LedgerError: others serve all of them.
         """
+        self._renew()
         for name in self._incumbency.elected():
-            self._begin(self._candidates.pop(name))
+            self._elected.append(name)
+        while self._elected:
+            self._begin(self._elected[0])
         for name in self._incumbency.contested():
             self._publisher.head(self._tasks[name].announcement(self._ledger, self._incumbency.me))
         if time.monotonic() - self._looked_s < _LOOK_S:
@@ -119,31 +129,41 @@ class Roster:
         for name in self._clearing.due(now=time.monotonic()):
             if name in self._tasks:
                 self._journal.cleared(name)
-                self._serve(self._tasks[name])
+                self._unserved.add(name)
+        self._renew()
+
+    def _renew(self) -> None:
+        """What a new connection asks for, and what has failed when it was asked for."""
+        if self._connected:
+            self._incumbency.connected()
+            self._connected = False
+        for task in [each for each in self if each.name in self._unserved]:
+            self._serve(task)
 
     def _stand(self, row: TaskRow) -> None:
         self._candidates[row.name] = LiveTask(self._ledger, self._blobs, row)
         self._rows[row.name] = row
         self._incumbency.stand(row.name)
 
-    def _begin(self, task: LiveTask) -> None:
-        self._tasks[task.name] = task
-        self._journal.begins(task)
+    def _begin(self, name: str) -> None:
+        task = self._candidates[name]
         task.evaluate(self._ledger, self._blobs, self._spawn, self._link.wake)
+        self._tasks[name] = self._candidates.pop(name)
+        self._elected.remove(name)
+        self._journal.begins(task)
         self._serve(task)
 
     def _change(self, row: TaskRow) -> None:
         """What waits stays; the next version is made by the new settings, and devices hear of those that are theirs."""
         task = self._tasks.get(row.name) or self._candidates[row.name]
-        before = task.settings
+        before = task_settings(row.name, self._rows[row.name].settings)
         task.change(row)
+        if row.name in self._tasks:
+            if measures(task.settings) != measures(before):
+                task.evaluate(self._ledger, self._blobs, self._spawn, self._link.wake)
+            self._journal.changed(task, before)
+            self.publish(task)
         self._rows[row.name] = row
-        if row.name in self._candidates:
-            return
-        self._journal.changed(task, before)
-        if measures(task.settings) != measures(before):
-            task.evaluate(self._ledger, self._blobs, self._spawn, self._link.wake)
-        self.publish(task)
 
     def _end(self, name: str) -> None:
         del self._rows[name]
@@ -175,6 +195,7 @@ class Roster:
 
     def _serve(self, task: LiveTask) -> None:
         """Listen to its devices, then publish everything, since they answer at once."""
+        self._unserved.discard(task.name)
         if not self._publisher.listens:
             return
         try:
@@ -184,5 +205,7 @@ class Roster:
                 self._link.subscribe(topics.everyone(task.name, "status"), qos=0)
         except LinkDown:
             return  # it broke again, and the next Connected follows
+        self._unserved.add(task.name)
         for error in task.publish_all(self._ledger, self._blobs, self._publisher, self._incumbency.me):
             self._journal.complain(task.name, "registry", f"{error}: until then it is not served")
+        self._unserved.discard(task.name)

@@ -120,3 +120,10 @@ def test_a_path_that_is_none_is_refused(base: str) -> None:
     with pytest.raises(ConfigError, match=r"base_path"):
         structure(values, Aggregator, where="broker.toml")
     assert Monitor(base_path="/a/b-c").base_path == "/a/b-c"
+
+
+@pytest.mark.parametrize("base", ["/metrics", "/api/first", "/api/stream", "/api"])
+def test_a_base_that_is_an_address_of_the_page_opens_nothing(tmp_path: Path, base: str) -> None:
+    with served(tmp_path, Gate(TOKEN), base=base) as page:
+        assert page.ask(base).status == (308 if base == "/api" else 401)
+        assert page.ask(f"{base}/api/first").status == 401

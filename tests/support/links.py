@@ -45,6 +45,8 @@ class Script:
 
     def reconnect(self, why: str) -> None: ...
 
+    def wake(self) -> None: ...
+
     def socket_bytes(self) -> tuple[int, int]:
         return self.passed_bytes, 0
 

@@ -9,7 +9,7 @@ import pytest
 from broker.ledger.rows import Start
 from broker.task.candidacy import ANSWER_S, Candidacy, Verdict
 from broker.views import Contact
-from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.announcement import MAX_TERM, Announcement
 from edgeclient.wire.claim import Claim
 
 MINE, OTHER = "aa" * 8, "bb" * 8
@@ -79,3 +79,9 @@ def test_it_does_not_serve(lineage: dict[str, Start], heard: list[Announcement |
     assert (bool(verdict.why), verdict.contact, len(verdict.why.splitlines())) == (True, contact, 1)
     assert verdict.rival is not None
     assert (judged(lineage, *heard, at_s=SOON) is not None) is (contact is Contact.ALIVE)
+
+
+def test_a_forged_term_does_not_use_up_the_numbers() -> None:
+    """Devices take no announcement with a term beyond 32 bits: one that lies would end the task for good."""
+    verdict = judged(SERVED, head(MINE, "99" * 8, term=MAX_TERM), head(MINE, "98" * 8, term=9), at_s=LATE)
+    assert verdict == Verdict(above=9)

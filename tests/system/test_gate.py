@@ -209,6 +209,19 @@ def behind(world: World) -> None:
     world.evaluator.awaits.side_effect = lambda *_: False
 
 
+def test_what_waits_is_judged_before_an_older_ledger_goes_on(world: World) -> None:
+    """Otherwise what its updates have taught would be lost, though they are counted."""
+    world.good(1)
+    made = world.close()
+    world.task.note_lost(world.ledger, 3)
+    assert world.task.catch_up(world.ledger) is None
+    judged = world.judge(GOOD)
+    assert judged is not None
+    assert world.task.catch_up(world.ledger) == judged.current.number == made.number
+    assert world.task.version.number > 1000
+    assert world.task.version.digest == made.digest
+
+
 def test_a_restored_ledger_goes_on_from_what_the_fleet_has_seen(world: World) -> None:
     world.good(1)
     world.close()
