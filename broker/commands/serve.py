@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -25,6 +26,7 @@ from edgeclient.settings import ConfigError, load
 from edgeclient.settings.signals import Signals
 
 _LOG = logging.getLogger(__name__)
+_NOT_TAKEN: Final = "the configuration is not taken, the old one goes on: %s"
 
 
 @click.command("serve")
@@ -58,11 +60,19 @@ def serve_command(config: Path, log_format: str, log_level: str) -> None:
         if (wanted := settings.embedded) is not None:
             embedded = EmbeddedBroker(settings.directory / "mqtt", host=wanted.host, port=wanted.port)
             tend = outlives.enter_context(embedded).tend
+        before: Aggregator | None = None  # what the last life went by
         while True:
-            _live(settings, signals, tend)
+            try:
+                _live(settings, signals, tend)
+            except ConfigError as error:  # such as a port that another program has
+                if before is None:
+                    raise
+                _LOG.error(_NOT_TAKEN, error)
+                settings, before = before, None
+                continue
             if signals.ending:
                 return
-            settings = _reloaded(config, settings)
+            settings, before = _reloaded(config, settings), settings
 
 
 def _live(settings: Aggregator, signals: Signals, tend: Callable[[], None] | None) -> None:
@@ -90,7 +100,7 @@ def _reloaded(config: Path, before: Aggregator) -> Aggregator:
     try:
         found = _checked(config, before)
     except ConfigError as error:
-        _LOG.error("the configuration is not taken, the old one goes on: %s", error)
+        _LOG.error(_NOT_TAKEN, error)
         return before
     _LOG.info("the configuration is read again")
     return found

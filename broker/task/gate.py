@@ -66,7 +66,8 @@ class Gate:
         """The version that the fleet sees, when the aggregator starts; one that came after it waits once more."""
         newest = ledger.versions(self._task, last=1)[0]
         if newest.held:
-            self.put(newest, blobs.parameters(newest.digest), state_of(newest, blobs))
+            # Perhaps with its evaluation: the last life ended between that and the judgement.
+            self.put(newest, blobs.parameters(newest.digest), state_of(newest, blobs), newest.metrics or None)
         return newest if not newest.held else _good(ledger.versions(self._task), newest.number)
 
     def put(self, version: Version, parameters: F32, state: State, metrics: Mapping[str, float] | None = None) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from broker.ledger.protocol import Ledger, LedgerError, LedgerUnavailable
+from broker.ledger.protocol import Ledger, LedgerUnavailable
 from broker.ledger.rows import Start
 from broker.task.candidacy import Candidacy, Verdict
 from broker.task.journal import Journal
@@ -120,11 +120,7 @@ class Incumbency:
         return task if kind == "head" and not message.payload else ""
 
     def elected(self) -> Iterator[str]:
-        """Tasks that are served from now on, each named once, whatever becomes of the next.
-
-        Raises:
-            LedgerError: none is, since others serve them.
-        """
+        """Tasks that are served from now on, each named once, whatever becomes of the next."""
         now = time.monotonic()
         if now - self._asked_s > _ASK_AGAIN_S:
             self._ask(now)
@@ -142,8 +138,11 @@ class Incumbency:
             self._served[task] = Defence()
             del self._candidacies[task]
             yield task
-        if self._refused and not (self._served or self._candidacies):
-            raise LedgerError("; ".join(self._refused.values()))
+
+    @property
+    def idle(self) -> str:
+        """Why no task is served, since others serve them; "" when that is not so."""
+        return "" if self._served or self._candidacies else "; ".join(self._refused.values())
 
     def contested(self) -> list[str]:
         """Tasks to announce again now, since another one has announced them."""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from subprocess import Popen
 from typing import Final
 
-from broker.ledger.protocol import Ledger, LedgerUnavailable
+from broker.ledger.protocol import Ledger, LedgerError, LedgerUnavailable
 from broker.ledger.rows import TaskRow
 from broker.publish.clearing import Clearing
 from broker.publish.retained import CLEARED, KEEP_VERSIONS, Publisher
@@ -117,8 +117,7 @@ class Roster:
                     self._change(row)
             except (ConfigError, RegistryError, WireError) as error:
                 self._journal.complain(name, "task", f"it is not served: {error}")
-        for row in self._ledger.removed():
-            self._clear(row)
+        self._part()
         for task in self:
             self._journal.rests(task)
         self._restore()
@@ -177,6 +176,14 @@ class Roster:
             self._link.unsubscribe(*(topics.everyone(name, kind) for kind in ("up", "status")))
         except LinkDown:
             return  # the next connection has none of them
+
+    def _part(self) -> None:
+        """Removed tasks leave; then it may be over."""
+        removed = self._ledger.removed()
+        for row in removed:
+            self._clear(row)
+        if self._incumbency.idle and not removed:
+            raise LedgerError(self._incumbency.idle)
 
     def _clear(self, row: TaskRow) -> None:
         """A removed task leaves the broker, then the ledger, then the registry; again after a connection that broke."""

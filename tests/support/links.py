@@ -17,6 +17,7 @@ class Script:
 
     connected = True
     connection = 1
+    pending = 0
 
     def __init__(self, *events: Event, passed_bytes: int = 0) -> None:
         self.events = list(events)

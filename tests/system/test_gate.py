@@ -146,6 +146,17 @@ def test_what_evaluates_as_broken_is_followed_by_the_last_good_parameters(
     assert world.load().version.number == 6
 
 
+def test_an_evaluation_that_came_before_a_kill_is_judged_after_it(world: World) -> None:
+    world.good(3)
+    made = world.close()
+    world.ledger.add_metrics("t", made.number, BROKEN)  # killed before it was judged
+    world.load()
+    judged = world.judge(None)
+    assert judged is not None
+    assert (judged.made.number, judged.held, world.task.version.number) == (4, judged.held, 5)
+    assert judged.held
+
+
 def test_numbers_outside_their_domain_are_never_seen_whatever_the_evaluation(world: World) -> None:
     world.good(1)
     behind(world)

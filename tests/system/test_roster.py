@@ -13,7 +13,7 @@ import pytest
 from links import Script
 
 from broker.ledger.opening import open_ledger, place
-from broker.ledger.protocol import Ledger, LedgerUnavailable
+from broker.ledger.protocol import Ledger, LedgerError, LedgerUnavailable
 from broker.monitor.watch import Watch
 from broker.publish.retained import Publisher
 from broker.registry.blobs import Blobs
@@ -26,6 +26,8 @@ from edgeclient.link.events import Message
 from edgeclient.link.mqtt import Link
 from edgeclient.settings import Mqtt
 from edgeclient.wire import announcement, topics
+from edgeclient.wire import claim as claims
+from edgeclient.wire.claim import Claim
 
 TASKS = ("a", "b")
 
@@ -172,3 +174,19 @@ def test_whoever_invents_aggregators_costs_a_line_now_and_then(
         assert world.roster.hear(head("a"))
     assert written.call_count == 1
     assert len([each for each in caplog.records if "announces it" in each.getMessage()]) == 1
+
+
+def test_a_removed_task_leaves_although_others_serve_what_is_left(world: World) -> None:
+    """Only then does the command end, and says why."""
+    answer = Claim("cd" * 8, 9, "ef" * 8, True, answers=world.roster._incumbency.me.service)
+    world.roster.hear(message(topics.claim("b"), claims.encode(answer)))
+    world.look(6.0)
+    assert [task.name for task in world.roster] == ["a"]
+    world.ledger.remove_task("a")
+    world.link.published.clear()
+    world.look()
+    assert (topics.head("a"), b"") in world.link.published
+    world.look()
+    assert world.ledger.removed() == []
+    with pytest.raises(LedgerError, match="served from another ledger"):
+        world.look()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -42,7 +43,10 @@ def test_an_aggregator_reads_its_file_again_and_its_broker_lives_on(tmp_path: Pa
     config.write_text(f"{said}enabled = false\n")
     with running(tmp_path, "broker.cli", "serve", str(config)) as process:
         fleet.log_says(tmp_path, "aggregating on")
-        with fleet.hand(Endpoint("127.0.0.1", port), topics.head("hup")) as link:
+        with (
+            fleet.hand(Endpoint("127.0.0.1", port), topics.head("hup")) as link,
+            socket.create_server(("127.0.0.1", 0)) as taken,
+        ):
 
             def service() -> str:
                 found = fleet.await_message(link, lambda message: message.topic == topics.head("hup"))
@@ -57,12 +61,13 @@ def test_an_aggregator_reads_its_file_again_and_its_broker_lives_on(tmp_path: Pa
                 ("not taken, the old one goes on: [monitor] token_file", f'{said}token_file = "{tmp_path}/nothing"\n'),
                 ("another directory or [embedded] needs a restart", text_of_another(said)),
                 ("not valid TOML", "what"),
+                ("not taken, the old one goes on: [monitor] cannot listen", f"{said}port = {taken.getsockname()[1]}\n"),
             ):
                 config.write_text(text)
                 process.send_signal(signal.SIGHUP)
                 lives.append(service())  # on the same connection to the same server
                 fleet.log_says(tmp_path, words)
-            assert len(set(lives)) == 5
+            assert len(set(lives)) == 6
             assert json.loads((tmp_path / "data/mqtt/server.json").read_text())["pid"] == server
 
 
