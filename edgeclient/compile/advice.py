@@ -16,6 +16,7 @@ _PASSING: Final = frozenset({"Identity", "Cast", "Reshape", "Squeeze", "Unsqueez
 # Each loss applies the first itself, and makes little of the others either.
 _SQUASHING: Final = {"cross_entropy": ("Softmax", "Sigmoid"), "bce_with_logits": ("Sigmoid", "Softmax")}
 _SHOWN: Final = 8
+_RULE: Final = "pkg.onnxscript.rewriter.rule_name"
 
 
 def formulas(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -43,6 +44,18 @@ def squashed(model: onnx.ModelProto, loss: Loss) -> str:
     return (
         f"the output {output} is a {node.op_type} already, and {loss.name} applies one itself, so that learning is slow"
         f" and stops early: --output {node.input[0]} takes what goes into it"
+    )
+
+
+def folded(model: onnx.ModelProto) -> str:
+    """A line where PyTorch's exporter says that it has put batch normalisation into other weights; "" for none."""
+    rules = [each.value for node in model.graph.node for each in node.metadata_props if each.key == _RULE]
+    count = sum("BatchNorm" in rule for rule in rules)
+    if not count:
+        return ""
+    return (
+        f"the exporter has put batch normalisation into the weights of {count} other nodes, so that devices do not"
+        " normalise and --batch-norm means nothing: torch.onnx.export(model.eval(), ..., optimize=False) keeps it"
     )
 
 

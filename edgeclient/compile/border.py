@@ -109,4 +109,4 @@ def _run(model: onnx.ModelProto, size: int) -> dict[str, tuple[int, ...]]:
         names = [each.name for each in session.get_outputs()]
         return {name: value.shape for name, value in zip(names, session.run(names, feeds), strict=True)}
     except Exception as error:  # noqa: BLE001 (onnxruntime raises its own types)
-        raise CompileError(f"the model does not run: {first_line(error)}") from None
+        raise CompileError(f"the model does not run on {size} examples: {first_line(error)}") from None

@@ -167,9 +167,11 @@ def described(value: onnx.ValueInfoProto) -> Tensor:
         raise CompileError(f"input {value.name} is {kind}: a device feeds {', '.join(_DTYPES.values())}")
     if not shape or shape[0] or not all(shape[1:]):
         said = [dimension.dim_value or dimension.dim_param or "?" for dimension in tensor.shape.dim]
+        wanted = ",".join(["-1", *(str(size or "D") for size in shape[1:])])
         raise CompileError(
             f"input {value.name} has shape {said}: the first dimension must be free, the batch, and all others fixed;"
-            " export the model so, or give --dim NAME=SIZE or --shape INPUT=-1,D,…"
+            ' export the model so (PyTorch: dynamic_shapes=({0: "batch"},)), or, if the graph does not depend on it,'
+            f" give --shape {value.name}={wanted} or --dim NAME=SIZE"
         )
     return Tensor(value.name, _DTYPES[tensor.elem_type], (-1, *shape[1:]))
 

@@ -90,7 +90,7 @@ def compile_model(model: onnx.ModelProto, options: Options, tell: Callable[[str]
     tell("lowering to standard operators")
     lowered = _lowered(replace(made, optimiser=options.optimiser), options, options.loss.name)
     left = advice.untrained(chosen, trained, options.frozen) if "*" in options.trainable else ""
-    notes = tuple(filter(None, [advice.squashed(chosen, options.loss), left]))
+    notes = tuple(filter(None, [advice.squashed(chosen, options.loss), advice.folded(model), left]))
     return replace(lowered, forward=chosen, given=model, notes=notes)
 
 

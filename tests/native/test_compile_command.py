@@ -17,7 +17,7 @@ from broker.demo import data as demo_data
 from edgeclient.bundle import archive
 from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.manifest import Optimiser
-from edgeclient.compile import generate
+from edgeclient.compile import advice, generate
 from edgeclient.compile.artifacts import read
 from edgeclient.compile.checkpoint import read as read_checkpoint
 from edgeclient.compile.errors import CompileError
@@ -254,6 +254,7 @@ def test_models_that_cannot_be_compiled(tmp_path: Path) -> None:
     assert "not valid" in said(without) or "no float32 initializers" in said(without)
 
     assert "the first dimension must be free" in said(sized([16, 600]))
+    assert "--shape x=-1,600" in said(sized([16, 600]))
     unresolved = model([node("Relu", ["xp"], ["y"])], (3,))
     unresolved.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "sequence", 3]))
     del unresolved.graph.value_info[:]
@@ -271,6 +272,25 @@ def test_models_that_cannot_be_compiled(tmp_path: Path) -> None:
     loop = model([node("NonZero", ["xp"], ["z"]), node("Cast", ["z"], ["y"], to=1)], (3,))
     assert "edgeclient: " in refused(saved(loop, tmp_path), "--loss", "mse", "--out", tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_a_batch_that_is_in_the_graph_is_told_as_such(tmp_path: Path) -> None:
+    made = sized([16, 600])
+    (output,) = made.graph.output
+    made.graph.node.append(node("Reshape", [output.name, "flat"], ["scores"]))
+    made.graph.initializer.append(numpy_helper.from_array(np.array([16, 7]), "flat"))
+    output.CopyFrom(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [16, 7]))
+    said = refused(saved(made, tmp_path), "--shape", "x=-1,600", "--out", tmp_path / "b")
+    assert "the output scores has shape [16, 7] whatever the batch" in said
+    assert "export the model with a free batch" in said
+
+
+def test_batch_normalisation_that_an_exporter_has_folded_is_told() -> None:
+    made = demo_model()
+    assert not advice.folded(made)
+    entry = made.graph.node[0].metadata_props.add()
+    entry.key, entry.value = "pkg.onnxscript.rewriter.rule_name", "FuseBatchNormIntoConv"
+    assert "weights of 1 other nodes" in advice.folded(made)
 
 
 def test_external_data(classifier: Path, tmp_path: Path) -> None:
