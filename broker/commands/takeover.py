@@ -11,6 +11,7 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger, LedgerError
 from broker.ledger.rows import Start
 from broker.settings import Aggregator
+from broker.views import Contact
 from edgeclient.settings import load
 from edgeclient.wire.announcement import MAX_TERM
 
@@ -48,6 +49,8 @@ def _chosen(ledger: Ledger, task: str, gone: str) -> Start:
         raise LedgerError(f"there is no task {task} here: edgebroker task list shows those that there are")
     own = ledger.identity().ledger
     met = [each for each in ledger.rivals(task) if each.ledger != own and each.ledger.startswith(gone)]
+    # First those that have kept this one from serving: whoever publishes may have announced others since.
+    met.sort(key=lambda each: each.contact not in {Contact.ALIVE, Contact.SILENT})
     if met:
         return Start(met[0].ledger, max(each.term for each in met if each.ledger == met[0].ledger))
     if not re.fullmatch("[0-9a-f]{16}", gone) or gone == own:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from links import Script
 
+from broker.commands import takeover
 from broker.ledger.opening import open_ledger, place
 from broker.ledger.protocol import Ledger, LedgerError, LedgerUnavailable
+from broker.ledger.rows import Start
 from broker.monitor.watch import Watch
 from broker.publish.retained import Publisher
 from broker.registry.blobs import Blobs
@@ -22,6 +24,7 @@ from broker.task.incumbency import Incumbency
 from broker.task.journal import Journal
 from broker.task.live import LiveTask
 from broker.task.roster import Roster
+from broker.views import Contact, Rival
 from edgeclient.link.events import Message
 from edgeclient.link.mqtt import Link
 from edgeclient.settings import Mqtt
@@ -190,3 +193,11 @@ def test_a_removed_task_leaves_although_others_serve_what_is_left(world: World) 
     assert world.ledger.removed() == []
     with pytest.raises(LedgerError, match="served from another ledger"):
         world.look()
+
+
+def test_a_takeover_is_of_the_ledger_that_served_whoever_is_announced_since(world: World) -> None:
+    with_another = Rival("a", "cd" * 8, 9, "ef" * 8, Contact.SILENT, 1.0)
+    world.ledger.meet(with_another)
+    world.ledger.meet(Rival("a", "ba" * 8, 1, "ab" * 8, Contact.ANNOUNCED, 2.0))
+    assert takeover._chosen(world.ledger, "a", "") == Start("cd" * 8, 9)
+    assert takeover._chosen(world.ledger, "a", "ba") == Start("ba" * 8, 1)
