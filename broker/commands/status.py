@@ -10,6 +10,7 @@ from broker.commands.options import CONFIG, JSON
 from broker.commands.task import metrics_text
 from broker.ledger.opening import open_ledger
 from broker.monitor.learning import finding
+from broker.monitor.text import counted
 from broker.settings import Aggregator, task_settings
 from broker.task.trigger import resting
 from broker.task.worth import best_version
@@ -54,7 +55,7 @@ def status_command(config: Path, *, as_json: bool) -> None:
         return
     for each in tasks:
         click.echo(
-            f"task {each['task']}: version {each['version']}, {each['updates_waiting']} updates wait for the next"
+            f"task {each['task']}: version {each['version']}, {counted(each['updates_waiting'], 'update')} for the next"
         )
         champion = "" if each["best"] is None else f"; best is version {each['best']}"
         click.echo(f"  {metrics_text(each['metrics'])}{champion}")

@@ -10,6 +10,7 @@ import click
 from broker.commands.options import CONFIG_OPTION, FILE, JSON
 from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import Ledger
+from broker.monitor.text import counted
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator, Task, differences, task_settings, task_values
 from broker.task.new import add_task, measured
@@ -19,6 +20,7 @@ from edgeclient.bundle import archive
 from edgeclient.settings import ConfigError, load, structure
 from edgeclient.settings.toml import word
 from edgeclient.wire import topics
+from edgeclient.wire.errors import WireError
 
 _ADAMW_RATE: Final = 0.01  # more is seldom stable
 _MEASURED: Final = {"evaluation", "evaluation_options"}
@@ -56,7 +58,10 @@ def _add(name: str, bundle_file: Path, config: Path, settings_file: Path | None)
     topics.checked(name)
     settings = load(settings_file.absolute(), Task) if settings_file else Task()
     aggregator, content = load(config, Aggregator), bundle_file.read_bytes()
-    optimiser, rate = archive.decode(content).manifest.optimiser.name, settings.policy.learning_rate
+    try:
+        optimiser, rate = archive.decode(content).manifest.optimiser.name, settings.policy.learning_rate
+    except WireError as error:
+        raise ConfigError(f"{bundle_file}: {error.detail}") from None
     if settings.evaluation is not None:
         found = measured(bundle_file, settings.evaluation, settings.evaluation_options)
         click.echo(f"before training: {metrics_text(found)}")
@@ -156,7 +161,7 @@ def _list(config: Path, *, as_json: bool) -> None:
     for row in rows:
         champion = "" if row["best"] is None else f"; best is version {row['best']}"
         rests = f"; rests: {row['rests']}" if row["rests"] else ""
-        waits = f"{row['updates_waiting']} of {row['goal']} updates wait for the next"
+        waits = f"{counted(row['updates_waiting'], 'update')} there, the next version takes {row['goal']}"
         click.echo(f"{row['task']}  version {row['version']}  {metrics_text(row['metrics'])}{champion}; {waits}{rests}")
     for name in leaving:
         click.echo(f"{name}  is being removed: edgebroker serve finishes that")

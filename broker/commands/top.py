@@ -22,6 +22,7 @@ from edgeclient.wire.status import OFFLINE
 _TROUBLE: Final = (
     "hangs",
     "failed",
+    "ended",
     "overheated",
     "battery-empty",
     "short-spells",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from broker.monitor.text import age
+from broker.monitor.text import age, counted
 from broker.views import Epoch, Mark, NewMark, NewVersion
 
 
@@ -114,4 +114,5 @@ def _told(new: NewVersion) -> str:
         return f"version {new.number} is held back: {new.held}"
     if new.same_as is not None:
         return f"version {new.number} has the parameters of version {new.same_as:.0f} again"
-    return f"version {new.number} {'begins' if new.updates is None else f'made from {new.updates} updates'}"
+    made = "begins" if new.updates is None else f"made from {counted(new.updates, 'update')}"
+    return f"version {new.number} {made}"

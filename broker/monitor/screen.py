@@ -21,7 +21,7 @@ _LEFT: Final = _COLUMNS[:2]
 _WIDE: Final = 110  # columns of a terminal; a narrower one shows less
 _WIDE_ONLY: Final = frozenset({"rounds", "refused", "up", "heat", "said"})
 _PIPED: Final = 200
-_TROUBLE: Final = frozenset({"hangs", "failed", "overheated", "battery-empty", "short-spells", "no-receipts"})
+_TROUBLE: Final = frozenset({"hangs", "failed", "ended", "overheated", "battery-empty", "short-spells", "no-receipts"})
 
 
 def show(seen: Mapping[str, Any]) -> None:

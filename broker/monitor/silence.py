@@ -14,12 +14,15 @@ _CONDITIONS: Final = frozenset(
     {"paused", "quiet-hours", "battery", "charger", "heat", "throttled", "load", "metered", "budget", "disk", "wear"}
 )
 
+ENDED: Final = "ended: "  # how a device begins that says which error it was
 WORDS: Final = {
     "unknown": "The MQTT broker cannot be asked, so that nobody knows.",
     "never-connected": "It was never connected, or uses another broker: see edgeclient doctor on the device.",
     "left": "It has left the task, or the MQTT broker has forgotten what devices said.",
     "stopped": "Somebody or something on the device has stopped it, or its edgeclient once has ended; edgeclient run or"
     " its service starts it again.",
+    "ended": "An error has ended it, which must be mended on the device first: edgeclient doctor looks at configuration"
+    " and data there. One that was called so by mistake goes off this list with edgeclient leave.",
     "short-spells": "It goes off within its rounds, or before it gets anything done: power or network for too short a"
     " time. What has come of a model stays, and its rounds are made shorter.",
     "battery-empty": "Its battery was nearly empty when its connection broke.",
@@ -122,6 +125,8 @@ def age_s(said: Status | None, last_frame_s: float | None, now_s: float) -> floa
 
 
 def _gone(said: Status) -> str:
+    if said.note.startswith(ENDED):
+        return "ended"
     if "stopped" in (said.doing, said.note):
         return "stopped"
     if said.battery_percent is not None and said.battery_percent <= _EMPTY_PERCENT:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from broker.monitor import namesakes
 from broker.monitor.learning import WORSE
 from broker.monitor.silence import SILENT_S, WORDS, Contact, age_s, guess
-from broker.monitor.text import age, printable
+from broker.monitor.text import age, counted, printable
 from broker.settings import Task, task_settings
 from broker.views import Past
 from edgeclient.wire.messages import Refusal
@@ -159,7 +159,7 @@ def _uploads(facts: Facts) -> Iterator[str]:
         return
     base = f"Its last counted update was trained from version {update.base_version}"
     if update.version is None:
-        yield f"{base} and waits for the next one: {past.waiting} of {facts.goal} updates are there."
+        yield f"{base} and waits for the next one: {past.waiting} of {counted(facts.goal, 'update')} there."
     else:
         made = "" if update.made_s is None else f", made {age(facts.now_s - update.made_s)} ago"
         yield f"{base} and is part of version {update.version}{made}."

@@ -1,5 +1,7 @@
 """How figures and the words of devices read to people."""
 
+from collections.abc import Mapping
+
 
 def size(count: float) -> str:
     """Bytes.
@@ -12,6 +14,26 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def counted(count: int, what: str) -> str:
+    """So many of something.
+
+    Example:
+        >>> counted(1, "update"), counted(0, "update")
+        ('1 update', '0 updates')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def worth(metrics: Mapping[str, float]) -> str:
+    """How good a version is; "" when that is not known.
+
+    Example:
+        >>> worth({"loss": 0.25, "accuracy": 0.912, "num_examples": 50})
+        'accuracy 0.912, loss 0.25'
+    """
+    return ", ".join(f"{name} {metrics[name]:.4g}" for name in ("accuracy", "loss") if name in metrics)
 
 
 def age(seconds: float) -> str:

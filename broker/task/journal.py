@@ -9,6 +9,7 @@ from broker.intake.door import SHARE
 from broker.ledger.rows import Admission, Entry, Verdict, Withdrawal
 from broker.monitor import namesakes, rivals
 from broker.monitor.learning import SAME_TIME, finding
+from broker.monitor.text import counted, worth
 from broker.monitor.watch import Watch
 from broker.registry.evaluator import Evaluated
 from broker.settings import Task, differences
@@ -149,7 +150,10 @@ class Journal:
             told = "task %s: version %d is held back: %s; the fleet gets the last good parameters again, as version %d"
             _LOG.error(told, task.name, judged.made.number, judged.held, version.number, extra=fields)
             return
-        _LOG.info("task %s: version %d from %d updates", task.name, version.number, version.updates, extra=fields)
+        _LOG.info(
+            "task %s: version %d from %s%s", task.name, version.number, counted(version.updates, "update"),
+            f": {worth(version.metrics)}" if version.metrics else "", extra=fields,
+        )  # fmt: skip
 
     def evaluated(self, task: LiveTask, found: Evaluated, points: Sequence[Point]) -> None:
         """It is known what a version is worth, or why not; a learning curve that shows no learning is told once."""
@@ -158,6 +162,8 @@ class Journal:
         self.watch.evaluated(task.name, found.version, found.metrics)
         if found.version < task.news_from:
             return
+        if found.metrics and found.version <= task.version.number:  # it is out already; of others `judged` tells
+            _LOG.info("task %s: version %d: %s", task.name, found.version, worth(found.metrics))
         wrong = finding(task.name, [(each.number, each.metrics) for each in points], task.settings.policy.learning_rate)
         self.watch.learns(task.name, "" if wrong is None else wrong.kind)
         if wrong is None:

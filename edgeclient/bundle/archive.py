@@ -27,6 +27,9 @@ MAX_FILES: Final = 64
 MAX_NAME: Final = 100
 MAX_UNPACKED_BYTES: Final = 1 << 32
 _NAME: Final = re.compile(r"[a-z0-9_]+([./-][a-z0-9_]+)*")
+# ModelProto begins with ir_version, a number of one byte, and goes on with a text, a number or a message below 16.
+_IR_VERSION: Final = b"\x08"
+_AFTER_IT: Final = {bytes([tag]) for tag in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)}
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's own beginning of time
 
 
@@ -112,4 +115,6 @@ def _unzip(data: bytes) -> dict[str, bytes]:
                 raise WireError("too-large", "the files are larger than the bundle, or than 4 GiB")
             return {entry.filename: archive.read(entry) for entry in entries}
     except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, OverflowError) as error:
+        if data[:1] == _IR_VERSION and data[2:3] in _AFTER_IT:
+            raise WireError("magic", "an ONNX model and no bundle yet: edgeclient compile makes one of it") from None
         raise WireError("magic", f"not a bundle: {error}"[:200]) from None

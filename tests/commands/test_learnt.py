@@ -207,6 +207,7 @@ def test_files_are_read_as_the_task_s_evaluation_is(folder: Path, tmp_path: Path
     rows = json.loads(done.stdout)["rows"]
     assert [(each["example"], each["rows"]) for each in rows] == [(1, [1, 32]), (2, [65, 96]), (3, [129, 160])]
     assert {each["name"] for each in rows} <= {"rest", "walk", "run"}
+    assert edgebroker("status", folder=tmp_path).stdout.startswith("task mine: version 0, 0 updates for the next\n")
     people = edgebroker("predict", "mine", "new.csv", folder=tmp_path).stdout
     assert people.splitlines()[1].startswith("     2  rows 33 to 64  ")
     wrong = edgebroker("predict", "mine", str(folder / "windows.npy"), "--option", "classes=rest", folder=tmp_path)

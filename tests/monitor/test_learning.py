@@ -152,4 +152,6 @@ def test_the_log_tells_it_once(tmp_path: Path, endpoint: Endpoint) -> None:
         while ledger.versions(task)[-1].metrics.get("num_examples") != 30:
             assert time.monotonic() < until_s
             time.sleep(0.1)
-    assert (tmp_path / "a.log").read_text().count("no better than chance") == 1
+    log = (tmp_path / "a.log").read_text()
+    assert log.count("no better than chance") == 1
+    assert f"task {task}: version 12: accuracy " in log

@@ -16,6 +16,7 @@ CASES = [
     (Contact(None, counted=True), "left"),
     (Contact(replace(ONLINE, state="offline", doing="stopped")), "stopped"),
     (Contact(replace(GONE, note="stopped")), "stopped"),
+    (Contact(replace(GONE, note="ended: data.csv has no column 'x'", doing="stopped")), "ended"),
     (Contact(replace(GONE, battery_percent=10)), "battery-empty"),
     (Contact(replace(GONE, battery_percent=11)), "connection-lost"),
     (Contact(replace(GONE, battery_percent=90, temperature_c=80.0)), "overheated"),

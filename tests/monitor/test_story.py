@@ -88,7 +88,7 @@ def test_a_clock_that_is_wrong_makes_no_ghost_of_who_uploads() -> None:
 
 def test_updates_refusals_losses_and_renewals_are_told() -> None:
     waits = Counted(19, 1e9 - 60, None, None)
-    assert "trained from version 19 and waits for the next one: 3 of 8 updates are there" in story(update=waits)
+    assert "trained from version 19 and waits for the next one: 3 of 8 updates there" in story(update=waits)
     text = story(
         applied=5, refused=3, epochs=3, lost=2, last_frame_s=1e9 - 42, update=Counted(17, None, 18, 1e9 - 7200),
         refusals={"stale": 1, "conflict": 2}, last_refusal=(9, "stale", 1e9 - 180),

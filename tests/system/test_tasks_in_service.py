@@ -19,6 +19,7 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.protocol import LedgerError
 from broker.settings import Aggregator, Task
 from broker.upkeep.examine import examine
+from edgeclient.bundle import archive
 from edgeclient.link.mqtt import Endpoint, Link
 from edgeclient.settings import ConfigError, Mqtt
 from edgeclient.wire import announcement, topics
@@ -108,7 +109,7 @@ def test_a_task_is_added_removed_and_added_again(folder: Path, link: Link, endpo
     assert begun.version == 0
     send(link, SECOND, "a")
     assert head(link, SECOND, lambda found: found.version == 1).version == 1  # goal = "auto": it is alone
-    assert f"{SECOND}  version 1  not evaluated; 0 of 1 updates wait" in told(folder, "list")
+    assert f"{SECOND}  version 1  not evaluated; 0 updates there, the next version takes 1" in told(folder, "list")
     told(folder, "remove", SECOND, "--yes")
     fleet.await_message(link, lambda said: (said.topic, said.payload) == (topics.head(SECOND), b""))
     until_s = time.monotonic() + 20
@@ -129,6 +130,7 @@ def test_a_task_is_added_removed_and_added_again(folder: Path, link: Link, endpo
 @pytest.mark.case("fleet 48")
 def test_what_cannot_be_is_one_line_and_changes_nothing(folder: Path, link: Link) -> None:
     np.savez(folder / "wrong.npz", x=np.zeros((4, 3), np.float32), labels=np.zeros(4, np.int64))
+    (folder / "mine.onnx").write_bytes(archive.decode(fleet.BUNDLE).files[archive.EVAL])
     before = json.loads(told(folder, "list", "--json"))["tasks"]
     lines: dict[tuple[str | Path, ...], str] = {
         ("set", FIRST, "gaol=3"): f"task {FIRST}: unknown key gaol: did you mean goal?",
@@ -143,6 +145,8 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(folder: Path, link: Link
         ("set", FIRST, "patience=5"): "patience needs evaluation",
         ("remove", "nobody", "--yes"): "no task nobody is served here",
         ("add", FIRST, folder / "har.bundle"): "is already there",
+        ("add", "x", folder / "mine.onnx"): "mine.onnx: an ONNX model and no bundle yet: edgeclient compile makes one",
+        ("add", "x", folder / "wrong.npz"): "wrong.npz: ",
     }
     for words, said in lines.items():
         assert said in wrong(folder, *words)
