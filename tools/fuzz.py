@@ -2,7 +2,7 @@
 
 Mutations of every kind of frame: flipped bits, cuts, extensions, splices, forged bytes and varints with the checksum
 recomputed, junk behind a good header. Whatever comes, the decoder answers with a sound frame or a WireError, soon,
-and within a bounded amount of memory. `frames-guided` lets atheris steer by coverage (pip install 'edgeclient[fuzz]').
+and within a bounded amount of memory. `frames-guided` lets atheris steer by coverage (pip install '.[fuzz]').
 """
 
 import json

@@ -68,7 +68,7 @@ def _rich() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "rich":
             raise
-        raise ConfigError("top needs rich, or --json: pip install 'edgeclient[broker]'") from None
+        raise ConfigError("top needs rich, or --json: pip install '.[broker]' in the clone") from None
     return screen
 
 

@@ -43,7 +43,7 @@ def _served(settings: Aggregator, monitor: Monitor) -> Iterator[Watch]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in {"aiohttp", "prometheus_client"}:
             raise
-        raise ConfigError(f"[monitor] needs {error.name}: pip install 'edgeclient[broker]'") from None
+        raise ConfigError(f"[monitor] needs {error.name}: pip install '.[broker]' in the clone") from None
     gate = Gate(read_token(monitor.host, monitor.token_file), monitor.names)
     with (
         reading(settings.ledger, settings.registry) as (metrics, site),

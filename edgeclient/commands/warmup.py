@@ -49,7 +49,7 @@ def warm() -> dict[str, Any]:
 def warmup_command(*, as_json: bool) -> None:
     """Compile the fast kernels now, so that no round waits for it; they are kept on disk.
 
-    With `pip install 'edgeclient[accel]'` they are compiled by numba; without it the NumPy kernels are used, which
+    With `pip install '.[accel]'` in the clone they are compiled by numba; without it the NumPy kernels are used, which
     give the same results and need no warm-up.
 
     \b

@@ -54,7 +54,7 @@ def folded(model: onnx.ModelProto) -> str:
     if not count:
         return ""
     return (
-        f"the exporter has put batch normalisation into the weights of {count} other nodes, so that devices do not"
+        f"the exporter has put batch normalisation (layers: {count}) into other weights, so that devices do not"
         " normalise and --batch-norm means nothing: torch.onnx.export(model.eval(), ..., optimize=False) keeps it"
     )
 

@@ -19,4 +19,4 @@ def require_onnx() -> None:
     try:
         import onnx  # noqa: F401, PLC0415 (commands import this module on devices too)
     except ImportError:
-        raise CompileError("compiling needs the onnx package: pip install 'edgeclient[build]'") from None
+        raise CompileError("compiling needs the onnx package: pip install '.[build]' in the clone") from None

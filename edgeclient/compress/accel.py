@@ -46,7 +46,9 @@ class Kernel:
         if not isinstance(found, str):
             return found
         if accel == "numba":
-            raise RuntimeError(f"accel = 'numba', but numba cannot be used ({found}): pip install 'edgeclient[accel]'")
+            raise RuntimeError(
+                f"accel = 'numba', but numba cannot be used ({found}): pip install '.[accel]' in the clone"
+            )
         return None
 
     def backend(self, size: int, accel: Accel = "auto") -> Backend:

@@ -93,7 +93,7 @@ def import_training() -> None:
     folder = Path(onnxruntime.__file__).parent / "training"
     if not folder.is_dir():
         raise TrainingError(
-            "ONNX Runtime training is not installed: pip install 'edgeclient[build]' (x86-64, Python 3.11 or 3.12),"
+            "ONNX Runtime training is not installed: pip install '.[build]' in the clone (x86-64, Python 3.11 or 3.12),"
             " in an environment without onnxruntime"
         )
     if "onnxruntime.training" not in sys.modules and importlib.util.find_spec("torch") is None:

@@ -32,7 +32,7 @@ def check_runtimes(installed: Mapping[str, str] | None = None) -> None:
     if (training := found.keys() & TRAINING) and "onnxruntime" in found:
         raise TrainingError(
             f"onnxruntime and {min(training)} are both installed and overwrite each other's files: pip uninstall"
-            " both, then install one: pip install 'edgeclient[onnx]' ('edgeclient[build]' on workstations)"
+            " both, then install one: pip install '.[onnx]' in the clone ('.[build]' on workstations)"
         )
     if "onnxruntime" in found and _release(found["onnxruntime"]) < OLDEST:
         raise TrainingError(
@@ -54,7 +54,7 @@ def load() -> Any:
         import onnxruntime  # noqa: PLC0415 (after the checks; 30 MiB, only when training)
     except ImportError as error:
         raise TrainingError(
-            f"ONNX Runtime cannot be imported ({error}): pip install 'edgeclient[onnx]', in Termux pkg install"
+            f"ONNX Runtime cannot be imported ({error}): pip install '.[onnx]' in the clone, in Termux pkg install"
             " python-onnxruntime"
         ) from None
     onnxruntime.set_default_logger_severity(_QUIET)

@@ -335,7 +335,7 @@ def test_a_broken_onnxruntime_is_a_failure(tmp_path: Path) -> None:
     finding = answered(folder=tmp_path, PYTHONPATH=path)["onnxruntime"]
     assert finding.level == "fail"
     assert "libgomp.so.1 is missing" in finding.what
-    assert finding.advice.startswith("pip install 'edgeclient[onnx]'")
+    assert finding.advice.startswith("pip install '.[onnx]' in the clone")
 
 
 def test_two_runtimes_are_a_failure(tmp_path: Path) -> None:

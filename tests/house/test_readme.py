@@ -139,6 +139,14 @@ def chaos_options() -> str:
     return subprocess.check_output([sys.executable, "-m", "tools.chaos", "--help"], cwd=ROOT, text=True)
 
 
+def test_the_export_from_pytorch_is_the_one_whose_file_a_test_compiles() -> None:
+    """tests/native/test_field_models.py has the file; PyTorch is in no environment of ours."""
+    said = block("edgeclient/compile/README.md", "python", "# from_torch.py")
+    compile(said, "from_torch.py", "exec")
+    assert 'dynamic_shapes=({0: "batch"},)' in said
+    assert "optimize=False" in said
+
+
 def test_nothing_else_is_called_a_script() -> None:
     languages = {each for text in TEXTS for each in re.findall(r"^```(\S+)$", text.read_text(), re.MULTILINE)}
     assert languages <= {"python", "sh", "text", "toml"}

@@ -222,7 +222,7 @@ def test_commands_start_without_extras(installed: Path, tmp_path: Path, command:
 def test_doctor_says_what_is_missing(installed: Path, tmp_path: Path) -> None:
     done = run([installed / "edgeclient", "doctor"], tmp_path)
     assert not done.stderr
-    assert re.search(r"^fail +onnxruntime +.*\n +→ pip install 'edgeclient\[onnx\]'", done.stdout, re.MULTILINE)
+    assert re.search(r"^fail +onnxruntime +.*\n +→ pip install '\.\[onnx\]' in the clone", done.stdout, re.MULTILINE)
     assert re.search(r"^ok +numba +not installed", done.stdout, re.MULTILINE)
 
 
@@ -236,7 +236,10 @@ def test_the_aggregator_says_what_is_missing(installed: Path, tmp_path: Path) ->
     (tmp_path / "broker.toml").write_text('directory = "data"\n[embedded]\n')
     (bundle,) = (tmp_path / "mine").glob("*.bundle")
     ok([installed / "edgebroker", "task", "add", "mine", bundle, "--config", "broker.toml"], tmp_path)
-    for arguments, says in ((["serve", "broker.toml"], "edgeclient[broker]"), (["demo"], "tools/demo")):
+    for arguments, says in (
+        (["serve", "broker.toml"], "pip install '.[broker]' in the clone"),
+        (["demo"], "tools/demo"),
+    ):
         done = run([installed / "edgebroker", *arguments], tmp_path)
         assert done.returncode != 0
         assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -17,7 +17,7 @@ from broker.demo import data as demo_data
 from edgeclient.bundle import archive
 from edgeclient.bundle.domain import Bounds
 from edgeclient.bundle.manifest import Optimiser
-from edgeclient.compile import advice, generate
+from edgeclient.compile import generate
 from edgeclient.compile.artifacts import read
 from edgeclient.compile.checkpoint import read as read_checkpoint
 from edgeclient.compile.errors import CompileError
@@ -283,14 +283,6 @@ def test_a_batch_that_is_in_the_graph_is_told_as_such(tmp_path: Path) -> None:
     said = refused(saved(made, tmp_path), "--shape", "x=-1,600", "--out", tmp_path / "b")
     assert "the output scores has shape [16, 7] whatever the batch" in said
     assert "export the model with a free batch" in said
-
-
-def test_batch_normalisation_that_an_exporter_has_folded_is_told() -> None:
-    made = demo_model()
-    assert not advice.folded(made)
-    entry = made.graph.node[0].metadata_props.add()
-    entry.key, entry.value = "pkg.onnxscript.rewriter.rule_name", "FuseBatchNormIntoConv"
-    assert "weights of 1 other nodes" in advice.folded(made)
 
 
 def test_external_data(classifier: Path, tmp_path: Path) -> None:

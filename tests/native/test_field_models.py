@@ -71,6 +71,18 @@ def test_a_lone_offset_is_what_is_trained(tmp_path: Path) -> None:
     assert (said["trained"], trained(manifest)) == (3, {"delta"})
 
 
+def test_batch_normalisation_that_pytorch_has_put_into_other_weights_is_told(tmp_path: Path) -> None:
+    """Exports of one model as compile/README.md says, and without `optimize=False` (PyTorch 2.14.1, opset 18)."""
+    said, manifest = compiled("torch_batchnorm", tmp_path)
+    assert (said["trained"], said["notes"]) == (171, [])
+    assert [each.name for each in manifest.buffers if "running" in each.name] == ["1.running_mean", "1.running_var"]
+    said, manifest = compiled("torch_batchnorm_folded", tmp_path)
+    assert (said["trained"], len(manifest.buffers)) == (155, 0)
+    (note,) = said["notes"]
+    assert note.startswith("the exporter has put batch normalisation (layers: 1) into other weights")
+    assert note.endswith("torch.onnx.export(model.eval(), ..., optimize=False) keeps it")
+
+
 @pytest.mark.case("onnx C24")
 def test_a_softmax_under_cross_entropy_is_said(tmp_path: Path) -> None:
     said, _ = compiled("end_softmax", tmp_path)

@@ -230,7 +230,7 @@ def test_onnxruntime_absent_after_an_update(tmp_path: Path, endpoint: Endpoint) 
             status(tmp_path, told, applied=1, version=1, rounds=1)
         (line,) = lines("onnxruntime", env)
         assert line.startswith("fail: ONNX Runtime cannot be imported")
-        assert "→ pip install 'edgeclient[onnx]'" in line
+        assert "→ pip install '.[onnx]' in the clone" in line
         done = edgeclient("once", str(config), "--json", "--timeout", "30", env=env)
         report = json.loads(done.stdout.splitlines()[-1])
         assert (done.returncode, report["done"], report["rounds"]) == (3, False, 1)

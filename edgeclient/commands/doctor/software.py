@@ -17,7 +17,7 @@ from edgeclient.train.runtime import load
 from edgeclient.train.trainer import TrainingError
 from edgeclient.wire.frame import context, rice
 
-_ACCEL: Final = "pip install 'edgeclient[accel]'"
+_ACCEL: Final = "pip install '.[accel]' in the clone"
 # Every module that holds compiled kernels; the context coder's twin shows its outermost one.
 _TWINS: Final = ("compress._select_numba", "compress._add_numba", "wire.frame._rice_numba", "wire.frame._context_numba")
 

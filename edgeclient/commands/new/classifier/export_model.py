@@ -2,10 +2,12 @@
 
     python export_model.py      # needs numpy and onnx
 
-With PyTorch, instead of all this:
+With PyTorch (pip install torch onnx onnxscript), instead of all this:
 
-    torch.onnx.export(model, torch.zeros(1, 3, 32), "model.onnx", input_names=["x"], output_names=["logits"],
-                      dynamic_axes={"x": {0: "batch"}, "logits": {0: "batch"}}, opset_version=17)
+    torch.onnx.export(model.eval(), (torch.zeros(1, 3, 32),), "model.onnx", input_names=["x"], output_names=["logits"],
+                      opset_version=18, dynamic_shapes=({0: "batch"},), optimize=False)
+
+Without optimize=False, batch normalisation is put into other weights, and devices do not normalise.
 """
 
 from pathlib import Path
