@@ -87,6 +87,7 @@ def _converter(folder: Path) -> cattrs.Converter:
     for number in (int, float):  # int | "auto", written as a Literal
         hook = partial(_auto_or, number, converter)
         converter.register_structure_hook(number | Literal["auto"], hook)
+    converter.register_structure_hook_func(lambda kind: kind == dict[str, Any], _table)
     for exact in (str, int, bool):
         converter.register_structure_hook(exact, _strict)
     converter.register_structure_hook(float, lambda value, _: float(_strict(value, int, float)))
@@ -98,6 +99,12 @@ def _source(value: Any, folder: Path) -> Source:
     module, _, name = source.rpartition(":")
     is_module = bool(module) and name.isidentifier() and not module.endswith(".py")
     return Source(source if is_module else str(folder / source))
+
+
+def _table(value: Any, _: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} is no table")
+    return dict(value)
 
 
 def _auto_or(number: type, converter: cattrs.Converter, value: Any, _: Any) -> Any:

@@ -143,6 +143,8 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(folder: Path, link: Link
         ("set", FIRST, f"evaluation={folder}/nothing.npz"): "nothing.npz",
         ("set", FIRST, f"evaluation={folder}/wrong.npz"): "evaluation: ",
         ("set", FIRST, "patience=5"): "patience needs evaluation",
+        ("set", FIRST, "evaluation_options.labels=activity"): "evaluation_options need evaluation",
+        ("set", FIRST, "evaluation_options=3"): "evaluation_options: 3 is no table",
         ("remove", "nobody", "--yes"): "no task nobody is served here",
         ("add", FIRST, folder / "har.bundle"): "is already there",
         ("add", "x", folder / "mine.onnx"): "mine.onnx: an ONNX model and no bundle yet: edgeclient compile makes one",
