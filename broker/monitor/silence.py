@@ -22,7 +22,7 @@ WORDS: Final = {
     "stopped": "Somebody or something on the device has stopped it, or its edgeclient once has ended; edgeclient run or"
     " its service starts it again.",
     "ended": "An error has ended it, which must be mended on the device first: edgeclient doctor looks at configuration"
-    " and data there. One that was called so by mistake goes off this list with edgeclient leave.",
+    " and data there.",
     "short-spells": "It goes off within its rounds, or before it gets anything done: power or network for too short a"
     " time. What has come of a model stays, and its rounds are made shorter.",
     "battery-empty": "Its battery was nearly empty when its connection broke.",
