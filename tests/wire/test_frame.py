@@ -301,7 +301,7 @@ STEP = write_values.STEP << 4
         (forged(8, b"\x00\x01\x80\x7f" + ONE), "value"),  # an absolute value that is infinite
         (forged(8, b"\x00\x00" + ONE), "range"),  # none
         (forged(8, b"\x00\xff\xff\xff\x7f" + ONE), "range"),  # more than there are
-        (forged(8, b"\x00\xff\xff\x7f" + ONE, size=1 << 20), "truncated"),  # more than the bytes hold
+        (forged(8, b"\x00\xff\x07" + ONE, size=1 << 20), "truncated"),  # more than the bytes hold
         (forged(6 << 4, ONE), "kind"),
         (forged(15 << 4, ONE), "kind"),
         (forged(0, ONE, size=0), "range"),
