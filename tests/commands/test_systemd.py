@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -202,7 +201,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("machine")
     environment = {"PATH": os.environ["PATH"], "OVER": str(folder / "over"), "SYSTEMD": str(SYSTEMD)}
-    environment |= {"OURS": str(Path(__file__).parents[2]), "THEIRS": sysconfig.get_paths()["purelib"]}
+    environment |= {"OURS": str(Path(__file__).parents[2]), "THEIRS": sys.prefix}
     (folder / "over").mkdir()
     spaces = ("--mount", "--cgroup", "--pid", "--net", "--ipc", "--uts", "--fork", "--mount-proc", "--kill-child")
     command = ("unshare", *spaces, "sh", "-c", MACHINE)
@@ -220,7 +219,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
                 time.sleep(0.1)
             assert made.call(str(python), "-m", "venv", "--without-pip", "/opt/edgeclient").returncode == 0
             there = Path(f"/proc/{made.pid}/root/opt/edgeclient")
-            (there / "lib" / ours / "site-packages" / "ours.pth").write_text("/opt/ours\n/opt/theirs\n")
+            (there / "lib" / ours / "site-packages" / "ours.pth").write_text(
+                f"/opt/ours\n/opt/theirs/lib/{ours}/site-packages\n"
+            )
             for name, package in (("edgeclient", "edgeclient"), ("edgebroker", "broker")):
                 (there / "bin" / name).write_text(PROGRAM.format(package=package))
                 (there / "bin" / name).chmod(0o755)
