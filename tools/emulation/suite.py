@@ -40,7 +40,6 @@ WITHOUT_NUMBA: Final = (
 )
 # What the processor decides: arithmetic, rounding, what is compiled for it. The rest is the same Python everywhere.
 SHORT: Final = {
-    "commands/test_warmup.py",
     "compress/test_select.py",
     "system/test_laws.py",
     "train/test_golden_training.py",
