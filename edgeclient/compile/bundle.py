@@ -18,6 +18,7 @@ from edgeclient.compile import domain, weights
 from edgeclient.compile.artifacts import Artifacts
 from edgeclient.compile.errors import CompileError, first_line
 from edgeclient.compile.graph import copied, refill
+from edgeclient.compile.loss import LABELS
 from edgeclient.compile.lower.walk import lower
 from edgeclient.compress.arrays import F32, Array
 from edgeclient.wire.errors import WireError
@@ -167,6 +168,12 @@ def described(value: onnx.ValueInfoProto) -> Tensor:
         raise CompileError(f"input {value.name} is {kind}: a device feeds {', '.join(_DTYPES.values())}")
     if not shape or shape[0] or not all(shape[1:]):
         said = [dimension.dim_value or dimension.dim_param or "?" for dimension in tensor.shape.dim]
+        if value.name == LABELS and shape and shape[0]:  # what the loss has made after the output
+            raise CompileError(
+                f"the output has {shape[0]} examples whatever the batch: the exporter has written {shape[0]} examples"
+                " into the graph, and --shape does not take them out: export the model with a free batch (PyTorch:"
+                ' dynamic_shapes=({0: "batch"},))'
+            )
         wanted = ",".join(["-1", *(str(size or "D") for size in shape[1:])])
         raise CompileError(
             f"input {value.name} has shape {said}: the first dimension must be free, the batch, and all others fixed;"

@@ -77,12 +77,6 @@ def with_loss(model: onnx.ModelProto, loss: Loss) -> onnx.ModelProto:
     if scores.type.tensor_type.elem_type != TensorProto.FLOAT:
         raise CompileError(f"the output {scores.name} is not float32: a loss cannot be put on it")
     dims = [each.dim_value or each.dim_param for each in scores.type.tensor_type.shape.dim]
-    if dims and isinstance(dims[0], int):
-        raise CompileError(
-            f"the output {scores.name} has shape {dims} whatever the batch: the exporter has written {dims[0]} examples"
-            " into the graph, and --shape does not take them out: export the model with a free batch (PyTorch:"
-            ' dynamic_shapes=({0: "batch"},))'
-        )
     if loss.name == "cross_entropy":
         _cross_entropy(graph, scores.name, dims, loss)
     else:

@@ -281,7 +281,7 @@ def test_a_batch_that_is_in_the_graph_is_told_as_such(tmp_path: Path) -> None:
     made.graph.initializer.append(numpy_helper.from_array(np.array([16, 7]), "flat"))
     output.CopyFrom(helper.make_tensor_value_info("scores", TensorProto.FLOAT, [16, 7]))
     said = refused(saved(made, tmp_path), "--shape", "x=-1,600", "--out", tmp_path / "b")
-    assert "the output scores has shape [16, 7] whatever the batch" in said
+    assert "the output has 16 examples whatever the batch" in said
     assert "export the model with a free batch" in said
 
 

