@@ -395,7 +395,7 @@ def test_the_holdout_is_the_same_in_every_file(tmp_path: Path) -> None:
         assert local.refresh() == 0
     assert sides[0] == sides[1]
     assert 2 <= len(sides[0]) <= 10
-    one = Data(Source(written(tmp_path / "one.csv", "\n".join(csv_text().splitlines()[:2]))), holdout=0.001)
+    one = Data(Source(written(tmp_path / "one.csv", "".join(csv_text().splitlines(keepends=True)[:2]))), holdout=0.001)
     local = open_local(one, small(), directory=tmp_path, device="pi")
     assert local.holdout is not None
     with pytest.raises(NoExamplesError, match="no example has fallen into the holdout yet"):

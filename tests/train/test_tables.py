@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import os
 import re
 import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 import zipfile
 from contextlib import closing
 from hashlib import sha256
@@ -217,7 +219,6 @@ def test_encodings_and_packed_files(device: Device, tmp_path: Path) -> None:
         ("packed.csv.gz", gzip.compress(text.encode())),
         ("tabs.tsv", text.replace(",", "\t").encode()),
         ("blanks.TXT", text.replace(",", "   ").encode()),
-        ("none.csv", text.strip().encode()),
     ]:
         (tmp_path / name).write_bytes(content)
         found, notes = read(device, tmp_path / name, options)
@@ -260,6 +261,20 @@ def test_a_line_that_a_logger_still_writes_waits(device: Device, tmp_path: Path)
         assert len(x) in {whole, whole + (content[size : size + 1] == b"\n")}
         waits = ["the last line of log.csv is not finished: it waits"]
         assert notes == (waits if len(x) == whole and not content[:size].endswith(b"\n") else [])
+
+
+@pytest.mark.case("onnx D03")
+def test_a_whole_number_without_an_end_of_line_may_be_half_of_one(device: Device, tmp_path: Path) -> None:
+    """A label 1 may become 12; in a file that nobody has written for a minute it is 1."""
+    path = tmp_path / "log.csv"
+    path.write_bytes((CASES / "plain.csv").read_bytes().rstrip(b"\n"))
+    whole = len((CASES / "plain.csv").read_bytes().splitlines()) - 1
+    (x, _), notes = read(device, path)
+    assert (len(x), notes) == (whole - 1, ["the last line of log.csv is not finished: it waits"])
+    for age_s in (61, -3600):
+        os.utime(path, (0, time.time() - age_s))
+        (x, _), notes = read(device, path)
+        assert (len(x), notes) == (whole, [])
 
 
 def test_an_empty_file_is_one_line_and_an_empty_recording_of_a_folder_waits(device: Device, tmp_path: Path) -> None:

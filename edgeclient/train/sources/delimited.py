@@ -1,7 +1,8 @@
 """Tables as text: a CSV file or a folder of them, as boards, spreadsheets and loggers write them.
 
-One line is one row. Empty lines, and lines that begin with #, are skipped. A last line that is not finished waits: a
-logger may be writing it. Files ending in .gz are unpacked while they are read.
+One line is one row. Empty lines, and lines that begin with #, are skipped. A last line without an end waits while its
+file is young, and when it lacks something: a logger may be writing it. Files ending in .gz are unpacked as they are
+read.
 """
 
 import codecs
@@ -9,6 +10,7 @@ import csv
 import gzip
 import math
 import re
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +39,7 @@ _DELIMITERS: Final = ("\t", ";", "|", ",", " ")
 # Parts of a file come in any order; the more, the better they mix.
 _PARTS: Final = 16
 _MOST_LINE_BYTES: Final = 1 << 20
+_YOUNG_S: Final = 60.0  # loggers write more often
 _MARK: Final = "\ufeff"  # spreadsheets begin a file with it
 _UNREAD: Final = Columns((), (), ())
 
@@ -96,7 +99,7 @@ class Delimited(Table):
         for at, line in head.lines(first, end):
             if (cells := head.cells(line)) is None:
                 continue
-            if not line.endswith("\n") and not _readable(head.columns, cells):
+            if not line.endswith("\n") and (head.growing or not _readable(head.columns, cells)):
                 self._waits = f"the last line of {head.path.name} is not finished: it waits"
                 return
             yield at, cells
@@ -126,6 +129,11 @@ class _Head:
     def seekable(self) -> bool:
         """Whether reading may begin anywhere: where bytes are what is stored, and b"\\n" always ends a line."""
         return self.path.suffix.lower() != ".gz" and not _is_wide(self.encoding)
+
+    @property
+    def growing(self) -> bool:
+        """Whether somebody may be writing it still; a time that lies ahead (no clock) says nothing."""
+        return 0 <= time.time() - self.path.stat().st_mtime < _YOUNG_S
 
     def lines(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, str]]:
         """Where lines begin, in bytes, and the lines: all that begin from `first` on and before `end`.
