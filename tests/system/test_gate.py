@@ -22,6 +22,7 @@ from broker.ledger.protocol import Ledger
 from broker.ledger.rows import PENDING, Entry, Version
 from broker.monitor.events import Bookmark
 from broker.monitor.metrics import Metrics
+from broker.monitor.watch import Watch
 from broker.registry.blobs import Blobs
 from broker.registry.cliff import WINDOW, fallen
 from broker.registry.evaluator import Evaluated, Evaluator
@@ -111,7 +112,7 @@ def test_a_version_is_seen_once_its_evaluation_has_come(world: World) -> None:
     made = world.close()
     assert (made.number, made.held, world.task.version.number) == (1, PENDING, 0)
     assert world.judge(None) is None
-    assert world.task.wait_s(world.ledger, mock.Mock()) is None  # no other batch closes meanwhile
+    assert world.task.wait_s(world.ledger, Watch()) is None  # no other batch closes meanwhile
     assert made.digest not in world.task.served(world.ledger)[0]
     judged = world.judge(GOOD)
     assert judged is not None
