@@ -1,13 +1,15 @@
 """Makes training bundles from nothing but code; runs where the training package is.
 
 `.venv-native/bin/python -m tools.bundles demo` writes the demo's, `chaos` the chaos fleet's, `statistics` the one of
-`python -m tools.bench statistics`; with `--check` they are
+`python -m tools.bench statistics`, the name of a task of `python -m tools.compare` that task's; with `--check` they are
 compared instead, and the exit code is 1 when the committed file is another. They are made as a user would make them of
-the forward model, which `--forward FILE` writes: `edgeclient compile FILE --licence Apache-2.0`.
+the forward model, which `--forward FILE` writes: `edgeclient compile FILE --licence Apache-2.0`. Those of the
+comparison are left with parameters of zero, and compressed: a run draws its own.
 `zoo FOLDER [MODEL …]` writes folders with unpacked bundles of the zoo, `native/` and `verified.json`.
 """
 
 import argparse
+import gzip
 import io
 import json
 import sys
@@ -22,11 +24,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from broker.demo import data
-from edgeclient.bundle.manifest import Optimiser
+from edgeclient.bundle import archive, safetensors
+from edgeclient.bundle.manifest import MANIFEST, Optimiser
 from edgeclient.commands.compile import compile_command
 from edgeclient.compile import compiler, verify
 from edgeclient.compile.compiler import Options
 from tools.chaos import plan
+from tools.compare.tasks import models
+from tools.compare.tasks.task import path_of
 from tools.zoo import ZOO
 
 HIDDEN: Final = 64
@@ -114,6 +119,7 @@ MODELS: Final = {
     "demo": (demo_model, Path(data.__file__).with_name("watch-har.bundle")),
     "chaos": (chaos_model, plan.BUNDLE),
     "statistics": (statistics_model, STATISTICS),
+    **{name: (build, path_of(name)) for name, build in models.MODELS.items()},
 }
 
 
@@ -125,6 +131,14 @@ def _compiled(model: onnx.ModelProto) -> bytes:
         arguments = [str(file), "--licence", "Apache-2.0", "--out", str(bundle)]
         compile_command.main(arguments, prog_name="edgeclient compile", standalone_mode=False)
         return bundle.read_bytes()
+
+
+def _without_parameters(bundle: bytes) -> bytes:
+    """The same with zeros."""
+    found = archive.decode(bundle)
+    zeros = {name: np.zeros_like(each) for name, each in found.manifest.layout.split(found.parameters).items()}
+    files = {name: content for name, content in found.files.items() if name != MANIFEST}
+    return archive.encode(found.manifest, {**files, archive.PARAMETERS: safetensors.encode(zeros)})
 
 
 def _unpack(name: str, place: Path) -> None:
@@ -154,9 +168,14 @@ def main() -> None:
         onnx.save(build(), given.forward)
         return
     made = _compiled(build())
-    same = given.check and path.read_bytes() == made
-    if not given.check:
-        path.write_bytes(made)
+    packed, same = path.suffix == ".gz", True
+    if packed:
+        made = _without_parameters(made)
+    if given.check:
+        committed = path.read_bytes()
+        same = (gzip.decompress(committed) if packed else committed) == made
+    else:
+        path.write_bytes(gzip.compress(made, mtime=0) if packed else made)
     print(f"{path.name}: {'' if not given.check else 'the same, ' if same else 'DIFFERENT, '}{len(made)} bytes")
     sys.exit(given.check and not same)
 

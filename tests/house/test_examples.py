@@ -8,12 +8,13 @@ import pytest
 
 import broker
 import edgeclient
+from tools import compare
 
 
 def modules() -> list[str]:
     return [
         each.name
-        for package in (edgeclient, broker)
+        for package in (edgeclient, broker, compare)
         for each in pkgutil.walk_packages(package.__path__, package.__name__ + ".", onerror=_fail)
     ]
 

@@ -1,0 +1,117 @@
+import gzip
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeclient.bundle import archive
+from edgeclient.compress.arrays import I64
+from edgeclient.train.batches import Batch, fitting
+from edgeclient.train.compiled import compiled_trainer
+from edgeclient.train.trainer import Plan
+from tools.compare.tasks import fashion_mnist
+from tools.compare.tasks.fashion_mnist import DEBIAN, read_idx
+from tools.compare.tasks.task import Task
+from tools.compare.tasks.watch_har import watch_har
+
+TASKS: dict[str, Any] = {"fashion-mnist": fashion_mnist.fashion_mnist, "watch-har": watch_har}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def task(request: pytest.FixtureRequest) -> Task:
+    if request.param == "fashion-mnist" and not DEBIAN.is_dir():
+        pytest.skip("apt install dataset-fashion-mnist")
+    made: Task = TASKS[request.param]()
+    return made
+
+
+class Part:
+    """Some of a task's examples."""
+
+    def __init__(self, task: Task, places: I64) -> None:
+        self.arrays = tuple(array[places] for array in task.examples)
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
+        size = len(self.arrays[-1])
+        order = np.arange(size) if rng is None else rng.permutation(size)
+        for first in range(0, size, batch_size):
+            yield tuple(array[order[first : first + batch_size]] for array in self.arrays)
+
+
+def test_every_example_is_on_one_device(task: Task) -> None:
+    for seed in (0, 1):
+        split = task.split(seed)
+        assert np.array_equal(np.sort(np.concatenate(split)), np.arange(len(task.examples[-1])))
+        assert task.cohort <= len(split)
+
+
+def test_runs_with_one_seed_share_split_and_start(task: Task) -> None:
+    assert all(np.array_equal(a, b) for a, b in zip(task.split(3), task.split(3), strict=True))
+    assert np.array_equal(task.start(3), task.start(3))
+
+
+def test_the_bundle_learns_from_the_start(task: Task, tmp_path: Path) -> None:
+    assert not archive.decode(task.bundle).parameters.any()
+    with zipfile.ZipFile(io.BytesIO(task.bundle)) as packed:
+        packed.extractall(tmp_path)
+    trainer, part = compiled_trainer(tmp_path), Part(task, task.split(0)[0][:256])
+    for arrays in (task.examples, task.test):
+        some = tuple(array[:8] for array in arrays)
+        fitted = fitting(some, trainer.manifest, task.name)
+        assert all(a.dtype == b.dtype for a, b in zip(some, fitted, strict=True))
+    start, policy = task.start(0), task.policy
+    plan = Plan(policy.learning_rate, policy.local_epochs, policy.batch_size)
+    made = trainer.train(start, part, plan, np.random.default_rng(0))
+    assert start.dtype == np.float32
+    assert start.size == trainer.manifest.layout.size == made.delta.size
+    assert trainer.evaluate(made.applied_to(start), part).loss < trainer.evaluate(start, part).loss
+
+
+@pytest.mark.parametrize("task", ["fashion-mnist"], indirect=True)
+def test_a_device_has_two_shards_of_one_class_each(task: Task) -> None:
+    labels = task.examples[-1]
+    split = task.split(0)
+    classes = [len(np.unique(labels[places])) for places in split]
+    assert [places.size for places in split] == [600] * 100
+    assert set(classes) == {1, 2}
+    assert np.mean(classes) > 1.8
+    assert [places.tolist() for places in split] != [places.tolist() for places in task.split(1)]
+
+
+@pytest.mark.parametrize("task", ["fashion-mnist"], indirect=True)
+def test_pixels_go_from_0_to_1(task: Task) -> None:
+    assert task.examples[0].shape == (60_000, 784)
+    assert task.test[0].shape == (10_000, 784)
+    assert (task.test[0].min(), task.test[0].max()) == (0, 1)
+    assert np.bincount(task.test[-1]).tolist() == [1000] * 10
+
+
+def test_images_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="apt install dataset-fashion-mnist, or name a folder"):
+        fashion_mnist.fashion_mnist(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0\x08", b"\0\0\x08\0", b"\0\0\x08\1\0\0\0\2a", b"\0\0\x0d\1\0\0\0\1abcd"]
+)
+def test_what_is_no_idx_file_of_bytes_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(content)[: 8 if not content else None])
+    with pytest.raises(ValueError, match=r"images\.gz is no IDX file of bytes"):
+        read_idx(path)
+
+
+@pytest.mark.parametrize("task", ["watch-har"], indirect=True)
+def test_devices_are_wrists_of_people_who_are_not_the_test(task: Task) -> None:
+    x, labels = task.examples
+    split = task.split(0)
+    assert len(split) == 16
+    assert {len(np.unique(labels[places])) for places in split} == {7}
+    assert not {row.tobytes() for row in task.test[0]} & {row.tobytes() for row in x}
+    axes = x.reshape(-1, 6)
+    assert np.abs(axes.mean(0)).max() < 0.1
+    assert np.abs(axes.std(0) - 1).max() < 0.1
