@@ -10,6 +10,7 @@ from broker.demo.observer import Moment, Observer
 from broker.demo.plan import TASK, Plan
 from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Version
+from broker.monitor.measures import cost
 from broker.registry.blobs import Blobs
 from broker.settings import Aggregator
 from broker.upkeep import accounts, examine
@@ -60,14 +61,16 @@ def make(
         "law_holds": all(account.law_holds for account in found) and remade == made,
         "law_worst_error": max(account.worst_error for account in found),
         "residuals_dropped": sum(account.renewals for account in found),
-        **costs(
+        **cost(
             parameters=n,
             updates=updates,
             trained_from=trained_from,
             fetched=fetched,
             bundle_bytes=len(bundle),
-            total=last,
-        ),
+            uplink_bytes=last.uplink_bytes,
+            downlink_bytes=last.downlink_bytes,
+            socket_bytes=last.socket_bytes,
+        )._asdict(),
         "receipt_bytes": observer.payload_bytes["down"],
         "status_bytes": observer.payload_bytes["status"],
         "density": plan.density,
@@ -77,38 +80,6 @@ def make(
         "host": {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
         "curve": [_point(version, versions, moments.get(version.number, last), n) for version in versions],
         "accounts": [asdict(account) for account in found],
-    }
-
-
-def costs(
-    *, parameters: int, updates: int, trained_from: int, fetched: int, bundle_bytes: int, total: Moment
-) -> dict[str, float]:
-    """Bytes in both directions, and how many times as many dense float32 would take.
-
-    So many updates were applied; versions that devices trained from count once a device; each device that has a model
-    has fetched the bundle before.
-
-    Example:
-        >>> total = Moment(60.0, uplink_bytes=500, downlink_bytes=20_000, socket_bytes=25_000)
-        >>> made = costs(parameters=1000, updates=10, trained_from=4, fetched=1, bundle_bytes=9000, total=total)
-        >>> made["reduction"], made["first_fetch_bytes"], made["total_reduction"], round(made["steady_reduction"], 2)
-        (80.0, 13000, 2.24, 4.33)
-    """
-    dense = 4 * parameters
-    first = fetched * (bundle_bytes + dense)
-    both = dense * (updates + trained_from)
-    # Dense learning fetches its first model, too: that is no part of either side.
-    steady, steady_dense = total.socket_bytes - first, both - fetched * dense
-    return {
-        "uplink_bytes": total.uplink_bytes,
-        "dense_bytes": dense * updates,
-        "reduction": dense * updates / total.uplink_bytes if total.uplink_bytes else 0.0,
-        "downlink_bytes": total.downlink_bytes,
-        "first_fetch_bytes": first,
-        "socket_bytes": total.socket_bytes,
-        "total_dense_bytes": both,
-        "total_reduction": both / total.socket_bytes if total.socket_bytes else 0.0,
-        "steady_reduction": max(0, steady_dense) / steady if steady > 0 else 0.0,
     }
 
 

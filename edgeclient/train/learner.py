@@ -1,9 +1,10 @@
 """The device's learning side: a model and what the device grants in, a local round out; the agent decides when."""
 
 import logging
+import math
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -11,14 +12,14 @@ import numpy as np
 
 from edgeclient.bundle.manifest import Manifest, read_manifest
 from edgeclient.compress.arrays import F32
-from edgeclient.settings import Device
+from edgeclient.settings import Device, Training
 from edgeclient.train.batches import NoExamplesError
 from edgeclient.train.compiled import Statistics
 from edgeclient.train.local import Gain, Local, gain, open_local
 from edgeclient.train.rounds import micro_batch, peak_bytes
 from edgeclient.train.trainer import Interrupted, LocalRound, Plan, Trainer, TrainingError
 from edgeclient.train.trainers import open_trainer
-from edgeclient.wire.announcement import Announcement
+from edgeclient.wire.announcement import Announcement, Policy
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +44,30 @@ def open_bundle(directory: Path, manifest: Manifest, settings: Device) -> tuple[
     """The trainer of a bundle, and the local data that fits it."""
     trainer = open_trainer(directory, settings.training.runtime, settings.training.threads)
     return trainer, open_local(settings.data, manifest, directory=settings.directory, device=settings.device)
+
+
+def order(seed: int, device: str, version: int) -> np.random.Generator:
+    """What orders the examples of a device's round: each version another way, the same one if it is trained again."""
+    return np.random.default_rng([seed, zlib.crc32(device.encode()), version])
+
+
+def plan_of(policy: Policy, own: Training, limit_s: float = math.inf) -> Plan:
+    """A round as the task asks for it and as far as the device grants it; it ends after so many seconds.
+
+    Example:
+        >>> plan_of(Policy(local_epochs=20), Training(max_epochs=5)).epochs
+        5
+    """
+    return Plan(
+        policy.learning_rate,
+        min(policy.local_epochs, own.max_epochs),
+        policy.batch_size,
+        micro_batch=own.max_batch,
+        clip_norm=policy.clip_norm or None,
+        max_steps=policy.local_steps or None,
+        max_seconds=min(own.max_seconds, policy.local_seconds or own.max_seconds, limit_s),
+        duty=own.duty_percent / 100,
+    )
 
 
 class Learner:
@@ -95,10 +120,12 @@ class Learner:
         assert self._opened is not None, "open comes first"
         bundle, trainer, data = self._opened
         own = self._settings
-        rng = np.random.default_rng([own.training.seed, zlib.crc32(own.device.encode()), announced.version])
+        rng = order(own.training.seed, own.device, announced.version)
         try:
             data.refresh(proceed)
-            held_bytes, plan = peak_bytes(), self._plan(announced, free_bytes, proceed, limit_s())
+            micro = micro_batch(own.training.max_batch, self._example_bytes, free_bytes)
+            granted = plan_of(announced.policy, own.training, limit_s())
+            held_bytes, plan = peak_bytes(), replace(granted, micro_batch=micro, proceed=proceed)
             made = trainer.train(parameters, data, plan, rng, Statistics(bundle).load())
         except Interrupted as error:
             return Untrained("interrupted", str(error))
@@ -132,18 +159,4 @@ class Learner:
             _LOG.warning("running statistics were not kept: %s", error)
         self._gain = gain(
             trainer, data.holdout, version=version, parameters=parameters, made=made, local=before, proceed=proceed
-        )
-
-    def _plan(self, announced: Announcement, free_bytes: int | None, proceed: Proceed, limit_s: float) -> Plan:
-        policy, own = announced.policy, self._settings.training
-        return Plan(
-            policy.learning_rate,
-            min(policy.local_epochs, own.max_epochs),
-            policy.batch_size,
-            micro_batch=micro_batch(own.max_batch, self._example_bytes, free_bytes),
-            clip_norm=policy.clip_norm or None,
-            max_steps=policy.local_steps or None,
-            max_seconds=min(own.max_seconds, policy.local_seconds or own.max_seconds, limit_s),
-            proceed=proceed,
-            duty=own.duty_percent / 100,
         )

@@ -1,0 +1,126 @@
+"""When devices are there, and how fast their links and processors are, in virtual seconds. Pure functions."""
+
+import csv
+import math
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import numpy as np
+
+from edgeclient.compress.arrays import F64
+from edgeclient.settings import ConfigError
+
+# Of a Raspberry Pi 4's core in a training step, in small dense layers; six operations a parameter and example.
+FLOPS: Final = 2e9
+_STEP_FLOPS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Bits a second of devices' links, the same in both directions, spread evenly over orders of magnitude.
+
+    Example:
+        >>> Links(1e4, 1e7).rates(3, np.random.default_rng(0)).round().tolist()
+        [101811.0, 8059.0, 1659.0]
+    """
+
+    slowest: float = 1e6
+    fastest: float = 1e6
+
+    def rates(self, devices: int, rng: np.random.Generator) -> F64:
+        """Bytes a second of each device, float64 (devices,)."""
+        exponents = rng.uniform(math.log(self.slowest), math.log(self.fastest), devices)
+        rates: F64 = np.exp(exponents) / 8
+        return rates
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """When each device is there, over and over again.
+
+    Attributes:
+        spells: by device, (from, to) in seconds, ascending, apart, within `period_s`; a device without any is always
+            there.
+        period_s: after which all begins again.
+
+    Example:
+        >>> nights = Availability({0: ((0.0, 100.0),)}, 1000.0)
+        >>> nights.next_s(0, 50.0), nights.next_s(0, 150.0), nights.after(0, 90.0, 20.0), nights.after(1, 90.0, 20.0)
+        (50.0, 1000.0, 1010.0, 110.0)
+    """
+
+    spells: dict[int, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    period_s: float = 86_400.0
+
+    def next_s(self, device: int, now_s: float) -> float:
+        """The first moment from now on in which it is there."""
+        spells = self.spells.get(device)
+        if not spells:
+            return now_s
+        turns, within = divmod(now_s, self.period_s)
+        at = bisect_right([begin for begin, _ in spells], within) - 1
+        if at >= 0 and within < spells[at][1]:
+            return now_s
+        if at + 1 < len(spells):
+            return turns * self.period_s + spells[at + 1][0]
+        return (turns + 1) * self.period_s + spells[0][0]
+
+    def after(self, device: int, now_s: float, seconds: float) -> float:
+        """When it has been there for so many seconds from now on: what it does goes on where it was cut off."""
+        spells = self.spells.get(device)
+        if not spells:
+            return now_s + seconds
+        while True:
+            now_s = self.next_s(device, now_s)
+            turns, within = divmod(now_s, self.period_s)
+            # The end of a spell as the next one's begin shows, so that rounding never stands still.
+            end = next(end for begin, end in spells if begin <= within < end)
+            left = end - within
+            if seconds <= left:
+                return now_s + seconds
+            seconds -= left
+            now_s = turns * self.period_s + end
+
+    @classmethod
+    def read(cls, lines: Iterable[str], devices: int, where: str) -> Self:
+        """Of a CSV with the columns device (a number from 0), from_s and to_s; it repeats after the last to_s.
+
+        Raises:
+            ConfigError: no such table.
+
+        Example:
+            >>> Availability.read(["device,from_s,to_s", "0,0,60", "0,120,180"], 2, "trace.csv").period_s
+            180.0
+        """
+        found: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        table = csv.DictReader(lines)
+        for number, row in enumerate(table, 2):
+            try:
+                device, begin, end = int(row["device"]), float(row["from_s"]), float(row["to_s"])
+            except (KeyError, TypeError, ValueError):
+                raise ConfigError(f"{where}, line {number}: device,from_s,to_s are wanted, numbers each") from None
+            if not (device >= 0 and 0 <= begin < end < math.inf):
+                raise ConfigError(f"{where}, line {number}: a device from 0 on, and 0 <= from_s < to_s are wanted")
+            found[device].append((begin, end))
+        if not found:
+            raise ConfigError(f"{where} has no rows: device,from_s,to_s are wanted")
+        spells = {device: _joined(each) for device, each in found.items() if device < devices}
+        return cls(spells, max(each[-1][1] for each in map(_joined, found.values())))
+
+
+def _joined(spells: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    joined: list[tuple[float, float]] = []
+    for begin, end in sorted(spells):
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((begin, end))
+    return tuple(joined)
+
+
+def training_s(parameters: int, examples: int, flops: float = FLOPS) -> float:
+    """How long a round takes that sees so many examples, passes counted each; dense layers, of others a guess."""
+    return _STEP_FLOPS * parameters * examples / flops
