@@ -3,8 +3,8 @@
 `.venv-native/bin/python -m tools.bundles demo` writes the demo's, `chaos` the chaos fleet's, `statistics` the one of
 `python -m tools.bench statistics`, the name of a task of `python -m tools.compare` that task's; with `--check` they are
 compared instead, and the exit code is 1 when the committed file is another. They are made as a user would make them of
-the forward model, which `--forward FILE` writes: `edgeclient compile FILE --licence Apache-2.0`. Those of the
-comparison are left with parameters of zero, and compressed: a run draws its own.
+the forward model, which `--forward FILE` writes: `edgeclient compile FILE --licence Apache-2.0`, with the task's loss.
+Those of the comparison are left with parameters of zero, and compressed: a run draws its own.
 `zoo FOLDER [MODEL …]` writes folders with unpacked bundles of the zoo, `native/` and `verified.json`.
 """
 
@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,20 +115,21 @@ def _model(name: str, nodes: Sequence[Any], features: int, classes: int, weights
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
-MODELS: Final = {
-    "demo": (demo_model, Path(data.__file__).with_name("watch-har.bundle")),
-    "chaos": (chaos_model, plan.BUNDLE),
-    "statistics": (statistics_model, STATISTICS),
-    **{name: (build, path_of(name)) for name, build in models.MODELS.items()},
+# How each is built, where it lies, and what else `edgeclient compile` is told.
+MODELS: Final[dict[str, tuple[Callable[[], onnx.ModelProto], Path, tuple[str, ...]]]] = {
+    "demo": (demo_model, Path(data.__file__).with_name("watch-har.bundle"), ()),
+    "chaos": (chaos_model, plan.BUNDLE, ()),
+    "statistics": (statistics_model, STATISTICS, ()),
+    **{name: (build, path_of(name), options) for name, (build, options) in models.MODELS.items()},
 }
 
 
-def _compiled(model: onnx.ModelProto) -> bytes:
+def _compiled(model: onnx.ModelProto, options: Sequence[str]) -> bytes:
     """The bundle, by the command line that README.md shows."""
     with tempfile.TemporaryDirectory() as folder:
         file, bundle = Path(folder) / f"{model.graph.name}.onnx", Path(folder) / "bundle"
         onnx.save(model, file)
-        arguments = [str(file), "--licence", "Apache-2.0", "--out", str(bundle)]
+        arguments = [str(file), "--licence", "Apache-2.0", "--out", str(bundle), *options]
         compile_command.main(arguments, prog_name="edgeclient compile", standalone_mode=False)
         return bundle.read_bytes()
 
@@ -163,11 +164,11 @@ def main() -> None:
         for name in given.zoo[1:] or ZOO:
             _unpack(name, Path(given.zoo[0]) / name)
         return
-    build, path = MODELS[given.which]
+    build, path, options = MODELS[given.which]
     if given.forward is not None:
         onnx.save(build(), given.forward)
         return
-    made = _compiled(build())
+    made = _compiled(build(), options)
     packed, same = path.suffix == ".gz", True
     if packed:
         made = _without_parameters(made)

@@ -13,12 +13,18 @@ from edgeclient.compress.arrays import I64
 from edgeclient.train.batches import Batch, fitting
 from edgeclient.train.compiled import compiled_trainer
 from edgeclient.train.trainer import Plan
-from tools.compare.tasks import fashion_mnist
+from tools.compare.tasks import convex, fashion_mnist
 from tools.compare.tasks.fashion_mnist import DEBIAN, read_idx
+from tools.compare.tasks.next_word import next_word
 from tools.compare.tasks.task import Task
 from tools.compare.tasks.watch_har import watch_har
 
-TASKS: dict[str, Any] = {"fashion-mnist": fashion_mnist.fashion_mnist, "watch-har": watch_har}
+TASKS: dict[str, Any] = {
+    "fashion-mnist": fashion_mnist.fashion_mnist,
+    "watch-har": watch_har,
+    "next-word": next_word,
+    "convex": convex.convex,
+}
 
 
 @pytest.fixture(scope="module", params=TASKS)
@@ -115,3 +121,30 @@ def test_devices_are_wrists_of_people_who_are_not_the_test(task: Task) -> None:
     axes = x.reshape(-1, 6)
     assert np.abs(axes.mean(0)).max() < 0.1
     assert np.abs(axes.std(0) - 1).max() < 0.1
+
+
+@pytest.mark.parametrize("task", ["next-word"], indirect=True)
+def test_a_book_ends_in_the_test(task: Task) -> None:
+    x, labels = task.examples
+    assert x.shape == (len(labels), 4)
+    assert len(task.split(0)) == 61
+    for places in task.split(0):
+        assert np.array_equal(x[places[1:], -1], labels[places[:-1]])  # words in their order
+    assert 0.09 < len(task.test[-1]) / (len(labels) + len(task.test[-1])) < 0.1
+    assert np.bincount(task.test[-1]).max() / len(task.test[-1]) == pytest.approx(0.094, abs=0.001)
+
+
+@pytest.mark.parametrize("task", ["convex"], indirect=True)
+def test_at_the_optimum_only_the_sum_of_the_gradients_vanishes(task: Task, tmp_path: Path) -> None:
+    assert task.optimum is not None
+    assert np.abs(convex.slope(task.optimum)[0]).max() < 1e-8
+    with zipfile.ZipFile(io.BytesIO(task.bundle)) as packed:
+        packed.extractall(tmp_path)
+    trainer, rng = compiled_trainer(tmp_path), np.random.default_rng(0)
+    plan = Plan(task.policy.learning_rate, task.policy.local_epochs, task.policy.batch_size)
+    rounds = [trainer.train(task.optimum, Part(task, places), plan, rng) for places in task.split(0)]
+    assert {made.steps for made in rounds} == {1}
+    assert np.abs(np.mean([made.delta for made in rounds], axis=0)).max() < 1e-6
+    assert min(float(np.abs(made.delta).max()) for made in rounds) > 0.01
+    everything = Part(task, np.arange(len(task.examples[-1])))
+    assert trainer.evaluate(task.optimum, everything).loss == pytest.approx(convex.loss(task.optimum), rel=1e-6)
