@@ -162,6 +162,8 @@ def test_layer_normalization(rng: np.random.Generator, axis: int) -> None:
 
 def test_functions(rng: np.random.Generator) -> None:
     x = 3 * normal(rng, 5, 7, 3)
+    check("Sigmoid", x)
+    check("Sigmoid", floats([-1e4, -80, -0.0, 0, 80, 1e4]))
     check("Erf", x)
     for approximate in ("none", "tanh"):
         check("Gelu", x, opset=20, approximate=approximate)

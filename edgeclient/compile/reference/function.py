@@ -1,4 +1,4 @@
-"""Erf, Gelu, the logarithm of softmax and the cross-entropy made of it; normalisation by batch and by group."""
+"""Sigmoid, Erf, Gelu, the logarithm of softmax and the cross-entropy made of it; normalisation by batch, by group."""
 
 import math
 from typing import Any
@@ -13,6 +13,13 @@ from edgeclient.compress.arrays import Array
 def _erf(x: Array) -> Array:
     # numpy has none; libm's, an element at a time, is exact and costs 60 ns.
     return np.fromiter(map(math.erf, x.reshape(-1).tolist()), np.float64, x.size).reshape(x.shape)
+
+
+@evaluates("Sigmoid")
+def sigmoid(x: Array, **_: Any) -> tuple[Array, ...]:
+    """1 / (1 + exp(−x)); nothing overflows."""
+    below = np.exp(-np.abs(x))
+    return (np.where(x > 0, 1, below) / (1 + below),)
 
 
 @evaluates("Erf")
