@@ -23,6 +23,7 @@ from broker.upkeep.backup import UpkeepError
 from edgeclient.compress.arrays import F32, F64, Array
 from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire import frame
+from edgeclient.wire.life import State
 
 _ALL: Final = 1 << 30
 
@@ -33,9 +34,10 @@ class Account:
 
     Attributes:
         rounds: local rounds trained.
-        waiting: frames that the ledger has not applied yet.
+        waiting: frames on their way that the ledger has not applied yet.
+        returned: frames that came back; what they hold goes out with the next round.
         lost: sequences that neither the ledger nor the device knows.
-        law_holds: whether trained = applied + waiting + residual.
+        law_holds: whether trained = applied + waiting + returned + residual.
         worst_error: largest difference, in units of what float32 rounding explains.
         renewals: residuals dropped before this epoch.
     """
@@ -43,6 +45,7 @@ class Account:
     device: str
     rounds: int
     waiting: int
+    returned: int
     lost: int
     law_holds: bool
     worst_error: float
@@ -62,17 +65,18 @@ def examine(ledger: Ledger, task: str, device: str, config: Path) -> Account:
     applied = [frame.decode(each.body, tensors).update for each in ledger.by_device(task, device, told["epoch"])]
     held = _frames(exported)
     # A frame may be applied while its receipt is still under way: the ledger's word counts.
-    waiting = [
+    unapplied = [
         frame.decode(body, tensors).update for sequence, body in held if settled.get(sequence, "unknown") is not None
     ]
     balance = balanced(
-        exported["trained"], exported["absolute"], told["rounds"], exported["residual"], [*applied, *waiting]
+        exported["trained"], exported["absolute"], told["rounds"], exported["residual"], [*applied, *unapplied]
     )
     known = settled.keys() | {sequence for sequence, _ in held}
     return Account(
         device=device,
         rounds=told["rounds"],
-        waiting=len(waiting),
+        waiting=len(unapplied) - told[State.RETURNED.value],
+        returned=told[State.RETURNED.value],
         lost=sum(sequence not in known for sequence in range(told["next_sequence"])),
         law_holds=balance.holds,
         worst_error=balance.worst,

@@ -43,6 +43,8 @@ def report(fleet: Run) -> dict[str, Any]:
         "frames": len(applied),
         "refused": sum(refused for _, refused, _ in counts.values()),
         "waiting": sum(account.waiting for account in found),
+        # Taken back while the fleet was told to send only: in the account, and in the next round, which never comes.
+        "returned": sum(account.returned for account in found),
         "lost": sum(account.lost for account in found),
         "doubled": sum(doubled for _, _, doubled in counts.values()),
         "residuals_dropped": sum(account.renewals for account in found),
