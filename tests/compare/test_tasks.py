@@ -1,17 +1,13 @@
 import gzip
-import io
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from broker.simulate.world import Part, World
 from edgeclient.bundle import archive
-from edgeclient.compress.arrays import I64
-from edgeclient.train.batches import Batch, fitting
-from edgeclient.train.compiled import compiled_trainer
+from edgeclient.train.batches import fitting
 from edgeclient.train.trainer import Plan
 from tools.compare.tasks import convex, fashion_mnist
 from tools.compare.tasks.fashion_mnist import DEBIAN, read_idx
@@ -35,17 +31,14 @@ def task(request: pytest.FixtureRequest) -> Task:
     return made
 
 
-class Part:
-    """Some of a task's examples."""
+def world(task: Task, folder: Path) -> World:
+    devices = [Part(task.examples, places) for places in task.split(0)]
+    test = Part(task.test, np.arange(len(task.test[-1])))
+    return World.open(task.bundle, folder, devices, test, task.start(0))
 
-    def __init__(self, task: Task, places: I64) -> None:
-        self.arrays = tuple(array[places] for array in task.examples)
 
-    def batches(self, batch_size: int, rng: np.random.Generator | None) -> Iterator[Batch]:
-        size = len(self.arrays[-1])
-        order = np.arange(size) if rng is None else rng.permutation(size)
-        for first in range(0, size, batch_size):
-            yield tuple(array[order[first : first + batch_size]] for array in self.arrays)
+def plan(task: Task) -> Plan:
+    return Plan(task.policy.learning_rate, task.policy.local_epochs, task.policy.batch_size, max_steps=12)
 
 
 def test_every_example_is_on_one_device(task: Task) -> None:
@@ -62,19 +55,16 @@ def test_runs_with_one_seed_share_split_and_start(task: Task) -> None:
 
 def test_the_bundle_learns_from_the_start(task: Task, tmp_path: Path) -> None:
     assert not archive.decode(task.bundle).parameters.any()
-    with zipfile.ZipFile(io.BytesIO(task.bundle)) as packed:
-        packed.extractall(tmp_path)
-    trainer, part = compiled_trainer(tmp_path), Part(task, task.split(0)[0][:256])
+    made = world(task, tmp_path)
+    trainer, start, some = made.trainer, made.parameters, Part(task.examples, task.split(0)[0][:256])
     for arrays in (task.examples, task.test):
-        some = tuple(array[:8] for array in arrays)
-        fitted = fitting(some, trainer.manifest, task.name)
-        assert all(a.dtype == b.dtype for a, b in zip(some, fitted, strict=True))
-    start, policy = task.start(0), task.policy
-    plan = Plan(policy.learning_rate, policy.local_epochs, policy.batch_size)
-    made = trainer.train(start, part, plan, np.random.default_rng(0))
+        first = tuple(array[:8] for array in arrays)
+        fitted = fitting(first, trainer.manifest, task.name)
+        assert all(a.dtype == b.dtype for a, b in zip(first, fitted, strict=True))
+    learnt = trainer.train(start, some, plan(task), np.random.default_rng(0))
     assert start.dtype == np.float32
-    assert start.size == trainer.manifest.layout.size == made.delta.size
-    assert trainer.evaluate(made.applied_to(start), part).loss < trainer.evaluate(start, part).loss
+    assert start.size == trainer.manifest.layout.size == learnt.delta.size
+    assert trainer.evaluate(learnt.applied_to(start), some).loss < trainer.evaluate(start, some).loss
 
 
 @pytest.mark.parametrize("task", ["fashion-mnist"], indirect=True)
@@ -138,13 +128,9 @@ def test_a_book_ends_in_the_test(task: Task) -> None:
 def test_at_the_optimum_only_the_sum_of_the_gradients_vanishes(task: Task, tmp_path: Path) -> None:
     assert task.optimum is not None
     assert np.abs(convex.slope(task.optimum)[0]).max() < 1e-8
-    with zipfile.ZipFile(io.BytesIO(task.bundle)) as packed:
-        packed.extractall(tmp_path)
-    trainer, rng = compiled_trainer(tmp_path), np.random.default_rng(0)
-    plan = Plan(task.policy.learning_rate, task.policy.local_epochs, task.policy.batch_size)
-    rounds = [trainer.train(task.optimum, Part(task, places), plan, rng) for places in task.split(0)]
-    assert {made.steps for made in rounds} == {1}
-    assert np.abs(np.mean([made.delta for made in rounds], axis=0)).max() < 1e-6
-    assert min(float(np.abs(made.delta).max()) for made in rounds) > 0.01
-    everything = Part(task, np.arange(len(task.examples[-1])))
-    assert trainer.evaluate(task.optimum, everything).loss == pytest.approx(convex.loss(task.optimum), rel=1e-6)
+    made, rng = world(task, tmp_path), np.random.default_rng(0)
+    rounds = [made.trainer.train(task.optimum, device, plan(task), rng) for device in made.devices]
+    assert {each.steps for each in rounds} == {1}
+    assert np.abs(np.mean([each.delta for each in rounds], axis=0)).max() < 1e-6
+    assert min(float(np.abs(each.delta).max()) for each in rounds) > 0.01
+    assert made.trainer.evaluate(task.optimum, made.test).loss == pytest.approx(convex.loss(task.optimum), rel=1e-6)
