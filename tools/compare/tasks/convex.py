@@ -37,7 +37,7 @@ def convex() -> Task:
 
 
 def falling(version: int) -> float:
-    """The learning rate of the round that begins from a version.
+    """What the learning rate is multiplied by in the round that begins from a version.
 
     Example:
         >>> falling(0), falling(200), falling(1800)

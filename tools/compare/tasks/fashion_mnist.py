@@ -2,6 +2,9 @@
 
 60,000 + 10,000 images 28 × 28; MIT/Expat, Zalando SE; Debian's package `dataset-fashion-mnist` has the original files.
 The split is the one of McMahan et al. 2017 (1602.05629): sorted by label, cut into 200 shards of 300, two a device.
+
+Dense averaging, 100 rounds, eight seeds: mean accuracy of versions 82, 84 … 100 .770 ± .013, of the mean of the last 20
+.816 ± .004. From Glorot's start .772 and .814, from one uniform in ±1/√rows .744 and .790 (three seeds each).
 """
 
 import gzip

@@ -36,7 +36,7 @@ def next_word() -> Task:
     parts = [np.split(each, [len(each) - len(each) // _EVERY]) for each in books]
     train, test = zip(*[(_windows(before), _windows(after)) for before, after in parts], strict=True)
     places = np.split(np.arange(sum(map(len, train))), np.cumsum([len(each) for each in train])[:-1])
-    policy = Policy(learning_rate=0.5, batch_size=32, local_steps=40)
+    policy = Policy(learning_rate=1.0, batch_size=32, local_steps=40)
     start = partial(_start, layout_of(NAME))
     return Task(
         NAME, bundle_of(NAME), _examples(train), _examples(test), lambda _: places, start, policy,
@@ -55,7 +55,7 @@ def _examples(windows: tuple[I64, ...]) -> tuple[Array, ...]:
 
 
 def _start(layout: Layout, seed: int) -> F32:
-    """As `he_start`, but each number of the embedding from N(0, 1): a row is picked, not summed over."""
+    """As `he_start`, but the embedding from N(0, .01): one of its rows is picked, they are not summed over."""
     start = he_start(layout, seed)
-    start[layout.slices["embedding"]] *= np.sqrt(WORDS / 2, dtype=np.float32)
+    start[layout.slices["embedding"]] *= np.float32(0.1 * np.sqrt(WORDS / 2))
     return start

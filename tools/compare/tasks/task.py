@@ -25,10 +25,10 @@ class Task:
         test: what no device has, likewise.
         split: of a seed, the places in `examples` of each device's own.
         start: of a seed, version 0, float32 (n,).
-        policy: how devices train: learning rate, batch size, epochs; density is the scheme's.
+        policy: how devices train: learning rate, batch size, epochs; its density is what top-k keeps here.
         cohort: devices in a round.
         versions: rounds of the full comparison.
-        rate: learning rate of the round that begins from a version; None for the policy's in all of them.
+        rate: what the policy's learning rate is multiplied by in the round that begins from a version.
         optimum: parameters of the least loss over all examples, float32 (n,), where they are known.
     """
 
@@ -41,7 +41,7 @@ class Task:
     policy: Policy
     cohort: int
     versions: int
-    rate: Callable[[int], float] | None = None
+    rate: Callable[[int], float] = lambda _: 1.0
     optimum: F32 | None = None
 
 

@@ -1,6 +1,8 @@
 """The demo's recordings (broker/demo/data/README.md: source, BSD-3-Clause), one device for each wrist of eight people.
 
 Two people are on no device, and are the test: they move otherwise than all others, which is what costs accuracy.
+Dense averaging, 100 rounds, three seeds: mean accuracy of versions 82, 84 … 100 .771 ± .008, of the mean of the last 20
+.767 ± .009; the most common exercise is .176 of the test.
 """
 
 from functools import partial
