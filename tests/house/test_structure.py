@@ -60,3 +60,9 @@ def test_stages_are_folders(package: str) -> None:
 def test_what_boards_test_is_there(name: str) -> None:
     file, _, test = name.partition("::")
     assert f"def {test.partition('[')[0]}" in (ROOT / "tests" / file).read_text()
+
+
+def test_every_file_of_tests_has_a_name_of_its_own() -> None:
+    """By which pytest imports it: of two with one name it collects neither, unless it is given one alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
