@@ -7,6 +7,7 @@ import pytest
 
 from broker.simulate.world import Part, World
 from edgeclient.bundle import archive
+from edgeclient.compress.feedback import compress_with_feedback
 from edgeclient.train.batches import fitting
 from edgeclient.train.trainer import Plan
 from tools.compare.tasks import convex, fashion_mnist
@@ -134,3 +135,25 @@ def test_at_the_optimum_only_the_sum_of_the_gradients_vanishes(task: Task, tmp_p
     assert np.abs(np.mean([each.delta for each in rounds], axis=0)).max() < 1e-6
     assert min(float(np.abs(each.delta).max()) for each in rounds) > 0.01
     assert made.trainer.evaluate(task.optimum, made.test).loss == pytest.approx(convex.loss(task.optimum), rel=1e-6)
+
+
+@pytest.mark.parametrize("task", ["convex"], indirect=True)
+def test_error_feedback_comes_closer_where_plain_top_k_stalls(task: Task) -> None:
+    assert task.optimum is not None
+    x, labels = task.examples
+    least, k = convex.loss(task.optimum), round(task.policy.density * task.optimum.size)
+    gaps = {}
+    for feedback in (True, False):
+        at, residuals = task.start(0), [np.zeros_like(task.optimum)] * len(task.split(0))
+        for version in range(200):
+            total = np.zeros(at.size)
+            for device, places in enumerate(task.split(0)):
+                error = 1 / (1 + np.exp(-(x[places] @ at))) - labels[places, 0]
+                delta = error @ x[places] * np.float32(-task.rate(version) / len(places))
+                update, residual = compress_with_feedback(delta, residuals[device], k)
+                residuals[device] = residual if feedback else residuals[device]
+                update.add_to(total)
+            at = at + (total / len(residuals)).astype(np.float32)
+        gaps[feedback] = convex.loss(at) - least
+    assert gaps[True] < 3e-3
+    assert gaps[False] > 3e-2
