@@ -181,7 +181,7 @@ class Agent:
         origin = terms.origin(outbox.account, trained.num_examples)
         packed = pack(compressed, origin, terms.coding, terms.quantiser, terms.budget_bytes, trained.absolute)
         token = secrets.token_hex(8)
-        self._auditor.begin(token, trained.delta)
+        self._auditor.begin(token, trained.delta, packed.compressed.update)
         store.commit_round(packed.layers, packed.residual, token=token, base_version=asked.version, merged=joined)
         self._auditor.confirm()
         self._pauses.trained(asked.size, packed.frame_bytes)

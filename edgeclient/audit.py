@@ -7,13 +7,17 @@ round it committed last. Tensors that travel as absolute values are outside the 
 
 import io
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from edgeclient import files
 from edgeclient.compress.arrays import F32, F64
+from edgeclient.compress.update import SparseUpdate, add
 from edgeclient.settings import Device
 from edgeclient.wire.life import Account
+
+_NONE: Final = np.empty(0, np.float32)
 
 
 class Auditor:
@@ -27,17 +31,20 @@ class Auditor:
 
     Attributes:
         trained: sum of the deltas, float64 (n,).
-        absolute: sum of their magnitudes, float64 (n,): what rounding errors scale with.
+        absolute: sum of their magnitudes and of those that were sent, float64 (n,): what rounding errors scale with,
+            since no residual is larger.
         rounds: how many they were.
 
     Example:
         >>> import tempfile
+        >>> from edgeclient.compress.update import FloatValues
         >>> folder = Path(tempfile.mkdtemp())
         >>> auditor = Auditor(folder, epoch=7, size=2, committed="")
-        >>> auditor.begin("r0", np.array([1, -2], np.float32))
+        >>> sent = SparseUpdate(2, np.array([1]), FloatValues(np.array([-2], np.float32)))
+        >>> auditor.begin("r0", np.array([1, -2], np.float32), sent)
         >>> again = Auditor(folder, epoch=7, size=2, committed="r0")  # killed after the store's commit
-        >>> again.trained, again.rounds
-        (array([ 1., -2.]), 1)
+        >>> again.trained, again.absolute, again.rounds
+        (array([ 1., -2.]), array([1., 4.]), 1)
     """
 
     def __init__(self, directory: Path, *, epoch: int, size: int, committed: str) -> None:
@@ -46,13 +53,13 @@ class Auditor:
         self.trained: F64 = np.zeros(size)
         self.absolute: F64 = np.zeros(size)
         self.rounds = 0
-        self._pending: tuple[str, F32] | None = None
+        self._pending: tuple[str, F32, F32] | None = None
         if self._path.exists():
             with np.load(self._path, allow_pickle=False) as saved:
                 self.trained, self.absolute = saved["trained"], saved["absolute"]
                 self.rounds = int(saved["rounds"])
                 token = str(saved["token"])
-                self._pending = (token, saved["delta"]) if token else None
+                self._pending = (token, saved["delta"], saved["magnitudes"]) if token else None
         if self._pending is not None:
             if self._pending[0] == committed:
                 self.confirm()
@@ -60,23 +67,25 @@ class Auditor:
                 self._pending = None
                 self._save()
 
-    def begin(self, token: str, delta: F32) -> None:
-        """A delta was trained and its round is about to be committed under this token."""
-        self._pending = (token, delta)
+    def begin(self, token: str, delta: F32, sent: SparseUpdate) -> None:
+        """A delta was trained; its round, which sends this update, is about to be committed under this token."""
+        magnitudes = np.abs(delta)
+        add(magnitudes, sent.indices, np.abs(sent.values.decoded()))
+        self._pending = (token, delta, magnitudes)
         self._save()
 
     def confirm(self) -> None:
         """The round that was begun is committed."""
         assert self._pending is not None, "begin comes first"
-        _, delta = self._pending
+        _, delta, magnitudes = self._pending
         self.trained += delta
-        self.absolute += np.abs(delta)
+        self.absolute += magnitudes
         self.rounds += 1
         self._pending = None
         self._save()
 
     def _save(self) -> None:
-        token, delta = self._pending or ("", np.empty(0, np.float32))
+        token, delta, magnitudes = self._pending or ("", _NONE, _NONE)
         content = io.BytesIO()
         np.savez(
             content,
@@ -85,6 +94,7 @@ class Auditor:
             rounds=np.int64(self.rounds),
             token=np.str_(token),
             delta=delta,
+            magnitudes=magnitudes,
         )
         files.replace(self._path, content.getvalue())
 
@@ -100,7 +110,7 @@ def of(settings: Device, account: Account) -> "Auditor | Unaudited":
 class Unaudited:
     """In an auditor's place where the owner wants none."""
 
-    def begin(self, token: str, delta: F32) -> None:
+    def begin(self, token: str, delta: F32, sent: SparseUpdate) -> None:
         """Nothing is kept."""
 
     def confirm(self) -> None:

@@ -96,13 +96,12 @@ class Balance:
 def balanced(trained: F64, absolute: F64, rounds: int, residual: F32, elsewhere: Iterable[SparseUpdate]) -> Balance:
     """Compare both sides of the account, coordinate by coordinate.
 
-    Every round adds and subtracts once in float32, and no intermediate magnitude exceeds the sum of |delta|,
-    since a decoded entry is never off by more than the entry itself: the error is at most
-    rounds · 2^-23 · sum |delta|.
+    Every round adds and subtracts once in float32, and no intermediate magnitude exceeds what was trained and sent:
+    the error is at most rounds · 2^-23 · (sum |delta| + sum |sent|).
 
     Args:
         trained: sum of deltas as the auditor knows it (n,).
-        absolute: sum of their magnitudes (n,).
+        absolute: sum of their magnitudes, and of those of all entries that were ever sent (n,).
         rounds: how many.
         residual: what the store holds (n,).
         elsewhere: the entries of every applied frame and of every frame that still waits, each once.

@@ -38,6 +38,9 @@ _MAX: Final = float(LARGEST)
 _LARGEST_BFLOAT16: Final = 0x7F7F0000
 # A run with centroids of its own costs about as much as this many entries (8 bytes at 9 bits each).
 _RUN_ENTRIES: Final = 7
+# A grid's step may be that many times halved below one that reaches the largest entry. At density 1, error feedback
+# piles up what a grid of 4 bits cuts off: with 3, a heavy-tailed delta sent 30 times left 2 of itself, with 5 a half.
+_HALVINGS: Final = 5
 
 
 def bfloat16_down(x: np.float32) -> np.float32:
@@ -97,7 +100,8 @@ def quantise(
             stays with the caller, who keeps `x - decoded` as residual.
         mode: how precise: "step" 1.0 to 1.6 bits, "sign" 1, "int4" 4, "int8" 8, "bfloat16" 16, "float32" 32.
         rng: makes the rounding of bfloat16, int8 and int4 stochastic, so that its mean is the entry itself;
-            None rounds to the nearest, so that no entry is off by more than itself.
+            None rounds to the nearest, so that no entry is off by more than itself; under "sign" it may be, but all
+            of them together are not.
         runs: under "step", how many consecutive entries lie in each tensor; a tensor gets centroids of its own
             where their gain in sent energy is worth their bytes.
 
@@ -117,9 +121,8 @@ def quantise(
     if mode == "bfloat16":
         return _half(magnitudes, negative, rng)
     if mode == "sign":
-        # At most twice the smallest: an entry is never off by more than itself, which the law of conservation leans on.
-        most = 2 * float(bfloat16_down(magnitudes.min()))
-        return SignValues(np.float32(min(float(_mean(magnitudes)), most)), negative)
+        # No other magnitude leaves less, and whatever the entries are, less than came (EF-signSGD, 1901.09847).
+        return SignValues(_mean(magnitudes), negative)
     if mode in {"int8", "int4"}:
         return _grid(magnitudes.astype(np.float64), negative, limit, 8 if mode == "int8" else 4, rng)
     return _step(magnitudes, negative, limit, runs)
@@ -192,7 +195,7 @@ def _grid(magnitudes: F64, negative: Bools, limit: float, bits: int, rng: "np.ra
     # A step that reaches the largest entry is coarse for all others when that one stands alone: shorter ones
     # cut it off, and the rest of it stays with the caller. Stochastic rounding must not cut, or it is biased.
     best: tuple[float, GridValues] | None = None
-    for shorter in range(1 if rng is not None else 4):
+    for shorter in range(1 if rng is not None else _HALVINGS + 1):
         step = bfloat16_up(span / top / 2**shorter)
         # The last level that stays within the limit once it is rounded to float32.
         table = np.minimum(float(lowest) + np.arange(top + 1) * float(step), _MAX).astype(np.float32)
@@ -201,7 +204,8 @@ def _grid(magnitudes: F64, negative: Bools, limit: float, bits: int, rng: "np.ra
         levels = np.minimum(rounded, int(np.count_nonzero(table <= limit)) - 1).astype(np.uint8)
         made = GridValues(bits, lowest, step, negative, levels)
         error = float((((magnitudes - np.abs(made.decoded())) / float(lowest)) ** 2).sum()) if rng is None else 0.0
-        if best is None or error < best[0]:
-            best = error, made
+        if best is not None and error >= best[0]:
+            break
+        best = error, made
     assert best is not None
     return best[1]

@@ -188,7 +188,7 @@ def test_quantiser_bounds(selected: F32, limit: float, seed: int) -> None:
     assert np.array_equal(np.signbit(decoded), np.signbit(selected))
     assert decoded.all()
     assert (np.abs(decoded) <= limit).all()
-    # A decoded entry is never off by more than the entry itself: the law of conservation leans on it.
+    # A decoded entry is never off by more than the entry itself.
     assert (np.abs(selected.astype(np.float64) - decoded) <= np.abs(selected.astype(np.float64))).all()
     if isinstance(values, FloatValues):
         off_grid = clipped > (MAX_LEVEL + 2) * clipped.min() * (1 - 2**-7)  # the step has 8 bits

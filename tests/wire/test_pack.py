@@ -5,7 +5,7 @@ import pytest
 
 from edgeclient.compress.feedback import Compressed, compress, fewer
 from edgeclient.compress.pace import Limits, Pace, target
-from edgeclient.compress.quantise import Quantiser
+from edgeclient.compress.quantise import Mode, Quantiser
 from edgeclient.wire import frame
 from edgeclient.wire.frame import pack as module
 from edgeclient.wire.frame.pack import pack
@@ -50,6 +50,27 @@ def test_without_a_budget_everything_goes() -> None:
     packed = pack(made, ORIGIN, frame.Coding(4096))
     assert packed.layers == frame.encode_layers(made.update, ORIGIN, frame.Coding(4096))
     assert (packed.entries, packed.compressed, len(packed.layers)) == (20_000, made, 2)
+
+
+@pytest.mark.parametrize(("mode", "most"), [("float32", 4.02), ("int8", 1.02), ("int4", 0.52), ("sign", 0.14)])
+@pytest.mark.parametrize("missing", [0, 3])
+def test_all_of_a_vector_costs_its_numbers_and_error_feedback_stays_bounded(
+    mode: Mode, most: float, missing: int
+) -> None:
+    rng = np.random.default_rng(4)
+    tensors, residual, quantiser, pace = [(25, 200)], np.zeros(5_000, np.float32), Quantiser(16.0, mode), Pace()
+    delta = rng.standard_t(3, residual.size).astype(np.float32) * np.float32(0.003)  # a few entries stand alone
+    delta[:missing] = 0
+    for _ in range(25):
+        aim = target(delta.size, 1.0, pace, warm_up=True)
+        packed = pack(compress(delta, residual, aim, quantiser=quantiser), ORIGIN, frame.Coding(tensors=tensors))
+        assert 0 <= delta.size - missing - packed.entries < 20  # a residual may have been all of an entry
+        assert packed.frame_bytes <= most * delta.size
+        pace, residual = packed.pace(pace, aim), packed.residual
+    sent = sum(frame.decode(each, tensors).update.indices.size for layer in packed.layers for each in layer)
+    assert sent == packed.entries
+    kept = float(np.linalg.norm(residual) / np.linalg.norm(delta))
+    assert kept <= {"float32": 0, "int8": 0.3, "int4": 1.2, "sign": 12}[mode]
 
 
 def test_nothing_makes_no_frames() -> None:

@@ -19,6 +19,7 @@ from broker.ledger.opening import open_ledger
 from broker.ledger.rows import Entry, Version
 from broker.registry.blobs import Blobs
 from edgeclient import files
+from edgeclient.compress.update import FloatValues, SparseUpdate
 from edgeclient.models.slots import Models
 from edgeclient.wire.life import State
 from edgeclient.wire.messages import Refusal
@@ -68,7 +69,7 @@ class Driver:
         delta = np.random.default_rng(number).normal(0, 1, size).astype(np.float32)
         returned = [each.id for each in self._store.frames(State.RETURNED)]
         layers = [[self._random(self._rng.randint(20, 6000))] for _ in range(self._rng.randint(0, 2))]
-        self._auditor.begin(f"r{number}", delta)
+        self._auditor.begin(f"r{number}", delta, SparseUpdate(size, np.arange(0), FloatValues(delta[:0])))
         if self._rng.random() < 0.5:
             residual = self._store.residual() + delta
         else:

@@ -10,9 +10,10 @@ import numpy as np
 
 from edgeclient.compress.accel import Accel
 from edgeclient.compress.arrays import F32, Bools
-from edgeclient.compress.update import FloatValues, SparseUpdate
+from edgeclient.compress.update import SparseUpdate
 from edgeclient.wire.errors import WireError
 from edgeclient.wire.frame import absolute as section
+from edgeclient.wire.frame import write_values
 from edgeclient.wire.frame.body import Body, encode_body
 from edgeclient.wire.frame.header import ABSOLUTE, MAX_PARTS, Header, Origin, encode_header
 from edgeclient.wire.frame.positions import Tensors
@@ -67,8 +68,8 @@ def encode_layers(update: SparseUpdate, origin: Origin, coding: Coding, absolute
     """The frames of an update in at most two layers, the more important first.
 
     An update of one frame is one layer. Of a larger one, the first layer holds the largest values, about a quarter of
-    the entries: on a link that breaks midway they carry more energy a byte. Where too many values are equal, there
-    is one layer: two would cost positions (up to 0.8 bits an entry) and gain nothing.
+    the entries: on a link that breaks midway they carry more energy a byte. Where too many values are equal, or most
+    coordinates are sent, there is one layer: two would cost positions (up to 0.8 bits an entry) and gain little.
 
     Of the model's `absolute` values, float32 (a,), the first frame carries a slice, which follows from the number of
     the update.
@@ -93,7 +94,7 @@ def encode_layers(update: SparseUpdate, origin: Origin, coding: Coding, absolute
         (frames,) = _framed([update], origin, coding, absolute)
         if len(frames) == 1:
             return [frames]
-    first = _largest(np.abs(update.values.decoded()))
+    first = _largest(np.abs(update.values.decoded())) if 2 * entries <= update.size else None
     if first is None:
         return _framed([update], origin, coding, absolute)
     return _framed([update.among(first), update.among(~first)], origin, coding, absolute)
@@ -168,5 +169,4 @@ def _header(body: Body, origin: Origin, size: int, part: int, parts: int) -> byt
 
 def _guessed_bits(update: SparseUpdate) -> float:
     """What an entry may cost, a little too low: the floor of its position, and what its value is likely to take."""
-    values = 32.0 if isinstance(update.values, FloatValues) else 1.0
-    return math.log2(update.size / update.indices.size) + values
+    return math.log2(update.size / update.indices.size) + write_values.number_bits(update.values)

@@ -64,6 +64,19 @@ def mode(values: Values) -> int:
             return SIGN
 
 
+def number_bits(values: Values) -> int:
+    """What the number of an entry takes behind the streams; 1 where there is a sign, which a stream may hold."""
+    match values:
+        case FloatValues():
+            return 32
+        case HalfValues():
+            return 16
+        case GridValues():
+            return values.bits
+        case StepValues() | SignValues():
+            return 1
+
+
 def symbols(values: Values) -> tuple[Bools, U8] | None:
     """Signs and levels, as far as the context coder may take them along with the positions."""
     match values:
