@@ -6,7 +6,8 @@ printing); the file is made from Debian's packages `bible-kjv` and `bible-kjv-te
 use", by `python -m tools.compare.tasks.text`.
 
 An update of a small batch moves the rows of the embedding whose words it read, so the gradient is sparse by itself.
-A constant answer, the comma, reaches .094; any other word, 0, is an answer too.
+A constant answer, the comma, reaches .094; any other word, 0, is an answer too. Dense averaging, 100 rounds, one seed:
+mean accuracy of versions 82, 84 … 100 .259, of the mean of the last 20 .262.
 """
 
 from functools import partial
