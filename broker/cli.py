@@ -18,6 +18,8 @@ EXPECTED: Final = (
     "broker.registry.blobs:RegistryError",
     "broker.upkeep.backup:UpkeepError",
     "edgeclient.settings:ConfigError",
+    "edgeclient.train.batches:DataError",
+    "edgeclient.train.trainer:TrainingError",
     "edgeclient.wire.errors:WireError",
 )
 
@@ -39,6 +41,7 @@ EXPECTED: Final = (
         "restore": "broker.commands.store:restore",
         "ledger": "broker.commands.store:ledger",
         "takeover": "broker.commands.takeover:takeover_command",
+        "simulate": "broker.commands.simulate:simulate_command",
         "export": "broker.commands.export:export_command",
         "predict": "broker.commands.predict:predict_command",
         "install": "broker.commands.install:install_command",

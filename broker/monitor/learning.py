@@ -41,7 +41,7 @@ def finding(task: str, versions: Sequence[tuple[int, Mapping[str, float]]], lear
     """The gravest thing that is wrong with how a task learns; None when nothing is, or too little is known.
 
     Args:
-        task: its name, for the command that would help.
+        task: its name, for the command that would help; "" of one that is not there yet.
         versions: number and metrics of each, oldest first; those without a loss tell nothing.
         learning_rate: of its devices.
 
@@ -58,7 +58,7 @@ def finding(task: str, versions: Sequence[tuple[int, Mapping[str, float]]], lear
     if len(worth) < 2:
         return None
     first, last, later = worth[0], worth[-1], worth[1:]
-    slower = f"edgebroker task set {task} policy.learning_rate={learning_rate / 4:.2g}"
+    slower = f"{f'edgebroker task set {task} ' if task else ''}policy.learning_rate={learning_rate / 4:.2g}"
     best = min(later, key=_finite)
     if told := _diverged(worth, best):
         return Finding("diverged", f"{told}: the learning rate is too high, try {slower}")

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ from edgeclient.settings import ConfigError
 # Of a Raspberry Pi 4's core in a training step, in small dense layers; six operations a parameter and example.
 FLOPS: Final = 2e9
 _STEP_FLOPS: Final = 6
+_UNITS: Final = {"bit": 1.0, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+_RATE: Final = re.compile(rf"([0-9]*\.?[0-9]+)\s*({'|'.join(_UNITS)})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,25 @@ class Links:
 
     slowest: float = 1e6
     fastest: float = 1e6
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """As they are written on a command line.
+
+        Raises:
+            ConfigError: they are no links.
+
+        Example:
+            >>> Links.of("10kbit..2.5Mbit"), Links.of("1Mbit")
+            (Links(slowest=10000.0, fastest=2500000.0), Links(slowest=1000000.0, fastest=1000000.0))
+        """
+        ends = [_RATE.fullmatch(each.strip()) for each in text.split("..")]
+        bits = [float(each[1]) * _UNITS[each[2].lower()] for each in ends if each]
+        if not 1 <= len(bits) == len(ends) <= 2 or not 0 < bits[0] <= bits[-1]:
+            raise ConfigError(
+                f"links {text!r}: a rate or two are wanted, such as 10kbit..10Mbit (bit, kbit, Mbit, Gbit)"
+            )
+        return cls(bits[0], bits[-1])
 
     def rates(self, devices: int, rng: np.random.Generator) -> F64:
         """Bytes a second of each device, float64 (devices,)."""

@@ -204,7 +204,10 @@ class _Simulation:
     def _metrics(self, parameters: F32) -> dict[str, float]:
         with np.errstate(all="ignore"):
             found = self._world.trainer.evaluate(parameters, self._world.test)
-        told = {"loss": found.loss, "accuracy": found.accuracy, "majority": found.majority}
+        told = {
+            "loss": found.loss, "accuracy": found.accuracy, "majority": found.majority,
+            "num_examples": found.num_examples,
+        }  # fmt: skip
         return {name: float(value) for name, value in told.items() if value is not None}
 
     def _note(
