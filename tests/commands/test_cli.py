@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import click
+import forked
 import pytest
 
 import broker.cli
@@ -32,8 +33,7 @@ COMMANDS += [("broker.cli", *path) for path in _commands(broker.cli.cli)]
 
 
 def _call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=60)
+    return forked.run(arguments, cwd=folder)
 
 
 @pytest.mark.parametrize("line", [edgeclient.cli, broker.cli], ids=lambda line: str(line.__name__))

@@ -1,8 +1,9 @@
 """The two commands as people type them, each in a process of its own."""
 
 import subprocess
-import sys
 from pathlib import Path
+
+import forked
 
 
 def edgeclient(
@@ -20,7 +21,6 @@ def edgebroker(
 def _called(
     module: str, arguments: tuple[str | Path, ...], folder: Path | None, timeout_s: float
 ) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout_s)
+    done = forked.run([module, *arguments], cwd=folder, timeout_s=timeout_s)
     assert "Traceback" not in done.stderr, done.stderr
     return done

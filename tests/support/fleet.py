@@ -2,7 +2,6 @@
 
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from forked import Forked
 
 from broker.demo import data
 from broker.processes import children
@@ -84,7 +84,7 @@ def start_aggregator(
 
 
 def serve(folder: Path) -> "subprocess.Popen[bytes]":
-    return children.spawn([sys.executable, "-m", "broker.cli", "serve", str(folder / "a.toml")], log=folder / "a.log")
+    return Forked(["broker.cli", "serve", folder / "a.toml"], log=folder / "a.log")
 
 
 @contextmanager
@@ -130,8 +130,8 @@ def write_device(folder: Path, endpoint: Endpoint, device: str, task: str) -> Pa
 
 def start_device(config: Path, failpoints: str = "") -> "subprocess.Popen[bytes]":
     """`edgeclient run` as a process."""
-    command = [sys.executable, "-m", "edgeclient.cli", "run", str(config)]
-    return children.spawn(command, log=config.parent / "d.log", env={failpoint.VARIABLE: failpoints})
+    command = ("edgeclient.cli", "run", config)
+    return Forked(command, log=config.parent / "d.log", env={failpoint.VARIABLE: failpoints})
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 import os
 import shutil
 import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
+import forked
 import pytest
 
 SERVICES = Path(str(files("firmware_configs"))) / "services"
@@ -40,10 +40,7 @@ class Home:
     def call(self, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "HOME": str(self.folder), "PATH": path or f"{self.bin}:{os.environ['PATH']}"}
         env.pop("XDG_CONFIG_HOME", None)
-        command = [sys.executable, "-m", self.module, *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=self.folder, env=env, timeout=60
-        )
+        return forked.run([self.module, *arguments], cwd=self.folder, env=env)
 
     def ok(self, *arguments: str) -> str:
         answered = self.call(*arguments)

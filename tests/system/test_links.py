@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,6 +12,7 @@ import fleet
 import mosquittos
 import pytest
 from command_lines import edgebroker, edgeclient
+from forked import Forked
 from mosquittos import mosquitto
 
 from broker.processes import children
@@ -45,8 +45,8 @@ class Side(NamedTuple):
             add_task(made, TASK, fleet.BUNDLE, Task(goal=1, min_interval_s=0.0, policy=Policy(density=density)))
         config = self.folder / "a.toml"
         config.write_text(f'directory = "data"\n[mqtt]\n{self.mqtt}\n{fleet.NO_PAGE}')
-        command = [sys.executable, "-m", "broker.cli", "serve", str(config)]
-        return children.spawn(command, log=self.folder / "a.log")
+        command = ["broker.cli", "serve", str(config)]
+        return Forked(command, log=self.folder / "a.log")
 
     def device(self, more: str = "") -> Path:
         """A device's configuration."""

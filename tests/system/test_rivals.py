@@ -4,15 +4,16 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import fleet
+import forked
 import numpy as np
 import pytest
+from forked import Forked
 
 from broker.ledger.opening import open_ledger
 from broker.processes import children
@@ -70,8 +71,8 @@ class Field:
         """Another aggregator, which is to end by itself; its directory is NAME."""
         path = self.folder / f"{name}.toml"
         path.write_text(f'directory = "{name}"\n[mqtt]\nport = {self.endpoint.port}\n{fleet.NO_PAGE}')
-        command = [sys.executable, "-m", "broker.cli", "serve", str(path)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        command = ["broker.cli", "serve", str(path)]
+        return forked.run(command)
 
     def account(self, made: Aggregator) -> accounts.Account:
         """By the auditor, with the device at rest; nothing is counted twice, and every version can be made again."""
@@ -197,8 +198,6 @@ def test_a_task_that_is_renamed_in_the_configuration_has_a_store_of_its_own(fiel
         field.until(lambda: field.status.get("doing") != "stopped")
         field.goes_on()
         audit = [
-            sys.executable,
-            "-m",
             "edgeclient.cli",
             "audit",
             str(field.config),
@@ -206,7 +205,8 @@ def test_a_task_that_is_renamed_in_the_configuration_has_a_store_of_its_own(fiel
             str(field.folder / "x.npz"),
         ]
         children.end(field.device)
-        done = subprocess.run([*audit, "--json"], capture_output=True, text=True, check=True)
+        done = forked.run([*audit, "--json"])
+        assert done.returncode == 0, done.stderr
         epochs.append(json.loads(done.stdout)["epoch"])
     field.device = fleet.start_device(field.config)
     assert epochs[0] == epochs[2] != epochs[1]
@@ -222,14 +222,14 @@ def test_another_ledger_takes_over_when_it_is_told_to(served: Endpoint, tmp_path
         stack.callback(field.close)
         other = Aggregator(directory=tmp_path / "other", mqtt=Mqtt(port=served.port))
         new.add_task(other, field.task, fleet.BUNDLE, SETTINGS)
-        command = [sys.executable, "-m", "broker.cli", "takeover", field.task, "--config", str(tmp_path / "other.toml")]
+        command = ["broker.cli", "takeover", field.task, "--config", str(tmp_path / "other.toml")]
         one_line(field.serve("other"), "stop that aggregator first, then edgebroker takeover")
-        subprocess.run(command, check=True)
+        assert forked.run(command).returncode == 0
         one_line(field.serve("other"), "is served from another ledger")  # it lives, whoever has succeeded it
         field.goes_on()
         children.end(field.aggregator)
-        command_ = [sys.executable, "-m", "broker.cli", "serve", str(tmp_path / "other.toml")]
-        field.aggregator = children.spawn(command_, log=tmp_path / "a.log")
+        command_ = ["broker.cli", "serve", str(tmp_path / "other.toml")]
+        field.aggregator = Forked(command_, log=tmp_path / "a.log")
         field.until(lambda: "goes on with ledger" in field.said("d.log"))
         field.goes_on()
         found = field.account(other)
@@ -237,7 +237,7 @@ def test_another_ledger_takes_over_when_it_is_told_to(served: Endpoint, tmp_path
         one_line(field.serve("data"), "is served from another ledger")
         children.end(field.aggregator)
         one_line(field.serve("data"), "which does not answer now: it is not served here; if that one is gone for good")
-        field.aggregator = children.spawn(command_, log=tmp_path / "a.log")
+        field.aggregator = Forked(command_, log=tmp_path / "a.log")
 
 
 def test_nothing_is_taken_over_without_reason(tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ def test_nothing_is_taken_over_without_reason(tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text('directory = "data"\n[mqtt]\n')
 
     def takeover(*more: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "broker.cli", "takeover", *more, "--config", str(tmp_path / "b.toml")]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        command = ["broker.cli", "takeover", *more, "--config", str(tmp_path / "b.toml")]
+        return forked.run(command)
 
     assert "does not exist: add a task first" in takeover("t").stderr
     new.add_task(made, "t", fleet.BUNDLE, SETTINGS)
