@@ -29,6 +29,7 @@ from broker.ledger.opening import open_ledger
 from broker.registry.blobs import Blobs
 from broker.upkeep import accounts, examine
 from edgeclient import failpoint
+from edgeclient.commands.warmup import warm
 from tools.chaos import lives
 from tools.chaos.lives import TASK, Said
 from tools.chaos.world import NAMES, World, begun
@@ -204,6 +205,7 @@ def run(crashes: int, seed: int, sabotage: str | None, say: Callable[[str], None
     total: Counter[str] = Counter()
     per_point: Counter[str] = Counter(dict.fromkeys(points(edgeclient, broker), 0))
     found: list[dict[str, Any]] = []
+    warm()  # here, for all that are forked: in plain Python the context coder is half of what they do
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as pool:
         futures = [pool.submit(run_world, seed + i, share, sabotage) for i, share in enumerate(shares)]
         for future in futures:
