@@ -7,25 +7,26 @@ from native_session import FOLDER
 
 # What takes longest begins first, so that no worker is left alone with it.
 LONG: Final = (
-    "tests/compile/test_zoo_training.py",
-    "tests/system/test_degrades.py",
-    "tests/system/test_rivals.py",
     "tests/chaos/test_crashes.py",
-    "tests/compile/test_reference_ops.py",
-    "tests/system/test_disasters.py",
-    "tests/commands/test_warmup.py",
-    "tests/system/test_short_spells.py",
     "tests/demo/test_demo.py",
+    "tests/system/test_degrades.py",
     "tests/chaos/test_chaos_fleet.py",
+    "tests/compile/test_zoo_training.py",
+    "tests/system/test_rivals.py",
     "tests/house/test_readme.py",
+    "tests/house/test_native_session.py",
     "tests/chaos/test_powerloss.py",
+    "tests/commands/test_warmup.py",
+    "tests/system/test_disasters.py",
+    "tests/system/test_short_spells.py",
+    "tests/system/test_service.py",
+    "tests/house/test_footprint.py",
+    "tests/house/test_release.py",
     "tests/commands/test_systemd.py",
     "tests/system/test_links.py",
-    "tests/house/test_footprint.py",
-    "tests/compress/test_select.py",
-    "tests/system/test_service.py",
     "tests/system/test_interruptions.py",
-    "tests/house/test_release.py",
+    "tests/page/test_browser.py",
+    "tests/compress/test_select.py",
 )
 
 
