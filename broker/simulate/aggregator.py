@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.aggregate.version import MAX_FRAMES, Member, Partial, Sgd, State, Strategy, add, finish
 from broker.intake.decode import FrameIn
@@ -43,6 +43,13 @@ class Version:
     parameters: F32
     created_s: float
     updates: int
+
+
+class Taken(NamedTuple):
+    """What was in the frames of an update, and which of them are the device's again."""
+
+    read: list[Frame]
+    refused: list[Frame]
 
 
 class Aggregator:
@@ -89,18 +96,19 @@ class Aggregator:
             Blob(digest, size, CHUNK_BYTES), layout.digest, layout.size, policy=policy,
         )  # fmt: skip
 
-    def take(self, device: str, bodies: Sequence[bytes], now_s: float) -> list[Frame]:
-        """Count the frames of an update; those that are refused come back."""
-        layout, refused, began_s = self._world.manifest.layout, list[Frame](), time.process_time()
+    def take(self, device: str, bodies: Sequence[bytes], now_s: float) -> Taken:
+        """Count the frames of an update."""
+        layout, taken, began_s = self._world.manifest.layout, Taken([], []), time.process_time()
         leader: Entry | None = None
         for body in bodies:
             made = self._scheme.read(body, layout)
+            taken.read.append(made)
             (entry,) = asked(
                 FrameIn(TASK, device, body, made), layout, self.current.number, self._settings.policy.max_staleness
             )
             assert isinstance(entry, Entry)
             if entry.refusal is not None:
-                refused.append(made)
+                taken.refused.append(made)
                 self.refused[Refusal(entry.refusal).reason] += 1
                 continue
             leader = leader or entry
@@ -111,7 +119,7 @@ class Aggregator:
             self._waiting.add(device)
             self._opened_s = now_s if self._opened_s is None else self._opened_s
         self.cpu_s += time.process_time() - began_s
-        return refused
+        return taken
 
     def wait_s(self, now_s: float) -> float | None:
         """Seconds until the batch closes; None while nothing waits."""

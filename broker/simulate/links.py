@@ -11,7 +11,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from edgeclient.compress.arrays import F64
+from edgeclient.compress.arrays import F64, Bools
 from edgeclient.settings import ConfigError
 
 # Of a Raspberry Pi 4's core in a training step, in small dense layers; six operations a parameter and example.
@@ -77,34 +77,30 @@ class Availability:
     spells: dict[int, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     period_s: float = 86_400.0
 
-    def next_s(self, device: int, now_s: float) -> float:
-        """The first moment from now on in which it is there."""
+    def spell(self, device: int, now_s: float) -> tuple[float, float]:
+        """From when to when it is there: now, or the next time."""
         spells = self.spells.get(device)
         if not spells:
-            return now_s
+            return 0.0, math.inf
         turns, within = divmod(now_s, self.period_s)
-        at = bisect_right([begin for begin, _ in spells], within) - 1
-        if at >= 0 and within < spells[at][1]:
-            return now_s
-        if at + 1 < len(spells):
-            return turns * self.period_s + spells[at + 1][0]
-        return (turns + 1) * self.period_s + spells[0][0]
+        at = bisect_right([end for _, end in spells], within)
+        turns, at = turns + at // len(spells), at % len(spells)
+        begin, end = (turns * self.period_s + each for each in spells[at])
+        return begin, end
+
+    def next_s(self, device: int, now_s: float) -> float:
+        """The first moment from now on in which it is there."""
+        return max(now_s, self.spell(device, now_s)[0])
 
     def after(self, device: int, now_s: float, seconds: float) -> float:
         """When it has been there for so many seconds from now on: what it does goes on where it was cut off."""
-        spells = self.spells.get(device)
-        if not spells:
-            return now_s + seconds
         while True:
-            now_s = self.next_s(device, now_s)
-            turns, within = divmod(now_s, self.period_s)
-            # The end of a spell as the next one's begin shows, so that rounding never stands still.
-            end = next(end for begin, end in spells if begin <= within < end)
-            left = end - within
-            if seconds <= left:
+            begin, end = self.spell(device, now_s)
+            now_s = max(now_s, begin)
+            if now_s + seconds <= end:
                 return now_s + seconds
-            seconds -= left
-            now_s = turns * self.period_s + end
+            seconds -= max(0.0, end - now_s)
+            now_s = max(end, math.nextafter(now_s, math.inf))  # rounding may see the same spell again
 
     @classmethod
     def read(cls, lines: Iterable[str], devices: int, where: str) -> Self:
@@ -131,6 +127,28 @@ class Availability:
             raise ConfigError(f"{where} has no rows: device,from_s,to_s are wanted")
         spells = {device: _joined(each) for device, each in found.items() if device < devices}
         return cls(spells, max(each[-1][1] for each in map(_joined, found.values())))
+
+
+class Presence:
+    """Which of many devices are there, as time goes on.
+
+    Example:
+        >>> nights = Presence(Availability({0: ((0.0, 100.0),)}, 1000.0), 2)
+        >>> [nights.there(now_s).tolist() for now_s in (50.0, 500.0, 1050.0)]
+        [[True, True], [False, True], [True, True]]
+    """
+
+    def __init__(self, availability: Availability, devices: int) -> None:
+        self._availability = availability
+        self._begin, self._end = np.zeros(devices), np.full(devices, math.inf)
+        self._end[[device for device, spells in availability.spells.items() if spells]] = -math.inf
+
+    def there(self, now_s: float) -> Bools:
+        """Now, which is never earlier than before; bool (devices,)."""
+        for at in np.flatnonzero(self._end <= now_s).tolist():
+            self._begin[at], self._end[at] = self._availability.spell(at, now_s)
+        found: Bools = self._begin <= now_s
+        return found
 
 
 def _joined(spells: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

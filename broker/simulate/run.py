@@ -3,10 +3,9 @@
 import heapq
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import count
 from typing import Final
 
 import numpy as np
@@ -15,12 +14,13 @@ from broker.monitor import measures
 from broker.publish import retained
 from broker.simulate.aggregator import TASK, Aggregator, Version
 from broker.simulate.device import Device, Update, local_round, returned
-from broker.simulate.links import training_s
+from broker.simulate.links import Presence, training_s
 from broker.simulate.residuals import Residuals
 from broker.simulate.scheme import Scheme, Sparse
 from broker.simulate.trial import Point, Run, Trial
 from broker.simulate.world import World
 from edgeclient.compress.arrays import F32, F64
+from edgeclient.compress.update import SparseUpdate
 from edgeclient.link.limits import packet_bytes
 from edgeclient.settings import ConfigError
 from edgeclient.wire import messages, topics
@@ -79,11 +79,15 @@ class _Simulation:
         self._server = Aggregator(world, trial.settings, scheme)
         rates = trial.links.rates(len(world.devices), np.random.default_rng([trial.seed, _RATES]))
         self._devices = [Device(at, f"d{at}", part, float(rates[at])) for at, part in enumerate(world.devices)]
-        self._busy: set[int] = set()
-        self._order = count()
+        # Of each device: whether it is at work, the newest version that it has trained from, whether it is there.
+        self._busy = np.zeros(len(world.devices), np.bool_)
+        self._trained = np.full(len(world.devices), -1)
+        self._presence = Presence(trial.availability, len(world.devices))
+        self._begun = 0  # rounds so far
         self._coming: list[tuple[float, int, Update]] = []
         self._started = -1  # newest version that a cohort has begun at
         self._announced: Announcement | None = None
+        self._announced_bytes = 0
         self._now_s = 0.0
         self._spent = _Spent()
         self._points: list[Point] = []
@@ -112,21 +116,18 @@ class _Simulation:
         trial, version = self._trial, self._server.current.number
         if trial.refill == "version" and trial.cohort and self._started == version:
             return
-        free = [
-            each.at for each in self._devices
-            if each.at not in self._busy and each.trained < version
-            and trial.availability.next_s(each.at, self._now_s) <= self._now_s
-        ]  # fmt: skip
+        room = trial.cohort - (len(self._coming) if trial.refill == "always" else 0)
+        if trial.cohort and room <= 0:
+            return
+        free = np.flatnonzero(~self._busy & (self._trained < version) & self._presence.there(self._now_s))
+        if not free.size:
+            return
         if trial.cohort:
-            room = trial.cohort - (len(self._busy) if trial.refill == "always" else 0)
-            if room <= 0 or not free:
-                return
-            rng = np.random.default_rng([trial.seed, _COHORTS, version, len(self._coming)])
-            free = sorted(rng.choice(free, min(room, len(free)), replace=False).tolist())
-        for at in free:
+            rng = np.random.default_rng([trial.seed, _COHORTS, version, self._begun])
+            free = np.sort(rng.choice(free, min(room, free.size), replace=False))
+        for at in free.tolist():
             self._start(self._devices[at])
-        if free:
-            self._started = version
+        self._started = version
 
     def _start(self, device: Device) -> None:
         trial, spent = self._trial, self._spent
@@ -143,21 +144,23 @@ class _Simulation:
         spent.send_s += update.send_s
         work_s = training_s(self._world.manifest.layout.size, update.examples, trial.flops)
         seconds = (down + spent.up - before) / device.rate + work_s
-        self._busy.add(device.at)
+        self._busy[device.at], self._trained[device.at] = True, announced.version
         arrives_s = trial.availability.after(device.at, self._now_s, seconds)
-        heapq.heappush(self._coming, (arrives_s, next(self._order), update))
+        heapq.heappush(self._coming, (arrives_s, self._begun, update))
+        self._begun += 1
 
     def _announcement(self) -> Announcement:
         version, policy = self._server.current.number, self._trial.settings.policy
         if self._announced is None or self._announced.version != version:
             rate = policy.learning_rate * self._rate(version)
             self._announced = self._server.announcement(replace(policy, learning_rate=rate))
+            topic, payload = retained.head(self._announced)
+            self._announced_bytes = packet_bytes(topic, len(payload)) + _blob_bytes(self._announced.parameters)
         return self._announced
 
     def _downloaded(self, device: Device, announced: Announcement) -> int:
         """Bytes of head and parameters, and of the bundle where it is the first time."""
-        topic, payload = retained.head(announced)
-        taken = packet_bytes(topic, len(payload)) + _blob_bytes(announced.parameters)
+        taken = self._announced_bytes
         if device.trained < 0:
             self._spent.fetched += 1
             taken += _blob_bytes(announced.bundle)
@@ -169,26 +172,14 @@ class _Simulation:
     def _arrive(self) -> None:
         self._now_s, _, update = heapq.heappop(self._coming)
         device, spent = update.device, self._spent
-        self._busy.discard(device.at)
+        self._busy[device.at] = False
         spent.staleness += self._server.current.number - device.trained
-        refused = self._server.take(device.name, update.bodies, self._now_s)
+        taken = self._server.take(device.name, update.bodies, self._now_s)
         spent.down += packet_bytes(topics.down(TASK, device.name), _RECEIPT_BYTES)
         spent.updates += 1
-        spent.cosines += self._cosine(update)
-        if refused and self._scheme.feedback:
-            returned(self._residuals, device, refused)
-
-    def _cosine(self, update: Update) -> float:
-        """Read again, so that the aggregator's time is its own."""
-        delta = update.made.delta.astype(np.float64)
-        product = squares = 0.0
-        for body in update.bodies:
-            sent = self._scheme.read(body, self._world.manifest.layout).update
-            values: F64 = sent.values.decoded().astype(np.float64)
-            product += float(values @ delta[sent.indices])
-            squares += float(values @ values)
-        norm = math.sqrt(squares * float(delta @ delta))
-        return product / norm if norm else 0.0
+        spent.cosines += _cosine(update.made.delta.astype(np.float64), [each.update for each in taken.read])
+        if taken.refused and self._scheme.feedback:
+            returned(self._residuals, device, taken.refused)
 
     def _close(self, told: Callable[[Point], None]) -> None:
         trial = self._trial
@@ -257,3 +248,14 @@ def _blob_bytes(blob: Blob) -> int:
     """Of all its chunks with their headers."""
     topic = topics.blob(TASK, blob.digest, blob.chunks - 1)
     return blob.size + blob.chunks * packet_bytes(topic, 0)
+
+
+def _cosine(delta: F64, sent: Sequence[SparseUpdate]) -> float:
+    """Between a delta (n,) and what its messages say, which never say a coordinate twice."""
+    product = squares = 0.0
+    for each in sent:
+        values: F64 = each.values.decoded().astype(np.float64)
+        product += float(values @ delta[each.indices])
+        squares += float(values @ values)
+    norm = math.sqrt(squares * float(delta @ delta))
+    return product / norm if norm else 0.0

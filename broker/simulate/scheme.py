@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -118,6 +119,7 @@ class Sparse:
         return frame.decode(body, layout.tensors)
 
 
+@cache
 def _granting(values: Mode) -> Device:
     """A device whose owner grants everything."""
     return Device(

@@ -118,7 +118,7 @@ def test_what_is_refused_is_the_devices_again(world: World) -> None:
                 other = Device(1, "d1", world.devices[1], 1e6)
                 server.take("d1", local_round(world, scheme, residuals, other, announced, parameters, 0).bodies, 0.0)
                 server.release(server.close(0.0))
-            refused = server.take("d0", update.bodies, 1.0)
+            refused = server.take("d0", update.bodies, 1.0).refused
             assert bool(refused) == late
             if refused:
                 returned(residuals, device, refused)

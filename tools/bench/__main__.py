@@ -10,6 +10,7 @@ from tools.bench.layers import layers_command
 from tools.bench.monitor import monitor_command
 from tools.bench.scale import scale_command
 from tools.bench.select import select_command
+from tools.bench.simulate import simulate_command
 from tools.bench.statistics import statistics_command
 from tools.bench.train import train_command
 from tools.bench.web import web_command
@@ -28,7 +29,7 @@ def cli() -> None:
 
 for _command in (
     train_command, select_command, scale_command, wire_command, codec_command, layers_command, footprint_command,
-    monitor_command, web_command, statistics_command,
+    monitor_command, web_command, statistics_command, simulate_command,
 ):  # fmt: skip
     cli.add_command(_command)
 
