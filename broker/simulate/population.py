@@ -153,7 +153,9 @@ class _ByColumn(Delimited):
 
     def __init__(self, path: Path, options: Mapping[str, Any], manifest: Manifest, column: str) -> None:
         groups = strings(options.get("group", []), "group")
-        super().__init__(path, {**options, "group": [*groups, *({column} - {*groups})]}, manifest)
+        super().__init__(path, options, manifest)
+        # Of a group, so that it is no input; without windows, owners have no use for one.
+        self.options = {**options, "group": [*groups, *({column} - {*groups})]}
         self._column, self.value = column, ""
 
     def parts(self, rng: np.random.Generator | None, cursor: Any) -> Iterator[Part]:

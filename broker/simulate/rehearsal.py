@@ -49,8 +49,8 @@ class Rehearsal:
         trial: with the settings that are there.
         densities: to try.
         outcomes: of each trial, in order.
-        given: choice that is there.
-        winner: of the search.
+        winner: of the search, or of the confirmation.
+        top: that the search found most accurate, at any price; the data is asked about with it.
         why: in what the winner is better, see `recommended`; "" for not at all.
         stopped: somebody has had enough.
     """
@@ -59,6 +59,7 @@ class Rehearsal:
     densities: Sequence[float]
     outcomes: dict[Step, Outcome] = field(default_factory=dict)
     winner: Choice | None = None
+    top: Choice | None = None
     why: str = ""
     stopped: bool = False
 
@@ -91,9 +92,9 @@ class Rehearsal:
 
     def data_gain(self) -> tuple[Worth, Worth] | None:
         """What half of each device's examples came to, and what all of them."""
-        if self.winner is None:
+        if self.top is None:
             return None
-        half, whole = (self.outcomes.get(Step(self.winner, purpose)) for purpose in (HALF, CONFIRM))
+        half, whole = (self.outcomes.get(Step(self.top, purpose)) for purpose in (HALF, CONFIRM))
         if half is None or whole is None or half.run is None or whole.run is None:
             return None
         return worth_of(half, self.trial.versions), worth_of(whole, self.trial.versions)
@@ -126,22 +127,25 @@ def rehearse(crew: Crew, rehearsal: Rehearsal, told: Hears, *, search: bool) -> 
             break
         tried |= {each: worth_of(rehearsal.outcomes[Step(each, SEARCH)], rehearsal.trial.versions) for each in wanted}
     if not rehearsal.stopped:
-        rehearsal.winner = preferred(tried, rehearsal.near)
-        _confirm(crew, rehearsal, rehearsal.winner, told)
+        rehearsal.winner, rehearsal.top = preferred(tried, rehearsal.near), preferred(tried, 0.0)
+        _confirm(crew, rehearsal, (rehearsal.winner, rehearsal.top), told)
 
 
-def _confirm(crew: Crew, rehearsal: Rehearsal, winner: Choice, told: Hears) -> None:
-    """The winner against what was given, and the winner with half of the data: other judges, another seed."""
-    jobs = {Step(each, CONFIRM): _job(rehearsal, each, _CONFIRMING) for each in (rehearsal.given, winner)}
-    half = replace(_job(rehearsal, winner, _CONFIRMING), half=True)
-    _play(crew, rehearsal, {**jobs, Step(winner, HALF): half}, told)
+def _confirm(crew: Crew, rehearsal: Rehearsal, found: tuple[Choice, Choice], told: Hears) -> None:
+    """The cheap winner and the top against what was given, by other judges and another seed; the top on half of it."""
+    given = rehearsal.given
+    jobs = {Step(each, CONFIRM): _job(rehearsal, each, _CONFIRMING) for each in (given, *found)}
+    half = replace(_job(rehearsal, found[1], _CONFIRMING), half=True)
+    _play(crew, rehearsal, {**jobs, Step(found[1], HALF): half}, told)
     if rehearsal.stopped:
         return
-    given, best = (
-        worth_of(rehearsal.outcomes[Step(each, CONFIRM)], rehearsal.trial.versions)
-        for each in (rehearsal.given, winner)
-    )
-    rehearsal.why = recommended(best, given, rehearsal.near)
+    worth = {
+        each: worth_of(rehearsal.outcomes[Step(each, CONFIRM)], rehearsal.trial.versions) for each in (given, *found)
+    }
+    for each in found:
+        if each != given and (why := recommended(worth[each], worth[given], rehearsal.near)):
+            rehearsal.winner, rehearsal.why = each, why
+            return
 
 
 def _play(crew: Crew, rehearsal: Rehearsal, jobs: Mapping[Step, Job], told: Hears) -> None:

@@ -13,6 +13,7 @@ from broker.monitor import measures
 EPOCHS: Final = (1, 2, 4)
 DENSITIES: Final = (0.01, 0.0025, 0.05)
 _STEP: Final = 3.0  # between learning rates
+_FIRST: Final = (1, _STEP, 1 / _STEP, _STEP**2)
 _RATES: Final = 7  # tried at most
 HALF_A_POINT: Final = 0.005
 _SAVES: Final = 0.9  # of the bytes: less is no reason to choose another setting
@@ -64,19 +65,20 @@ def batch(start: Choice, densities: Sequence[float], tried: Mapping[Choice, Wort
     Example:
         >>> start = Choice(0.1, 1, 0.01)
         >>> [each.learning_rate for each in batch(start, DENSITIES, {}, HALF_A_POINT)]
-        [0.1, 0.3, 0.0333]
-        >>> def worth(rate): return Worth(-abs(math.log(rate)), -abs(math.log(rate)), 100)
-        >>> [each.learning_rate for each in batch(start, DENSITIES, {
-        ...     start._replace(learning_rate=rate): worth(rate) for rate in (0.1, 0.3, 0.0333)}, HALF_A_POINT)]
-        [0.9]
+        [0.1, 0.3, 0.0333, 0.9]
+        >>> tried = {start._replace(learning_rate=rate): Worth(rate, rate, 100) for rate in (0.1, 0.3, 0.0333, 0.9)}
+        >>> [each.learning_rate for each in batch(start, DENSITIES, tried, HALF_A_POINT)]
+        [2.7]
     """
     rates = [each for each in tried if each[1:] == start[1:]]
-    first = [start._replace(learning_rate=_rounded(start.learning_rate * by)) for by in (1, _STEP, 1 / _STEP)]
+    first = [start._replace(learning_rate=_rounded(start.learning_rate * by)) for by in _FIRST]
     if new := [each for each in first if each not in tried]:
         return new
     # Of rates, the higher score decides: they cost the same bytes.
     best = max(rates, key=lambda each: tried[each].score)
-    if len(rates) < _RATES and math.isfinite(tried[best].score):
+    if not math.isfinite(tried[best].score):
+        return [best._replace(learning_rate=_rounded(min(rates)[0] / _STEP**3))] if len(rates) < _RATES else []
+    if len(rates) < _RATES:
         if best == max(rates):
             return [best._replace(learning_rate=_rounded(best.learning_rate * _STEP))]
         if best == min(rates):

@@ -14,7 +14,7 @@ from links import free_port
 
 from broker.processes import children
 from edgeclient.bundle import archive
-from edgeclient.commands.new.command import KINDS, commands, write
+from edgeclient.commands.new.command import KINDS, commands, dry_run, write
 from edgeclient.link.mqtt import Endpoint
 from edgeclient.settings import ConfigError
 from edgeclient.wire import announcement, topics
@@ -37,6 +37,11 @@ def call(line: str, folder: Path) -> str:
 def project(tmp_path: Path) -> Path:
     call("edgeclient new demo", tmp_path)
     return tmp_path / "demo"
+
+
+def test_the_dry_run_that_it_ends_with_runs(project: Path) -> None:
+    line = dry_run((project / "README.md").read_text()).replace("--option count=4800", "--option count=300")
+    assert "task.toml, for edgebroker task add" in call(f"{line} --rounds 2 --no-search", project)
 
 
 def loss(said: str) -> float:

@@ -10,8 +10,16 @@ from click.testing import CliRunner
 
 from broker.cli import cli
 from broker.settings import Task
+from broker.simulate.crew import Crew, Job
+from broker.simulate.findings import document, told, toml
+from broker.simulate.population import populate, read
+from broker.simulate.rehearsal import Rehearsal, Step, rehearse
+from broker.simulate.split import Split
+from broker.simulate.trial import Point, Trial
+from edgeclient.bundle import archive
 from edgeclient.settings import ConfigError, load
 from edgeclient.train.batches import DataError
+from edgeclient.wire.announcement import Policy
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = str(ROOT / "tools/chaos/task.bundle")
@@ -63,3 +71,60 @@ def test_a_mistake_is_one_line(data: str, words: list[str], error: str) -> None:
     with pytest.raises((ConfigError, DataError), match=error) as raised:
         call("--data", data, *words)
     assert "\n" not in str(raised.value)
+
+
+def test_a_search_ends_in_settings_that_a_task_takes(data: str, tmp_path: Path) -> None:
+    given = Task(goal=4, evaluation_wait_s=5.0, policy=Policy(learning_rate=0.001, batch_size=8))
+    content = Path(BUNDLE).read_bytes()
+    population = populate(archive.decode(content).manifest, data, {}, split=Split.of("by=person"), devices=4, seed=0)
+    heard: list[Step] = []
+    rehearsal = Rehearsal(Trial(given, versions=4), [0.01])
+    with Crew(content, population) as crew:
+        rehearse(crew, rehearsal, lambda step, _: heard.append(step), search=True)
+    assert rehearsal.winner is not None
+    assert rehearsal.why
+    assert rehearsal.settings.policy.learning_rate > 0.001
+    assert {step.purpose for step in heard} == {"search", "confirm", "half"}
+    (tmp_path / "task.toml").write_text(toml(rehearsal.settings))
+    assert load(tmp_path / "task.toml", Task) == rehearsal.settings
+    said = "\n".join(told(rehearsal))
+    assert "better: learning_rate" in said
+    assert "is the data enough?" in said
+    json.dumps(document(rehearsal))
+
+
+def test_divergence_is_a_result(data: str) -> None:
+    content = Path(BUNDLE).read_bytes()
+    population = populate(archive.decode(content).manifest, data, {}, split=Split(), devices=3, seed=0)
+    rehearsal = Rehearsal(Trial(Task(policy=Policy(learning_rate=1e6, local_epochs=50)), versions=2), [])
+    with Crew(content, population) as crew:
+        rehearse(crew, rehearsal, lambda *_: None, search=False)
+    assert any("diverge" in line for line in told(rehearsal))
+
+
+def test_children_play_as_this_process_does(data: str) -> None:
+    content = Path(BUNDLE).read_bytes()
+    population = populate(archive.decode(content).manifest, data, {}, split=Split(), devices=3, seed=0)
+    jobs = [Job(Trial(Task(), versions=2, seed=seed), judges=seed % 2, half=seed == 2) for seed in range(3)]
+    made = []
+    for children in (0, 2):
+        points: list[tuple[int, Point]] = []
+        with Crew(content, population, children) as crew:
+            outcomes = crew.play(jobs, lambda at, point, points=points: points.append((at, point)))  # type: ignore[misc]
+        made.append([each.run.digest for each in outcomes if each.run])
+        assert len(points) == 9
+    assert made[0] == made[1]
+    assert len(set(made[0])) == 3
+
+
+def test_a_column_of_a_table_tells_devices_apart(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    rows = [f"{at % 3},{','.join(['0.5'] * 128)},{'ab'[at // 40 % 2]}" for at in range(160)]
+    path.write_text("\n".join([",".join(["labels", *(f"x{at}" for at in range(128)), "who"]), *rows, ""]))
+    manifest = archive.decode(Path(BUNDLE).read_bytes()).manifest
+    arrays, groups = read(manifest, str(path), {}, "who")
+    assert groups is not None
+    assert groups.tolist() == [row[-1] for row in rows]
+    assert arrays[-1].tolist() == [at % 3 for at in range(160)]
+    with pytest.raises(ConfigError, match="needs a column"):
+        read(manifest, f"{ROOT / 'edgeclient/commands/new/classifier/my_data.py'}:examples", {}, "who")

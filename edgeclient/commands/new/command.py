@@ -34,8 +34,10 @@ def new_command(name: str, kind: str) -> None:
     for path in write(folder, kind):
         click.echo(f"  {path}")
     click.echo(f"{folder}: now cd {folder}, then, the last two in terminals of their own:")
-    for command in commands((folder / "README.md").read_text(encoding="utf-8")):
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    for command in commands(readme):
         click.echo(f"  {command}")
+    click.echo(f"or first a dry run, on this machine alone:\n  {dry_run(readme)}")
 
 
 def write(folder: Path, kind: str = KINDS[0]) -> Iterator[Path]:
@@ -69,6 +71,11 @@ def write(folder: Path, kind: str = KINDS[0]) -> Iterator[Path]:
             content = source.read_bytes()
             path.write_bytes(content if source.name == _BUNDLE else content.replace(b"@NAME@", folder.name.encode()))
             yield path
+
+
+def dry_run(readme: str) -> str:
+    """The command of a README that tries everything out."""
+    return next(line for line in readme.splitlines() if line.startswith("edgebroker simulate "))
 
 
 def commands(readme: str) -> list[str]:
