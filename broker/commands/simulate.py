@@ -11,7 +11,7 @@ import click
 from broker.commands.options import FILE, JSON
 from broker.commands.task import assigned
 from broker.settings import Task
-from broker.simulate import findings
+from broker.simulate import charts, findings
 from broker.simulate.crew import Crew
 from broker.simulate.links import Availability, Links
 from broker.simulate.population import populate
@@ -103,7 +103,7 @@ def simulate_command(**given: Any) -> None:
             click.echo(line)
         click.echo(f"\n# task.toml, for edgebroker task add --settings\n{found['settings']}", nl=False)
     if asked.out is not None:
-        _write(asked.out, found)
+        _write(asked.out, found, rehearsal, manifest.layout.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,12 @@ def _judged(asked: _Asked, settings: Task) -> tuple[str, dict[str, Any]] | None:
     return None if settings.evaluation is None else (str(settings.evaluation), settings.evaluation_options)
 
 
-def _write(out: Path, found: dict[str, Any]) -> None:
+def _write(out: Path, found: dict[str, Any], rehearsal: Rehearsal, parameters: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "dry-run.json").write_text(json.dumps(found), encoding="utf-8")
     (out / "task.toml").write_text(found["settings"], encoding="utf-8")
-    click.echo(f"{out}: dry-run.json, task.toml", err=True)
+    undrawn = charts.draw(rehearsal, parameters, out)
+    click.echo(undrawn or f"{out}: {charts.BY_VERSION}, {charts.BY_BYTES}, dry-run.json, task.toml", err=True)
 
 
 def _densities(text: str | None) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """What a dry run says in the end: text for people, JSON, the settings as TOML."""
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -38,7 +39,7 @@ def told(rehearsal: Rehearsal) -> Iterator[str]:
 def document(rehearsal: Rehearsal) -> dict[str, Any]:
     """Everything, for programs."""
     gain = rehearsal.data_gain()
-    return {
+    found = {
         "trials": [_trial(rehearsal, step) for step in rehearsal.outcomes],
         "given": rehearsal.given._asdict(),
         "winner": None if rehearsal.winner is None else rehearsal.winner._asdict(),
@@ -51,6 +52,16 @@ def document(rehearsal: Rehearsal) -> dict[str, Any]:
         "stopped": rehearsal.stopped,
         "settings": toml(rehearsal.settings),
     }  # fmt: skip
+    return {name: _finite(value) for name, value in found.items()}
+
+
+def _finite(value: Any) -> Any:
+    """What JSON has no number for is null: the loss of what diverged."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def toml(settings: Task) -> str:
@@ -135,6 +146,6 @@ def _trial(rehearsal: Rehearsal, step: Step) -> dict[str, Any]:
         "purpose": step.purpose,
         **step.choice._asdict(),
         "ended": outcome.ended or None,
-        "score": worth.score if worth is not None and worth.score > float("-inf") else None,
+        "score": worth.score,
         **figures,
     }

@@ -44,11 +44,10 @@ class Table:
         accuracy = last.accuracy if last.accuracy is not None else last.metrics.get("loss")
         late = "" if run is None else _figure(run.late)
         avg = "" if run is None else _figure(run.avg_loss if run.avg is None else run.avg)
-        if outcome is not None and run is None:
-            late = outcome.ended
+        ended = f" {outcome.ended}" if outcome is not None and outcome.ended else ""
         each = size(run.update_bytes) if run else ""
         return (
-            step.purpose, f"{rate:g}", f"{epochs}", f"{density:g}", f"{last.version}/{self._versions}",
+            step.purpose, f"{rate:g}", f"{epochs}", f"{density:g}", f"{last.version}/{self._versions}{ended}",
             age(last.time_s), _figure(accuracy), late, avg, each, size(last.uplink_bytes), size(last.downlink_bytes),
         )  # fmt: skip
 

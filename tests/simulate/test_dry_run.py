@@ -1,6 +1,7 @@
 """`edgebroker simulate`: data is dealt out, settings are searched for, and a user's mistakes are one line."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from broker.cli import cli
 from broker.settings import Task
+from broker.simulate import charts
 from broker.simulate.crew import Crew, Job
 from broker.simulate.findings import document, told, toml
 from broker.simulate.population import populate, read
@@ -52,6 +54,10 @@ def test_one_run_ends_in_figures_and_settings(data: str, tmp_path: Path) -> None
     (trial,) = found["trials"]
     assert [each["version"] for each in trial["points"]] == list(range(6))
     assert load(out / "task.toml", Task) == Task()
+    if find_spec("matplotlib"):
+        assert (out / charts.BY_BYTES).read_bytes()[:4] == (out / charts.BY_VERSION).read_bytes()[:4] == b"\x89PNG"
+    else:
+        assert "no charts: they need matplotlib" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,7 @@ def test_a_search_ends_in_settings_that_a_task_takes(data: str, tmp_path: Path) 
     said = "\n".join(told(rehearsal))
     assert "better: learning_rate" in said
     assert "is the data enough?" in said
-    json.dumps(document(rehearsal))
+    json.dumps(document(rehearsal), allow_nan=False)
 
 
 def test_divergence_is_a_result(data: str) -> None:
@@ -100,6 +106,7 @@ def test_divergence_is_a_result(data: str) -> None:
     with Crew(content, population) as crew:
         rehearse(crew, rehearsal, lambda *_: None, search=False)
     assert any("diverge" in line for line in told(rehearsal))
+    json.dumps(document(rehearsal), allow_nan=False)
 
 
 def test_children_play_as_this_process_does(data: str) -> None:
