@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from tools.compare.__main__ import cli
 from tools.compare.cell import Cell, Tuning
 from tools.compare.methods import DENSE, FEEDBACK, METHODS, PLAIN, SPARSER
 from tools.compare.plan import TUNING_SEED, Row, Scale, ahead, cells, search
@@ -17,8 +19,7 @@ from tools.compare.summary import summary
 from tools.compare.tables import BEGIN, END, between, markdown
 
 SCALE = Scale(("watch-har",), (DENSE, FEEDBACK, PLAIN, SPARSER), seeds=3)
-SHORT = [sys.executable, "-m", "tools.compare", "--short", "--task", "convex", "--task", "watch-har", "--scheme", PLAIN,
-         "--json", "--jobs", "1"]  # fmt: skip
+SHORT = ["--short", "--task", "convex", "--task", "watch-har", "--scheme", "random-k 1 %, EF", "--json"]
 
 
 def test_schemes_have_names_of_their_own_and_tell_what_they_are_set_to() -> None:
@@ -89,30 +90,28 @@ def test_what_is_missing_is_told() -> None:
         "rows": [found], "tuning": [], "convergence": [], "missing": [{}], "commits": [], "cpu_s": 0.0,
         "scale": {"versions": 100}, "host": {"cpu": "x"},
     }  # fmt: skip
-    assert "**1 cells are missing.**" in markdown(report)
+    assert "**Missing cells: 1.**" in markdown(report)
     assert "| top-k 1 %, EF | … | …" in markdown(report)
 
 
 def test_the_short_form_goes_on_where_it_was_killed_and_makes_its_documents(tmp_path: Path) -> None:
     """Killed after its first cells, then run to the end, then asked again, which runs nothing."""
-    out = tmp_path / "out"
-    command = [*SHORT, "--out", str(out)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as first:
-        assert first.stderr
-        assert any("2 of" in line for line in first.stderr)
-        os.kill(first.pid, signal.SIGKILL)
+    out, document = tmp_path / "out", tmp_path / "COMPARISON.md"
+    document.write_text(f"# Ours\n{BEGIN}\n{END}\nthe end\n")
+    first = [sys.executable, "-m", "tools.compare", *SHORT, "--out", str(out)]
+    with subprocess.Popen(first, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as killed:
+        assert killed.stderr
+        assert any("2 of" in line for line in killed.stderr)
+        os.kill(killed.pid, signal.SIGKILL)
     kept = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("*.json")}
     assert len(kept) >= 2
-    document = tmp_path / "COMPARISON.md"
-    document.write_text(f"# Ours\n{BEGIN}\n{END}\nthe end\n")
-    subprocess.run(command, check=True, capture_output=True)
+    run, again = (CliRunner().invoke(cli, [*SHORT, "--out", str(out), "--document", str(document)]) for _ in range(2))
+    assert (run.exit_code, again.exit_code) == (0, 0), run.output
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    again = subprocess.run([*command, "--document", str(document)], check=True, capture_output=True, text=True)
+    assert run.stderr.count(", seed") > 0 == again.stderr.count(", seed")
     report = json.loads(again.stdout.splitlines()[-1])
-    assert "0 minutes left" in again.stderr.splitlines()[0]
-    assert again.stderr.count("seed") == 0
-    assert report["missing"] == []
-    assert {each["scheme"] for each in report["rows"]} == {DENSE, f"{DENSE}, tuned", PLAIN}
+    assert report["missing"] == report["failed"] == []
+    assert [each["scheme"] for each in report["rows"]] == [DENSE, f"{DENSE}, tuned", "random-k 1 %, EF"]
     assert {path.name for path in out.glob("*.*")} == {
         "comparison.md",
         "comparison.json",
@@ -122,13 +121,12 @@ def test_the_short_form_goes_on_where_it_was_killed_and_makes_its_documents(tmp_
     assert document.read_text().startswith("# Ours\n")
     assert document.read_text().endswith("the end\n")
     assert (out / "comparison.md").read_text() in document.read_text()
-    gaps = {each["scheme"]: each["gaps"]["60"] for each in report["convergence"]}
-    assert gaps["dense"] < 1e-6 < gaps["top-k 10 %, EF"] < gaps["top-k 10 %"]
+    gaps = {each["scheme"]: each["gaps"]["20"] for each in report["convergence"]}
+    assert gaps[DENSE] < gaps["top-k 10 %, EF"] < gaps["top-k 10 %"]
 
 
 def test_a_folder_without_images_is_one_line(tmp_path: Path) -> None:
-    asked = [sys.executable, "-m", "tools.compare", "--task", "fashion-mnist", "--data", str(tmp_path)]
-    told = subprocess.run(asked, capture_output=True, text=True, check=False)
-    assert told.returncode == 1
+    told = CliRunner().invoke(cli, ["--task", "fashion-mnist", "--data", str(tmp_path), "--out", str(tmp_path)])
+    assert told.exit_code == 1
     assert told.stderr.startswith("Error: fashion-mnist: no ")
     assert "apt install dataset-fashion-mnist" in told.stderr

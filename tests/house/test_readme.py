@@ -25,6 +25,7 @@ from links import free_port
 import broker.cli
 import edgeclient.cli
 import tools.bench.__main__
+import tools.compare.__main__
 import tools.fuzz
 from broker.processes import children
 from broker.settings import Aggregator, Task
@@ -46,6 +47,7 @@ PROGRAMS: Final[dict[str, click.Command]] = {
     "edgeclient": edgeclient.cli.cli,
     "edgebroker": broker.cli.cli,
     "tools.bench": tools.bench.__main__.cli,
+    "tools.compare": tools.compare.__main__.cli,
     "tools.fuzz": tools.fuzz.cli,
 }
 # What a board, a release or a benchmark runs, in tests of its own, and what a shell has.

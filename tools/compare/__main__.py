@@ -12,10 +12,11 @@ import click
 
 from tools.compare import tables
 from tools.compare.cell import Cell, name_of
-from tools.compare.methods import DENSE, METHODS, OF_CONVEX, TASKS, task_of
+from tools.compare.methods import DENSE, METHODS, SHORT, TASKS, task_of
 from tools.compare.plan import Ahead, Scale, ahead
 from tools.compare.pool import run_all
 from tools.compare.report import report, scores
+from tools.compare.schemes import SCHEMES
 from tools.compare.tasks.fashion_mnist import DEBIAN
 
 # CPU seconds of a version on x86-64, until cells of the task are done.
@@ -106,10 +107,11 @@ def cli(  # noqa: PLR0913 (one for each option)
     Example:
       python -m tools.compare --task watch-har --scheme "top-k 1 %, EF" --out comparison
     """
-    wanted = tuple(name for name in METHODS if name == DENSE or name in (schemes or METHODS.keys() - OF_CONVEX))
+    chosen = {DENSE, *schemes} if schemes else set(SHORT if short else SCHEMES)
+    wanted = tuple(name for name in METHODS if name in chosen)
     scale = Scale(tuple(tasks) or tuple(TASKS), wanted, seeds, seeds if all_seeds else 1, versions)
     if short:
-        scale = Scale(scale.tasks, wanted, seeds=1, versions=5, convex_versions=60, devices=2)
+        scale = Scale(scale.tasks, wanted, seeds=1, versions=5, convex_versions=20, devices=2)
     text = document and document.read_text()
     if text:
         _between(text, "", document)

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import numpy as np
 
 from broker.settings import Task as Settings
@@ -65,12 +66,12 @@ def name_of(cell: Cell, task: Task, scheme: Scheme) -> str:
     """Of its file: another one whenever anything else would come out, but for the engine itself.
 
     Example:
-        >>> from tools.compare.methods import METHODS
+        >>> from tools.compare.methods import DENSE, METHODS
         >>> from tools.compare.tasks.watch_har import watch_har
-        >>> cell, task = Cell("watch-har", "dense", 0, 100), watch_har()
-        >>> name = name_of(cell, task, METHODS["dense"])
-        >>> name[:18], name == name_of(replace(cell, versions=50), task, METHODS["dense"])
-        ('watch-har.dense.0.', False)
+        >>> cell, task = Cell("watch-har", DENSE, 0, 100), watch_har()
+        >>> name = name_of(cell, task, METHODS[DENSE])
+        >>> name[:29], name == name_of(replace(cell, versions=50), task, METHODS[DENSE])
+        ('watch-har.dense-float32-4n.0.', False)
     """
     settings = [asdict(cell), repr(scheme), _data(task), _drawn(task, cell.seed)]
     digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -102,6 +103,8 @@ def outcome(cell: Cell, task: Task, scheme: Scheme, told: Callable[[Point], None
     rate = task.rate if cell.falling else lambda _: 1.0
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         world = World.open(task.bundle, Path(folder), parts, test, task.start(cell.seed))
+        # What is compiled on its first use is not timed.
+        run(world, replace(trial, settings=attrs.evolve(settings, goal=1), versions=1, cohort=1), scheme)
         made = run(world, trial, scheme, told=told, rate=rate)
         least = None if task.optimum is None else world.trainer.evaluate(task.optimum, test).loss
     return {"cell": asdict(cell), "feedback": scheme.feedback, "least_loss": least, **_kept(made)}

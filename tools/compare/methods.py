@@ -6,30 +6,30 @@ from pathlib import Path
 from typing import Final
 
 from broker.simulate.scheme import Scheme, Sparse
+from tools.compare.schemes import SCHEMES
 from tools.compare.tasks.convex import convex
 from tools.compare.tasks.fashion_mnist import DEBIAN, fashion_mnist
 from tools.compare.tasks.next_word import next_word
 from tools.compare.tasks.task import Task
 from tools.compare.tasks.watch_har import watch_har
 
-DENSE: Final = "dense"
+DENSE: Final = "dense float32, 4n"
 FEEDBACK, PLAIN, SPARSER = "top-k 1 %, EF", "top-k 1 %", "top-k 0.25 %, EF"
+# Rows of several seeds, and those of them that are tuned.
+MAIN: Final = (DENSE, FEEDBACK, PLAIN, SPARSER)
+TUNED: Final = (DENSE, FEEDBACK)
 # Of the convex task, at the density that it asks for.
 TENTH, PLAIN_TENTH = "top-k 10 %, EF", "top-k 10 %"
+OF_CONVEX: Final = (DENSE, TENTH, PLAIN_TENTH)
+# One of each kind.
+SHORT: Final = (DENSE, FEEDBACK, PLAIN, "4 bits, EF", "random-k 1 %, EF", "PowerSGD rank 4, EF")
 
 METHODS: Final[dict[str, Scheme]] = {
-    each.name: each
-    for each in (
-        Sparse(DENSE, "float32", feedback=False, policy={"density": 1.0}),
-        Sparse(FEEDBACK, policy={"density": 0.01}),
-        Sparse(PLAIN, feedback=False, policy={"density": 0.01}),
-        Sparse(SPARSER, policy={"density": 0.0025}),
-        Sparse(TENTH, policy={"density": 0.1}),
-        Sparse(PLAIN_TENTH, feedback=False, policy={"density": 0.1}),
-    )
+    **{name: SCHEMES[name] for name in (*MAIN, *SCHEMES)},
+    TENTH: Sparse(TENTH, policy={"density": 0.1}),
+    PLAIN_TENTH: Sparse(PLAIN_TENTH, feedback=False, policy={"density": 0.1}),
 }
 CONVEX: Final = "convex"
-OF_CONVEX: Final = (DENSE, TENTH, PLAIN_TENTH)
 TASKS: Final[dict[str, Callable[[Path], Task]]] = {
     "fashion-mnist": fashion_mnist,
     "watch-har": lambda _: watch_har(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from tools.compare.cell import Cell, Tuning
-from tools.compare.methods import CONVEX, DENSE, FEEDBACK, OF_CONVEX, PLAIN, SPARSER
+from tools.compare.methods import CONVEX, MAIN, OF_CONVEX, TUNED
 
 TUNING_SEED: Final = 1000  # is never reported
 # What is tried one step further along each, as long as it gets better.
@@ -15,8 +15,6 @@ LADDERS: Final[dict[str, tuple[float, ...]]] = {
     "server": (1.0, 1.5, 2.0, 3.0),
     "epochs": (1, 2, 4),
 }
-MAIN: Final = (DENSE, FEEDBACK, PLAIN, SPARSER)
-TUNED: Final = (DENSE, FEEDBACK)
 _STEPS_LEFT: Final = 7  # of a tuning that has just begun, about
 
 

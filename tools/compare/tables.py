@@ -49,7 +49,7 @@ def _origin(report: Mapping[str, Any]) -> str:
         f" {report['cpu_s'] / 60:.0f} minutes of one core in all."
     )
     missing = len(report["missing"])
-    return f"{text} **{missing} cells are missing.**" if missing else text
+    return f"{text} **Missing cells: {missing}.**" if missing else text
 
 
 def _accuracies(rows: Sequence[Mapping[str, Any]]) -> str:
