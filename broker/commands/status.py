@@ -10,6 +10,7 @@ from broker.commands.options import CONFIG, JSON
 from broker.commands.task import metrics_text
 from broker.ledger.opening import open_ledger
 from broker.monitor.learning import finding
+from broker.monitor.measures import MANY, late
 from broker.monitor.text import counted
 from broker.settings import Aggregator, task_settings
 from broker.task.trigger import resting
@@ -40,6 +41,7 @@ def status_command(config: Path, *, as_json: bool) -> None:
                     "task": name,
                     "version": versions[-1].number,
                     "metrics": versions[-1].metrics,
+                    "late": late([(number, each.get("accuracy")) for number, each in curve], curve[-1][0], MANY),
                     "best": best_version(versions),
                     "learning": "" if wrong is None else wrong.text,
                     "rests": resting(ledger, name, settings),
@@ -58,7 +60,8 @@ def status_command(config: Path, *, as_json: bool) -> None:
             f"task {each['task']}: version {each['version']}, {counted(each['updates_waiting'], 'update')} for the next"
         )
         champion = "" if each["best"] is None else f"; best is version {each['best']}"
-        click.echo(f"  {metrics_text(each['metrics'])}{champion}")
+        lately = "" if each["late"] is None else f"; the last fifth of the versions: {each['late']:.4g} (late)"
+        click.echo(f"  {metrics_text(each['metrics'])}{lately}{champion}")
         if each["learning"]:
             click.echo(f"  {each['learning']}")
         if each["rests"]:

@@ -6,9 +6,11 @@ over the last fifth of the versions, `avg` the accuracy of the mean of their par
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+
+MANY: Final = 4  # evaluated versions, from which on a live task's mean says more than the newest
 
 
 def window(versions: int) -> int:
@@ -21,19 +23,20 @@ def window(versions: int) -> int:
     return max(1, versions // 5)
 
 
-def late(points: Iterable[tuple[int, float | None]], versions: int) -> float | None:
-    """Mean accuracy of the last fifth of the versions, of those that were evaluated; None: none was.
+def late(points: Iterable[tuple[int, float | None]], versions: int, fewest: int = 1) -> float | None:
+    """Mean accuracy of the last fifth of the versions, of those that were evaluated; None: fewer were.
 
     Args:
         points: number and accuracy of each.
         versions: how many there are.
+        fewest: evaluated ones without which the mean says no more than one of them.
 
     Example:
         >>> late([(0, 0.1), (8, None), (9, 0.7), (10, 0.8)], 10)
         0.75
     """
     found = [accuracy for number, accuracy in points if number > versions - window(versions) and accuracy is not None]
-    return math.fsum(found) / len(found) if found else None
+    return math.fsum(found) / len(found) if len(found) >= fewest else None
 
 
 class Gap(NamedTuple):

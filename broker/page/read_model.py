@@ -17,6 +17,7 @@ from broker.monitor import rivals, story
 from broker.monitor.events import Bookmark, Notice
 from broker.monitor.fleet import Sighting
 from broker.monitor.learning import finding, overfitting
+from broker.monitor.measures import MANY, late
 from broker.monitor.metrics import Metrics
 from broker.settings import Task, task_settings
 from broker.task.trigger import resting, trigger
@@ -155,6 +156,7 @@ class ReadModel:
         champion = best_version(self._ledger.versions(task))
         return {
             "best": champion,
+            "late": late([(number, each.get("accuracy")) for number, each in known], known[-1][0], MANY),
             "wrong": told,
             "rests": resting(self._ledger, task, settings),
         }

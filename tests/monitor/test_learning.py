@@ -111,8 +111,23 @@ def test_the_page_and_status_tell_it_and_mark_the_best(tmp_path: Path) -> None:
     status = CliRunner().invoke(cli, ["status", str(tmp_path / "a.toml"), "--json"])
     (row,) = json.loads(status.output)["tasks"]
     assert (row["best"], row["learning"]) == (4, told["wrong"])
+    assert row["late"] is told["late"] is None  # of the last fifth too few are known
     text = CliRunner().invoke(cli, ["status", str(tmp_path / "a.toml")]).output
     assert f"best is version 4\n  {told['wrong']}\n" in text
+
+
+def test_the_page_and_status_show_what_the_last_versions_are_worth(tmp_path: Path) -> None:
+    with served.served(tmp_path) as page, open_ledger(page.settings.ledger) as ledger:
+        digest = ledger.versions(served.TASK)[0].digest
+        for number in range(1, 21):
+            ledger.close_batch(served.TASK, [], Version(number, digest, number, 1e9 + number))
+            ledger.add_metrics(served.TASK, number, {"loss": 1 / number, "accuracy": 0.5 + number % 2 / 10})
+        assert page.json("/api/first")["learning"]["late"] == pytest.approx(0.55)
+    (tmp_path / "a.toml").write_text('directory = "data"\n[mqtt]\n')
+    assert (
+        "the last fifth of the versions: 0.55 (late)"
+        in CliRunner().invoke(cli, ["status", str(tmp_path / "a.toml")]).output
+    )
 
 
 def test_devices_that_learn_by_heart_show_on_the_page(tmp_path: Path) -> None:

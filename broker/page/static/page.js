@@ -6,6 +6,7 @@ import * as rounds from "./rounds.js";
 import { address, ask, byId, count, make, say, short, size, time } from "./text.js";
 
 const EVERY_MS = 1000;
+let late = null; // mean accuracy of the last fifth of the versions
 let task = "";
 let stream = null;
 let stale = false; // the fleet has changed since its page was asked for
@@ -56,6 +57,7 @@ function take(change) {
   }
   if (change.learning) {
     charts.mark(change.learning.best);
+    late = change.learning.late;
     const { wrong, rests } = change.learning;
     const told = [wrong, rests && `the task rests: ${rests}; new data lets it go on`].filter(Boolean).join(". ");
     say("learning-told", told);
@@ -94,9 +96,10 @@ function worth() {
   say("t-metric-name", charts.metric() || "Metric");
   say("t-metric", shown.length ? short(value(shown[shown.length - 1])) : "–");
   const best = charts.best() == null ? "" : `, best is version ${charts.best()}`;
+  const lately = late == null || charts.metric() !== "accuracy" ? "" : `, ${short(late)} late (mean of the last fifth)`;
   const version = `--version ${charts.best() == null ? "latest" : "best"}`;
   say("result", `edgebroker export ${task} ${version} --onnx ${task}.onnx\nedgebroker predict ${task} FILE ${version}`);
-  say("t-gain", shown.length ? `${short(value(shown[0]))} in version ${shown[0].number}${best}` : "not evaluated");
+  say("t-gain", shown.length ? `${short(value(shown[0]))} in version ${shown[0].number}${lately}${best}` : "not evaluated");
 }
 
 function link(text, wrong) {
