@@ -26,6 +26,7 @@ def told(rehearsal: Rehearsal) -> Iterator[str]:
     elif best.ended == "diverged":
         yield f"diverged: {best.why}"
     if rehearsal.winner is None:
+        yield from _leader(rehearsal)
         return
     yield _verdict(rehearsal)
     if (gain := rehearsal.data_gain()) is not None:
@@ -79,6 +80,16 @@ def toml(settings: Task) -> str:
         place = f"{table}.{name if _BARE.fullmatch(name) else json.dumps(name)}" if name else table
         lines.append(f"{place} = {json.dumps(value, ensure_ascii=False)}\n")
     return "".join(lines)
+
+
+def _leader(rehearsal: Rehearsal) -> Iterator[str]:
+    """Of a search that was stopped, or of several densities."""
+    worth = {step: worth_of(each, rehearsal.trial.versions) for step, each in rehearsal.outcomes.items()}
+    whole = {step: each for step, each in worth.items() if each.whole}
+    if len(whole) > 1:
+        step = max(whole, key=lambda each: whole[each].score)
+        named = ", ".join(f"{name} = {value:g}" for name, value in step.choice._asdict().items())
+        yield f"highest so far, not confirmed: {named}: {_measures(whole[step])}"
 
 
 def _verdict(rehearsal: Rehearsal) -> str:

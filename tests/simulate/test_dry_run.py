@@ -20,7 +20,9 @@ from broker.simulate.split import Split
 from broker.simulate.trial import Point, Trial
 from edgeclient.bundle import archive
 from edgeclient.settings import ConfigError, load
+from edgeclient.train import runtime
 from edgeclient.train.batches import DataError
+from edgeclient.train.trainer import TrainingError
 from edgeclient.wire.announcement import Policy
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,32 @@ def test_divergence_is_a_result(data: str) -> None:
         rehearse(crew, rehearsal, lambda *_: None, search=False)
     assert any("diverge" in line for line in told(rehearsal))
     json.dumps(document(rehearsal), allow_nan=False)
+
+
+def test_who_has_had_enough_gets_what_is_known(data: str) -> None:
+    content = Path(BUNDLE).read_bytes()
+    population = populate(archive.decode(content).manifest, data, {}, split=Split(), devices=3, seed=0)
+    rehearsal = Rehearsal(Trial(Task(), versions=3), [])
+    heard: list[Step] = []
+
+    def interrupts(step: Step, _: object) -> None:
+        heard.append(step)
+        if len(heard) == 11:  # three versions, the start and the end of two trials: in the third
+            raise KeyboardInterrupt
+
+    with Crew(content, population) as crew:
+        rehearse(crew, rehearsal, interrupts, search=True)
+    assert [each.ended for each in rehearsal.outcomes.values()] == ["", "", "stopped"]
+    assert "highest so far, not confirmed" in "\n".join(told(rehearsal))
+
+
+def test_without_a_runtime_it_is_one_line(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise TrainingError("ONNX Runtime cannot be imported")
+
+    monkeypatch.setattr(runtime, "load", missing)
+    with pytest.raises(TrainingError, match="cannot be imported"):
+        call("--data", data, "--rounds", "2", "--no-search")
 
 
 def test_children_play_as_this_process_does(data: str) -> None:
