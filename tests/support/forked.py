@@ -117,6 +117,7 @@ def _server(_: int) -> socket.socket:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads would not survive a fork
         )
 
     @atexit.register
