@@ -84,12 +84,14 @@ class Sparse:
         values: precision, as in a device's [upload].
         feedback: without, what is not sent is lost.
         policy: what it asks for instead of the task, such as {"density": 0.0025} or {"steady": True}.
+        tensors: without, positions are coded in a tenth of the time and some more bytes; the entries are the same.
     """
 
     name: str = "top-k"
     values: Mode = "step"
     feedback: bool = True
     policy: Mapping[str, Any] = field(default_factory=dict)
+    tensors: bool = True
 
     def send(self, made: LocalRound, residual: F32, out: F32, turn: Turn) -> list[bytes]:
         announced, layout, memory = turn.announced, turn.layout, turn.memory
@@ -103,7 +105,8 @@ class Sparse:
         origin = Origin(
             announced.task, turn.device, layout.tag, turn.number, announced.version, made.num_examples, announced.ledger
         )
-        packed = pack(compressed, origin, terms.coding, terms.quantiser, terms.budget_bytes, made.absolute)
+        coding = terms.coding if self.tensors else replace(terms.coding, tensors=None)
+        packed = pack(compressed, origin, coding, terms.quantiser, terms.budget_bytes, made.absolute)
         memory[_PACE] = packed.pace(pace, aim)
         if not self.feedback:
             out[:] = 0

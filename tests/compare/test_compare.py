@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from tools.compare.__main__ import cli
 from tools.compare.cell import Cell, Tuning
+from tools.compare.claims import CLAIMS, beside
 from tools.compare.methods import DENSE, FEEDBACK, METHODS, PLAIN, SPARSER
 from tools.compare.plan import TUNING_SEED, Row, Scale, ahead, cells, search
 from tools.compare.summary import summary
@@ -78,6 +79,25 @@ def test_gaps_are_those_of_equal_seeds_and_targets_are_denses() -> None:
     assert never["target_bytes"] is None
 
 
+def test_claims_are_held_against_what_was_measured() -> None:
+    dense = {0: outcome(0.7, 9000)}
+    rows = [
+        summary(Row("watch-har", FEEDBACK), {seed: outcome(0.69, 90) for seed in (0, 1)}, dense),
+        summary(Row("watch-har", PLAIN), {0: outcome(0.695, 90)}, dense),
+    ]
+    top_k, *others = beside(rows)
+    assert top_k["late"] == [pytest.approx(-0.005)]
+    assert top_k["compression"] == [pytest.approx(1 - 1 / 400)]
+    assert top_k["overhead"] == [pytest.approx(0.5)]
+    assert top_k["against"] == "compresses more, no gain from error feedback on every task"
+    assert not [each for each in others if each["tasks"] or each["against"]]
+
+
+def test_schemes_that_claims_are_held_against_are_run() -> None:
+    named = {name for claim in CLAIMS for pair in claim.schemes for name in pair if name}
+    assert named <= METHODS.keys()
+
+
 def test_a_document_without_markers_is_not_written() -> None:
     with pytest.raises(ValueError, match="it has no lines <!-- measured: begin -->"):
         between("a text", "tables")
@@ -87,7 +107,8 @@ def test_a_document_without_markers_is_not_written() -> None:
 def test_what_is_missing_is_told() -> None:
     found = summary(Row("watch-har", FEEDBACK), {}, {})
     report = {
-        "rows": [found], "tuning": [], "convergence": [], "missing": [{}], "commits": [], "cpu_s": 0.0,
+        "rows": [found], "claims": beside([found]),
+        "tuning": [], "convergence": [], "missing": [{}], "commits": [], "cpu_s": 0.0,
         "scale": {"versions": 100}, "host": {"cpu": "x"},
     }  # fmt: skip
     assert "**Missing cells: 1.**" in markdown(report)

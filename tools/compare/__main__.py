@@ -20,7 +20,7 @@ from tools.compare.schemes import SCHEMES
 from tools.compare.tasks.fashion_mnist import DEBIAN
 
 # CPU seconds of a version on x86-64, until cells of the task are done.
-_CPU_S: Final = {"fashion-mnist": 0.4, "watch-har": 0.4, "next-word": 0.4, "convex": 0.02}
+_CPU_S: Final = {"fashion-mnist": 0.5, "watch-har": 0.35, "next-word": 0.5, "convex": 0.013}
 
 
 class Book:

@@ -16,7 +16,7 @@ import numpy as np
 
 from broker.settings import Task as Settings
 from broker.simulate.run import run
-from broker.simulate.scheme import Scheme
+from broker.simulate.scheme import Scheme, Sparse
 from broker.simulate.trial import Point, Run, Trial
 from broker.simulate.world import Part, World
 from tools.compare.tasks.task import Task
@@ -51,6 +51,7 @@ class Cell:
         tuning: see Tuning.
         devices: only the first so many take part; 0: all.
         falling: whether the task's falling learning rate holds.
+        bytes_matter: without, frames are some more bytes and much less work; the accuracies are the same.
     """
 
     task: str
@@ -60,6 +61,7 @@ class Cell:
     tuning: Tuning = Tuning()
     devices: int = 0
     falling: bool = False
+    bytes_matter: bool = True
 
 
 def name_of(cell: Cell, task: Task, scheme: Scheme) -> str:
@@ -103,6 +105,8 @@ def outcome(cell: Cell, task: Task, scheme: Scheme, told: Callable[[Point], None
     rate = task.rate if cell.falling else lambda _: 1.0
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         world = World.open(task.bundle, Path(folder), parts, test, task.start(cell.seed))
+        if isinstance(scheme, Sparse) and not cell.bytes_matter:
+            scheme = replace(scheme, tensors=False)
         # What is compiled on its first use is not timed.
         run(world, replace(trial, settings=attrs.evolve(settings, goal=1), versions=1, cohort=1), scheme)
         made = run(world, trial, scheme, told=told, rate=rate)

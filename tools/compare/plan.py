@@ -125,7 +125,7 @@ def tuning(row: Row, scale: Scale, scores: Mapping[Cell, float]) -> Tried:
     """Of a tuned row, with the scores of the cells that are done."""
 
     def cell(settings: Tuning) -> Cell:
-        return _cell(row, scale, TUNING_SEED, settings)
+        return replace(_cell(row, scale, TUNING_SEED, settings), bytes_matter=False)
 
     tried, best = search(lambda settings: scores.get(cell(settings)))
     return Tried([cell(each) for each in tried], best)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tools.bench.report import host
-from tools.compare import summary
+from tools.compare import claims, summary
 from tools.compare.cell import Cell
 from tools.compare.methods import CONVEX, DENSE
 from tools.compare.plan import Row, Scale, ahead, cells, rows, score_of, tuning
@@ -56,6 +56,7 @@ def report(scale: Scale, found: Mapping[Cell, Any]) -> dict[str, Any]:
         "commits": sorted({each["commit"] for each in used}),
         "cpu_s": math.fsum(each["cpu_s"] for each in used),
         "rows": compared,
+        "claims": claims.beside(compared),
         "tuning": tuned,
         "convergence": distances,
         "curves": curves,

@@ -31,6 +31,7 @@ def summary(row: Row, found: Mapping[int, Outcome], dense: Mapping[int, Outcome]
         return told
     updates = [each["points"][-1]["updates"] for each in runs]
     told |= {"feedback": runs[0]["feedback"], **_accuracy("late", runs), **_accuracy("avg", runs)}
+    told["by_seed"] = {name: {seed: each[name] for seed, each in found.items()} for name in ("late", "avg")}
     for name in ("late", "avg"):
         pairs = [(found[seed][name], dense[seed][name]) for seed in shared]
         gap = measures.paired(*zip(*pairs, strict=True)) if pairs and None not in pairs[0] else None

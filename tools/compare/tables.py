@@ -35,6 +35,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         parts.append(f"### {task}")
         some = [each for each in report["rows"] if each["task"] == task]
         parts += [_accuracies(some), _costs(some)]
+    parts += ["### Beside the literature", _claims(report["claims"])]
     if report["tuning"]:
         parts += ["### Tuning", _tuning(report["tuning"])]
     if report["convergence"]:
@@ -94,6 +95,30 @@ def _costs(rows: Sequence[Mapping[str, Any]]) -> str:
     )  # fmt: skip
     training = min(each["training_ms"] for each in some)
     return f"{table}\n\nFirst fetches, apart: {size(round(first))}; training takes {training:.0f} ms an update."
+
+
+def _claims(rows: Sequence[Mapping[str, Any]]) -> str:
+    tasks = max((each["tasks"] for each in rows), key=len)
+    head = (
+        "family", "scheme", "saves, it is said", "saved here", "client ÷ training", "feedback's worth, late", "avg",
+        "cosine", "against what is said",
+    )  # fmt: skip
+    table = _table(
+        head,
+        [
+            (
+                each["family"], each["scheme"], "-".join(f"{100 * share:.0f}" for share in each["claimed"]) + " %",
+                " / ".join(f"{100 * share:.1f}" for share in each["compression"]) + " %",
+                " / ".join(f"{share:.2f}" for share in each["overhead"]),
+                " / ".join(_gap(worth, 0) for worth in each["late"]),
+                " / ".join(_gap(worth, 0) for worth in each["avg"]),
+                " / ".join(f"{cosine:.2f}" for cosine in each["cosine"]), each["against"],
+            )
+            for each in rows
+            if each["tasks"]
+        ],
+    )  # fmt: skip
+    return f"Figures in the order {' / '.join(tasks)}.\n\n{table}"
 
 
 def _tuning(rows: Sequence[Mapping[str, Any]]) -> str:
