@@ -19,8 +19,6 @@ from edgeclient.wire.reader import Reader
 # Where nearly all coordinates are sent, positions and signs together took .5 bits an entry (1-bit updates of a device
 # with two classes). Bounds what a reader allocates.
 ENTRIES_PER_BYTE: Final = 24
-# What positions must take of the numbers beside them, which no stream holds, to be worth one: it hardly halves them.
-_WORTH: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,8 @@ def _choose(update: SparseUpdate, ranges: list[Range], everything: Range, budget
     one, one_bits = positions.listed(indices, everything)
     if not ranges[0].columns:
         return [one]
-    least = 0.0 if symbols else _WORTH * write_values.number_bits(update.values)
+    # A stream of positions alone, where most coordinates are sent: of 4-bit updates 7 % less in 20 times the time.
+    worth = symbols is not None or 2 * indices.size <= everything.span
     ends = np.searchsorted(indices, [each.first + each.span for each in ranges])
     before = Entries()
     segments, bits, at = [], 0, 0
@@ -72,7 +71,7 @@ def _choose(update: SparseUpdate, ranges: list[Range], everything: Range, budget
         if end > at:
             part = slice(at, end)
             segment, cost = positions.listed(indices[part], each)
-            if cost > least * segment.count or symbols:
+            if worth:
                 segment = _streamed(segment, cost, indices[part], symbols, part, budget, before) or segment
             segments.append(segment)
             streamed = segments[-1].mode == CONTEXT
