@@ -7,7 +7,7 @@ from typing import Any, Final
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from broker.monitor.text import size
 
@@ -47,6 +47,7 @@ def _accuracy(curves: Sequence[Mapping[str, Any]]) -> Figure:
             )  # fmt: skip
         axes.set(xlabel=f"{label}, whole fleet", xscale="log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: size(count)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         _plain(axes)
     panels[0].set_ylabel(f"accuracy, mean of {_WINDOW} evaluations")
     figure.suptitle(str(curves[0]["task"]))
@@ -55,14 +56,14 @@ def _accuracy(curves: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _distance(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for row in rows:
         versions = [version for version, gap in row["gaps"].items() if gap > 0]
         axes.plot(versions, [row["gaps"][version] for version in versions], linewidth=1.2, label=row["scheme"])
     axes.set(xlabel="rounds", ylabel="loss above the least one", yscale="log")
     _plain(axes)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     return figure
 
 

@@ -8,6 +8,7 @@ from tools.compare.summary import TARGET
 
 BEGIN: Final = "<!-- measured: begin -->"
 END: Final = "<!-- measured: end -->"
+_FLOAT32: Final = 1e-7  # of a mean loss: less is rounding
 _SHOWN: Final = (0.025, 0.1, 0.25, 0.5, 1.0)  # of all rounds, where the distance to the optimum is told
 
 
@@ -143,7 +144,7 @@ def _convergence(rows: Sequence[Mapping[str, Any]]) -> str:
     return _table(
         head,
         [
-            (each["scheme"], f"{each['update_bytes']:,.0f}", *(f"{each['gaps'][version]:.1e}" for version in shown))
+            (each["scheme"], f"{each['update_bytes']:,.0f}", *(_distance(each["gaps"][version]) for version in shown))
             for each in rows
         ],
     )
@@ -167,6 +168,10 @@ def _gap(value: float | None, deviation: float | None) -> str:
         return "-"
     sign = "−" if value < 0 else "+"
     return sign + _share(abs(value), deviation)
+
+
+def _distance(gap: float) -> str:
+    return f"{gap:.1e}" if gap >= _FLOAT32 else f"under {_FLOAT32:.0e}"
 
 
 def _times(value: float) -> str:
