@@ -111,9 +111,10 @@ def _verdict(rehearsal: Rehearsal) -> str:
         if old != new
     )
     better = "better" if rehearsal.why == "worth" else "as good for fewer bytes"
+    now, before = size(winner.update_bytes), size(given.update_bytes)
     return (
         f"{better}: {changed}: {_measures(winner)} instead of {_measures(given)} on examples that did not choose, with"
-        f" another seed; {size(winner.update_bytes)} an update instead of {size(given.update_bytes)}"
+        f" another seed; {now} an update{'' if now == before else f' instead of {before}'}"
     )
 
 
