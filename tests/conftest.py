@@ -1,6 +1,7 @@
 """What several tests share: one MQTT broker for the whole run, one summary for both environments, and workers."""
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import hypothesis
@@ -12,6 +13,8 @@ from edgeclient.link.mqtt import Endpoint
 # No claim of ours is a property's time; pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
 hypothesis.settings.load_profile("patient")
+# Who is started in the background ignores Ctrl-C, and so would all that tests start and then interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["native_session", "workers", "zoo_bundles"]
 
 

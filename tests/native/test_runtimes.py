@@ -1,12 +1,11 @@
 """The ORT training package in an environment of its own."""
 
-import importlib
 import os
+import subprocess
+import sys
 from importlib import metadata
 
 import pytest
-
-from edgeclient.train.native import import_training
 
 
 def test_the_training_package_is_the_only_runtime() -> None:
@@ -15,9 +14,18 @@ def test_the_training_package_is_the_only_runtime() -> None:
         metadata.version("onnxruntime")
 
 
-def test_it_imports_without_torch_and_without_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
-    import_training()
-    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
-    assert importlib.import_module("onnxruntime.training.api").Module
-    assert importlib.import_module("onnxruntime.training.artifacts").generate_artifacts
+CODE = """
+import importlib, os, sys
+from edgeclient.train.native import import_training
+
+import_training()
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+assert importlib.import_module("onnxruntime.training.api").Module
+assert importlib.import_module("onnxruntime.training.artifacts").generate_artifacts
+assert "torch" not in sys.modules
+"""
+
+
+def test_it_imports_without_torch_and_without_telemetry() -> None:
+    clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", CODE], env=clean, check=True)
