@@ -101,7 +101,8 @@ def simulate_command(**given: Any) -> None:
     else:
         for line in findings.told(rehearsal):
             click.echo(line)
-        click.echo(f"\n# task.toml, for edgebroker task add --settings\n{found['settings']}", nl=False)
+        text = found["settings"] or "# all as it is by default\n"
+        click.echo(f"\n# task.toml, for edgebroker task add --settings\n{text}", nl=False)
     if asked.out is not None:
         _write(asked.out, found, rehearsal, manifest.layout.size)
 

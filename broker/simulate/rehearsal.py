@@ -91,13 +91,16 @@ class Rehearsal:
         return finding("", [(each.version, each.metrics) for each in points], rate)
 
     def data_gain(self) -> tuple[Worth, Worth] | None:
-        """What half of each device's examples came to, and what all of them."""
+        """What half of each device's examples came to, and what all of them; None where nothing was learnt."""
         if self.top is None:
             return None
         half, whole = (self.outcomes.get(Step(self.top, purpose)) for purpose in (HALF, CONFIRM))
         if half is None or whole is None or half.run is None or whole.run is None:
             return None
-        return worth_of(half, self.trial.versions), worth_of(whole, self.trial.versions)
+        all_of_it = worth_of(whole, self.trial.versions)
+        if not all_of_it.score > whole.curve[0] + self.near:
+            return None
+        return worth_of(half, self.trial.versions), all_of_it
 
 
 Hears: TypeAlias = Callable[[Step, Point | Outcome], None]
