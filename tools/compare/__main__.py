@@ -101,7 +101,7 @@ def cli(  # noqa: PLR0913 (one for each option)
     """Compare compressors on federated tasks: accuracy, bytes in both directions, time.
 
     Every cell (task, scheme, seed) that is done stays in --out, so that the same command goes on where it was
-    stopped, or makes its documents again.
+    stopped, or makes its documents again. Ctrl-C makes them of what there is.
 
     \b
     Example:
@@ -121,7 +121,13 @@ def cli(  # noqa: PLR0913 (one for each option)
         except (FileNotFoundError, ValueError) as error:
             raise click.ClickException(f"{name}: {error}") from None
     book = Book(out, data)
-    failed = _run(book, scale, jobs, data)
+    failed: list[Cell] = []
+    stopped = False
+    try:
+        failed = _run(book, scale, jobs, data)
+    except KeyboardInterrupt:
+        click.echo("stopped: this is made of what there is; the same command goes on from here", err=True)
+        stopped = True
     made = report(scale, book.found)
     found = tables.markdown(made)
     _write(out / "comparison.md", found)
@@ -133,6 +139,8 @@ def cli(  # noqa: PLR0913 (one for each option)
     for path in draw(made, out):
         click.echo(path, err=True)
     click.echo(json.dumps(made) if as_json else found)
+    if stopped:
+        sys.exit(130)
     if failed:
         raise click.ClickException(f"{len(failed)} cells could not be run, such as {failed[0]}: see above")
 
@@ -155,11 +163,7 @@ def _run(book: Book, scale: Scale, jobs: int, data: Path) -> list[Cell]:
 
     plan = book.plan(scale)
     click.echo(f"{_progress(plan, book, jobs)}, {left_s(plan, book.found) / 60:.0f} of one core", err=True)
-    try:
-        failed = run_all(missing, book.file, done, jobs=jobs, data=data, commit=_commit())
-    except KeyboardInterrupt:
-        click.echo("stopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    failed = run_all(missing, book.file, done, jobs=jobs, data=data, commit=_commit())
     click.echo(f"{len(book.found)} cells are done, {(time.monotonic() - began_s) / 60:.0f} minutes", err=True)
     return failed
 
