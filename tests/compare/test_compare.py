@@ -116,7 +116,7 @@ def test_what_is_missing_is_told() -> None:
 
 
 def test_the_short_form_goes_on_where_it_was_killed_and_makes_its_documents(tmp_path: Path) -> None:
-    """Killed after its first cells, then run to the end, then asked again, which runs nothing."""
+    """Killed after its first cells, then stopped, then run to the end, then asked again, which runs nothing."""
     out, document = tmp_path / "out", tmp_path / "COMPARISON.md"
     document.write_text(f"# Ours\n{BEGIN}\n{END}\nthe end\n")
     first = [sys.executable, "-m", "tools.compare", *SHORT, "--out", str(out)]
@@ -126,6 +126,14 @@ def test_the_short_form_goes_on_where_it_was_killed_and_makes_its_documents(tmp_
         os.kill(killed.pid, signal.SIGKILL)
     kept = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("*.json")}
     assert len(kept) >= 2
+    second = [*first, "--document", str(document)]
+    with subprocess.Popen(second, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as stopped:
+        assert stopped.stderr
+        assert any("cells" in line for line in stopped.stderr)
+        os.kill(stopped.pid, signal.SIGINT)
+        assert "made of what there is" in stopped.stderr.read()
+    assert stopped.returncode == 130
+    assert "**Missing cells:" in document.read_text()
     run, again = (CliRunner().invoke(cli, [*SHORT, "--out", str(out), "--document", str(document)]) for _ in range(2))
     assert (run.exit_code, again.exit_code) == (0, 0), run.output
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
